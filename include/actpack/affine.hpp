@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// The affine code of one group: value ≈ min + scale · code, against the parameters as they are
+// stored.
+#pragma once
+
+#include <cstdint>
+
+#include "actpack/bit_pack.hpp"
+#include "actpack/config.hpp"
+#include "actpack/float16.hpp"
+#include "actpack/rounding.hpp"
+
+namespace actpack {
+
+/// What a group stores beside its codes: the step between two codes and the value of code 0.
+struct GroupParams {
+  bfloat16 scale, min;
+};
+
+/// The parameters of a group that no finite parameters describe; it decodes to NaN everywhere.
+inline constexpr GroupParams poisoned_params = {bfloat16::from_bits(0x7FC0),
+                                                bfloat16::from_bits(0x7FC0)};
+
+ACTPACK_HD constexpr bool is_poisoned(GroupParams params) { return detail::is_nan(params.scale); }
+
+namespace detail {
+
+/// Steps below this would have reciprocals beyond float's range.
+inline constexpr float smallest_scale = 0x1p-112f;
+
+/// high − low as an unevaluated sum `rounded + error`, exactly (Knuth's two-sum). Precondition: no
+/// overflow.
+struct Difference {
+  float rounded, error;
+
+  ACTPACK_HD constexpr Difference(float high, float low) : rounded(high - low), error(0) {
+    const float high_part = rounded + low;
+    const float low_part = high_part - rounded;
+    error = (high - high_part) - (low - low_part);
+  }
+};
+
+/// Returns the smallest bfloat16 s ≥ 2^−112, or +∞, with max_code · s ≥ range exactly; 0 for range
+/// 0.
+ACTPACK_HD constexpr bfloat16 fit_scale(Difference range, int bits) {
+  if (range.rounded == 0) {
+    return bfloat16(0.0f);
+  }
+  // The exact quotient lies in (s − step, s]. Three roundings move it by at most 3 · 2^−24 of
+  // itself, the factor moves it up by more, so truncation gives s − step or s, and one exact
+  // comparison tells which.
+  constexpr float above_one = 1 + 0x1p-22f;
+  const float above_inverse = bits == 1   ? above_one
+                              : bits == 2 ? above_one / 3
+                              : bits == 4 ? above_one / 15
+                                          : above_one / 255;
+  const float quotient = range.rounded * above_inverse;
+  const float truncated = float_of(bits_of(quotient) & 0xFFFF0000u);
+  const float candidate = truncated < smallest_scale ? smallest_scale : truncated;
+  const float covered =
+      static_cast<float>(max_code(bits)) * candidate;  // 16 significant bits: exact, or +∞
+  const bool covers = covered > range.rounded || (covered == range.rounded && range.error <= 0);
+  return bfloat16::from_bits(
+      static_cast<std::uint16_t>((bits_of(candidate) >> 16) + (covers ? 0 : 1)));
+}
+
+/// Whether arithmetic on a group's values could leave float's range: then encoding halves and
+/// decoding saturates. Otherwise |min + 255.5 · scale| < 2^126 + 2^125, and half a step more
+/// changes nothing.
+ACTPACK_HD constexpr bool is_near_overflow(float scale, float min) {
+  return magnitude_bits(scale) >= bits_of(0x1p117f) || magnitude_bits(min) >= bits_of(0x1p126f);
+}
+
+/// The largest finite value of its sign where `value` is infinite; keeps NaN.
+ACTPACK_HD constexpr float saturate(float value) {
+  const float below = value > float_max ? float_max : value;
+  return below < -float_max ? -float_max : below;
+}
+
+/// The place of a code less alpha times the `dither` that was added to reach it, measured from the
+/// centre of its 2^14 values; in steps of 2^−15.
+ACTPACK_HD inline float position_of(std::uint32_t code, std::uint32_t dither, float alpha) {
+  const std::int32_t centred = static_cast<std::int32_t>(2 * dither + 1) - (1 << fraction_bits);
+  const std::int32_t level = static_cast<std::int32_t>(code << (fraction_bits + 1));
+  return fma(-alpha, static_cast<float>(centred), static_cast<float>(level));
+}
+
+/// 2^14 / scale, correctly rounded: positions per unit of distance; 0 for a group without a range.
+ACTPACK_HD inline float steps_per_unit(float scale) {
+  if (scale == 0) {
+    return 0;
+  }
+#if ACTPACK_ON_DEVICE
+  return __fdiv_rn(0x1p14f, scale);  // IEEE whatever the flags
+#else
+  return 0x1p14f / scale;
+#endif
+}
+
+}  // namespace detail
+
+/// Returns the parameters of a group whose smallest and largest values are `min` and `max`: `min`
+/// rounded down (never −0), and the smallest scale for which [min, min + max_code · scale] covers
+/// `max` exactly. A constant group whose value bfloat16 can hold has scale 0. Poisoned if `min` or
+/// `max` is not finite or no finite parameters cover them. Precondition: min ≤ max unless one is
+/// NaN.
+ACTPACK_HD constexpr GroupParams fit_params(float min, float max, int bits) {
+  const bfloat16 stored_min = round_down(min + 0.0f);
+  const float low = stored_min;
+  if (!detail::is_finite(low) || !detail::is_finite(max)) {
+    return poisoned_params;
+  }
+  // A range above FLT_MAX is fitted at half its size; halving a bfloat16 or a number that large is
+  // exact.
+  const bool halve = !detail::is_finite(max - low);
+  const float half = halve ? 0.5f : 1.0f;
+  const float unit_scale = detail::fit_scale(detail::Difference(max * half, low * half), bits);
+  const bfloat16 scale(halve ? 2 * unit_scale : unit_scale);
+  return detail::is_finite(scale) ? GroupParams{scale, stored_min} : poisoned_params;
+}
+
+/// Turns values of one group into positions between its codes.
+class Encoder {
+ public:
+  /// Precondition: `params` are not poisoned.
+  ACTPACK_HD explicit Encoder(GroupParams params)
+      : unit_(detail::is_near_overflow(params.scale, params.min) ? 0.5f : 1.0f),
+        min_(unit_ * params.min), steps_(detail::steps_per_unit(unit_ * params.scale)) {}
+
+  /// Returns the position of `x` in steps of 2^−14: ⌊d · c⌋ with d = RN(x − min), c = RN(2^14 /
+  /// scale), all at half size near overflow. In [0, max_code · 2^14] for every x that the
+  /// parameters cover: d ≤ max_code · scale because that bound is a float, hence d · c ≤ max_code ·
+  /// 2^14 · (1 + 2^−24), whose floor is the bound.
+  ACTPACK_HD std::int32_t operator()(float x) const {
+    // x · unit is exact, contracted or not, unless x is subnormal, where d · c < 1 for steps this
+    // large.
+    return floor_product(x * unit_ - min_, steps_);
+  }
+
+ private:
+  float unit_;
+  float min_;
+  float steps_;
+};
+
+/// Turns codes of one group back into values.
+class Decoder {
+ public:
+  ACTPACK_HD explicit Decoder(GroupParams params, float alpha = 1)
+      : near_overflow_(detail::is_near_overflow(params.scale, params.min)), scale_(params.scale),
+        min_(params.min), alpha_(alpha) {}
+
+  /// Plain: min + code · scale, rounded once.
+  ACTPACK_HD float operator()(std::uint32_t code) const {
+    const float levels = static_cast<float>(code);
+    if (near_overflow_) {
+      return detail::saturate(fma(levels, scale_, min_));
+    }
+    return levels * scale_ +
+           min_;  // 8 × 8 significant bits are exact: rounded once, contracted or not
+  }
+
+  /// Subtractive: at `position_of(code, dither, alpha)`.
+  ACTPACK_HD float operator()(std::uint32_t code, std::uint32_t dither) const {
+    const float value = fma(detail::position_of(code, dither, alpha_), scale_ * 0x1p-15f, min_);
+    return near_overflow_ ? detail::saturate(value) : value;
+  }
+
+ private:
+  bool near_overflow_;
+  float scale_, min_, alpha_;
+};
+
+/// Returns the code of `x`: see `Encoder` and `round_code`.
+ACTPACK_HD inline std::uint32_t encode(float x, const Encoder& encoder, std::uint32_t dither) {
+  return round_code(encoder(x), dither);
+}
+
+/// Returns the value of `code`, plainly decoded.
+ACTPACK_HD inline float decode(std::uint32_t code, GroupParams params) {
+  return Decoder(params)(code);
+}
+
+}  // namespace actpack

@@ -1,0 +1,28 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// The library's version, and the only place that looks at the compiler.
+#pragma once
+
+/// 10000 · major + 100 · minor + patch; the build system reads the version from this line.
+#define ACTPACK_VERSION 100
+
+/// Marks a function that host code and CUDA device code may both call.
+#if defined(__CUDACC__)
+#define ACTPACK_HD __host__ __device__
+#else
+#define ACTPACK_HD
+#endif
+
+/// 1 while a function is being compiled for the device, where directed rounding is an instruction.
+#if defined(__CUDA_ARCH__)
+#define ACTPACK_ON_DEVICE 1
+#else
+#define ACTPACK_ON_DEVICE 0
+#endif
+
+// The stored bits are a promise about IEEE arithmetic in the default environment: rounding to
+// nearest, subnormals kept, NaN compared as NaN.
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "actpack: the packed format needs IEEE arithmetic; compile without -ffast-math"
+#endif

@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// The host's loop over groups: the one place that walks a tensor, draws its noise and chooses how
+// many elements are worked on at a time.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "actpack/detail/require.hpp"
+#include "actpack/float16.hpp"
+#include "actpack/layout.hpp"
+#include "actpack/rounding.hpp"
+
+namespace actpack::detail {
+
+/// Elements [first, end) of a tensor.
+struct ElementInterval {
+  std::int64_t first, end;
+};
+
+/// The elements of a chunk of `numel` values that starts with row `first_row`: whole rows, all in
+/// the tensor.
+inline ElementInterval require_rows(const Layout& layout, std::int64_t numel,
+                                    std::int64_t first_row) {
+  require(first_row >= 0 && first_row <= layout.rows, "first_row = ", first_row,
+          " but layout.rows = ", layout.rows);
+  const std::int64_t first =
+      first_row == layout.rows ? layout.numel() : first_row * layout.row_size;
+  require(numel <= layout.numel() - first, "x.size() = ", numel, " from row ", first_row,
+          " exceeds the layout's ", layout.numel(), " elements");
+  require(
+      first + numel == layout.numel() || numel % std::max<std::int64_t>(layout.row_size, 1) == 0,
+      "x.size() = ", numel, " is not a whole number of rows of ", layout.row_size);
+  return {first, first + numel};
+}
+
+inline ElementInterval require_range(const Layout& layout, std::int64_t first, std::int64_t numel) {
+  require(first >= 0 && first <= layout.numel() && numel <= layout.numel() - first,
+          "first = ", first, " and x.size() = ", numel, " exceed the layout's ", layout.numel(),
+          " elements");
+  return {first, first + numel};
+}
+
+inline void require_all(const Layout& layout, std::int64_t numel) {
+  require(numel == layout.numel(), "x.size() = ", numel, " but the layout has ", layout.numel(),
+          " elements");
+}
+
+/// One group of a tensor.
+struct Group {
+  std::int64_t index;  // in the tensor: the place of its parameters, and the name of its noise
+  std::int64_t row;
+  std::int64_t column;  // of its first element, within the row
+  std::int64_t first;   // its first element, within the tensor
+  std::int64_t size;    // elements that exist
+};
+
+/// Calls visit(group) for each group that holds one of elements [first, end) of a valid layout, in
+/// order.
+template <class Visit>
+void for_each_group(const Layout& layout, std::int64_t first, std::int64_t end, Visit visit) {
+  if (first >= end) {
+    return;
+  }
+  std::int64_t row = first / layout.row_size;
+  std::int64_t column = first % layout.row_size / layout.group_size * layout.group_size;
+  while (row * layout.row_size + column < end) {
+    visit(
+        Group{.index = row * layout.groups_per_row() + column / layout.group_size,
+              .row = row,
+              .column = column,
+              .first = row * layout.row_size + column,
+              .size = std::min<std::int64_t>(layout.size_of_row(row) - column, layout.group_size)});
+    column += layout.group_size;
+    if (column >= layout.row_size) {
+      column = 0;
+      ++row;
+    }
+  }
+}
+
+/// The smallest and largest of some values; one of them is not finite if a value is not.
+struct ValueRange {
+  float min, max;
+};
+
+/// A float's bits, so that the order of integers is that of floats, −0 is below +0 and NaN is
+/// beyond ±∞. Its own inverse on bits.
+inline std::int32_t order_key(std::int32_t bits) { return bits ^ (bits >> 31 & 0x7FFFFFFF); }
+
+/// Precondition: size > 0.
+template <class T>
+ValueRange range_of(const T* x, std::int64_t size) {
+  std::int32_t min = std::numeric_limits<std::int32_t>::max();
+  std::int32_t max = std::numeric_limits<std::int32_t>::min();
+  for (std::int64_t i = 0; i < size; ++i) {
+    const std::int32_t key = order_key(static_cast<std::int32_t>(bits_of(x[i])));
+    min = std::min(min, key);
+    max = std::max(max, key);
+  }
+  return {float_of(static_cast<std::uint32_t>(order_key(min))),
+          float_of(static_cast<std::uint32_t>(order_key(max)))};
+}
+
+/// A run is what inner loops work on at a time: elements in sequence whose dithers come from one
+/// half of at most `calls_per_tile` generator calls.
+inline constexpr int calls_per_tile = 16;
+inline constexpr int run_capacity = calls_per_tile * 8;
+
+/// The dithers of two runs, one in each half of a group, that the same generator calls serve.
+class DitherTile {
+ public:
+  explicit DitherTile(const Rounding& rounding) : rounding_(rounding) {
+    if (!rounding_.is_stochastic) {
+      std::ranges::fill(lower_, static_cast<std::uint16_t>(half_step));
+      std::ranges::fill(upper_, static_cast<std::uint16_t>(half_step));
+    }
+  }
+
+  void draw(std::int64_t first_call) {
+    if (!rounding_.is_stochastic) {
+      return;
+    }
+    // Every loop runs a constant number of times, over all calls that fit, so that it vectorises.
+    std::uint32_t lower_words[2 * calls_per_tile];
+    std::uint32_t upper_words[2 * calls_per_tile];
+    for (int i = 0; i < calls_per_tile; ++i) {
+      const RandomWords random =
+          philox4x32(static_cast<std::uint64_t>(first_call + i), rounding_.offset, rounding_.seed);
+      lower_words[2 * i] = random.word[0];
+      lower_words[2 * i + 1] = random.word[1];
+      upper_words[2 * i] = random.word[2];
+      upper_words[2 * i + 1] = random.word[3];
+    }
+    spread(lower_words, lower_);
+    spread(upper_words, upper_);
+  }
+
+  const std::uint16_t* half(int upper) const { return upper != 0 ? upper_ : lower_; }
+
+ private:
+  static void spread(const std::uint32_t* words, std::uint16_t* dithers) {
+    std::uint16_t half_words[run_capacity / 2];
+    for (int i = 0; i < run_capacity / 4; ++i) {
+      half_words[2 * i] = static_cast<std::uint16_t>(words[i]);
+      half_words[2 * i + 1] = static_cast<std::uint16_t>(words[i] >> 16);
+    }
+    for (int i = 0; i < run_capacity / 2; ++i) {
+      dithers[2 * i] = static_cast<std::uint16_t>(even_dither(half_words[i]));
+      dithers[2 * i + 1] = static_cast<std::uint16_t>(odd_dither(half_words[i]));
+    }
+  }
+
+  Rounding rounding_;
+  std::uint16_t lower_[run_capacity];
+  std::uint16_t upper_[run_capacity];
+};
+
+/// Calls visit(first, count, dithers) for runs that together are elements [begin, end) of group
+/// number `group`; dithers[i] belongs to element first + i of the group.
+template <class Visit>
+void for_each_run(DitherTile& tile, std::int64_t group, std::int64_t group_size, std::int64_t begin,
+                  std::int64_t end, Visit visit) {
+  const std::int64_t calls = group_size / elements_per_call;
+  for (std::int64_t call = 0; call < calls; call += calls_per_tile) {
+    const int drawn = static_cast<int>(std::min<std::int64_t>(calls_per_tile, calls - call));
+    bool is_drawn = false;
+    for (int upper = 0; upper < 2; ++upper) {
+      const std::int64_t run = upper * (group_size / 2) + 8 * call;
+      const std::int64_t first = std::max(run, begin);
+      const std::int64_t last = std::min(run + 8 * drawn, end);
+      if (first < last) {
+        if (!is_drawn) {
+          tile.draw(group * calls + call);
+          is_drawn = true;
+        }
+        visit(first, static_cast<int>(last - first), tile.half(upper) + (first - run));
+      }
+    }
+  }
+}
+
+}  // namespace actpack::detail

@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// The two-byte floating-point storage types, and every conversion the format names.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "actpack/config.hpp"
+
+namespace actpack {
+
+namespace detail {
+
+// The builtin behind std::bit_cast, because device code may not call the library's function.
+ACTPACK_HD constexpr std::uint32_t bits_of(float x) { return __builtin_bit_cast(std::uint32_t, x); }
+ACTPACK_HD constexpr float float_of(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
+
+inline constexpr std::uint32_t sign_bit = 0x80000000u;
+inline constexpr std::uint32_t infinity_bits = 0x7F800000u;
+inline constexpr float float_max = 0x1.fffffep127f;
+
+ACTPACK_HD constexpr std::uint32_t magnitude_bits(float x) { return bits_of(x) & ~sign_bit; }
+ACTPACK_HD constexpr bool is_nan(float x) { return magnitude_bits(x) > infinity_bits; }
+ACTPACK_HD constexpr bool is_finite(float x) { return magnitude_bits(x) < infinity_bits; }
+
+}  // namespace detail
+
+/// bfloat16 storage: the upper half of a float. Converting from float rounds to nearest, ties to
+/// even; overflow gives ±∞, NaN a quiet NaN. Converting to float is exact.
+struct bfloat16 {
+  std::uint16_t bits;
+
+  bfloat16() = default;
+  ACTPACK_HD constexpr explicit bfloat16(float x) : bits(round_to_nearest(x)) {}
+  ACTPACK_HD static constexpr bfloat16 from_bits(std::uint16_t bits) {
+    bfloat16 x{0.0f};
+    x.bits = bits;
+    return x;
+  }
+  ACTPACK_HD constexpr operator float() const {
+    return detail::float_of(std::uint32_t{bits} << 16);
+  }
+
+ private:
+  ACTPACK_HD static constexpr std::uint16_t round_to_nearest(float x) {
+    const std::uint32_t b = detail::bits_of(x);
+    const std::uint32_t nearest = (b + 0x7FFF + (b >> 16 & 1)) >> 16;
+    const std::uint32_t quiet_nan = b >> 16 | 0x40;
+    return static_cast<std::uint16_t>(detail::is_nan(x) ? quiet_nan : nearest);
+  }
+};
+
+/// IEEE binary16 storage. Converting from float rounds to nearest, ties to even; overflow gives ±∞,
+/// NaN a quiet NaN. Converting to float is exact.
+struct float16 {
+  std::uint16_t bits;
+
+  float16() = default;
+  ACTPACK_HD constexpr explicit float16(float x) : bits(round_to_nearest(x)) {}
+  ACTPACK_HD static constexpr float16 from_bits(std::uint16_t bits) {
+    float16 x{0.0f};
+    x.bits = bits;
+    return x;
+  }
+
+  // The 15 magnitude bits, moved to a float's place, are that float times 2^−112 (subnormals too,
+  // so one exact product rescales both); ∞ and NaN arrive as numbers ≥ 2^16 and get the exponent
+  // they lack.
+  ACTPACK_HD constexpr operator float() const {
+    const std::uint32_t sign = std::uint32_t{bits} << 16 & detail::sign_bit;
+    const float scaled = detail::float_of((bits & 0x7FFFu) << 13) * 0x1p112f;
+    const std::uint32_t special = scaled >= 0x1p16f ? detail::infinity_bits : 0u;
+    return detail::float_of(detail::bits_of(scaled) | special | sign);
+  }
+
+ private:
+  ACTPACK_HD static constexpr std::uint16_t round_to_nearest(float x) {
+    const std::uint32_t magnitude = detail::magnitude_bits(x);
+    const std::uint32_t sign = detail::bits_of(x) >> 16 & 0x8000;
+    // Normal results: drop 13 bits, ties to even, and rebias the exponent by 112.
+    const std::uint32_t normal = (magnitude + 0xFFF + (magnitude >> 13 & 1) - (112u << 23)) >> 13;
+    // Subnormal results: adding 1/2 leaves |x| / 2^−24, rounded to nearest even, in the low bits.
+    const std::uint32_t subnormal =
+        detail::bits_of(detail::float_of(magnitude) + 0.5f) - detail::bits_of(0.5f);
+    const std::uint32_t quiet_nan = 0x7E00 | (magnitude >> 13 & 0x3FF);
+    std::uint32_t result = magnitude < 0x38800000u ? subnormal : normal;  // below 2^−14
+    result = magnitude >= 0x47800000u ? 0x7C00u : result;                 // 2^16 and above
+    result = magnitude > detail::infinity_bits ? quiet_nan : result;
+    return static_cast<std::uint16_t>(result | sign);
+  }
+};
+
+/// The types a tensor may have outside the library; arithmetic is always float.
+template <class T>
+concept Element =
+    std::is_same_v<T, float> || std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
+
+/// Returns the largest bfloat16 that is not above `x`; −∞ where there is no finite one, NaN for
+/// NaN.
+ACTPACK_HD constexpr bfloat16 round_down(float x) {
+  const std::uint32_t b = detail::bits_of(x);
+  const std::uint32_t away_from_zero = (b + 0xFFFF) >> 16;
+  const std::uint32_t rounded = (b & detail::sign_bit) != 0 ? away_from_zero : b >> 16;
+  return detail::is_nan(x) ? bfloat16(x) : bfloat16::from_bits(static_cast<std::uint16_t>(rounded));
+}
+
+/// Returns `x` in T, rounded to nearest even; a finite x beyond T's range gives T's largest finite
+/// value of that sign. ±∞ and NaN stay what they are.
+template <Element T>
+ACTPACK_HD constexpr T saturate_cast(float x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    constexpr float largest = std::is_same_v<T, bfloat16> ? 0x1.fep127f : 65504.0f;
+    const float below = x > largest && x <= detail::float_max ? largest : x;
+    return T(below < -largest && below >= -detail::float_max ? -largest : below);
+  }
+}
+
+}  // namespace actpack

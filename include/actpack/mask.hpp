@@ -1,0 +1,182 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// One-bit contexts: what a ReLU, a dropout or any predicate has to remember for its backward pass,
+// exactly.
+//
+// Bit e of a mask belongs to element e of the linear tensor, least significant first; a mask of n
+// elements has words_for(n, 1) words, whose unused high bits are 0. Chunks that start at a multiple
+// of 32 elements are masks of their own, so callers may split the work as they like.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+
+#include "actpack/bit_pack.hpp"
+#include "actpack/detail/element_range.hpp"
+#include "actpack/detail/require.hpp"
+#include "actpack/float16.hpp"
+#include "actpack/rounding.hpp"
+
+namespace actpack {
+
+namespace detail {
+
+inline void require_mask(std::span<const std::uint32_t> mask, std::size_t numel) {
+  const std::int64_t words = words_for(static_cast<std::int64_t>(numel), 1);
+  require(static_cast<std::int64_t>(mask.size()) == words, "mask.size() = ", mask.size(), " but ",
+          numel, " elements take ", words, " words");
+  require_memory(mask, "mask");
+}
+
+template <class T>
+void require_pair(std::span<const T> from, const char* from_name, std::span<T> to,
+                  const char* to_name) {
+  require(to.size() == from.size(), to_name, ".size() = ", to.size(), " but ", from_name,
+          ".size() = ", from.size());
+  require_memory(from, from_name);
+  require_memory(to, to_name);
+}
+
+/// Writes every word of a mask: bit e is keep(e).
+template <class Keep>
+void fill_mask(std::span<std::uint32_t> mask, std::size_t numel, Keep keep) {
+  for (std::size_t word = 0; word < mask.size(); ++word) {
+    const std::size_t first = 32 * word;
+    const std::size_t count = std::min<std::size_t>(32, numel - first);
+    std::uint32_t bits = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      bits |= std::uint32_t{keep(first + i)} << i;
+    }
+    mask[word] = bits;
+  }
+}
+
+/// Writes dx[e] = map(dy[e]) where bit e is set, else 0.
+template <class T, class Map>
+void map_where(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx,
+               Map map) {
+  require_mask(mask, dy.size());
+  require_pair(dy, "dy", dx, "dx");
+  for (std::size_t e = 0; e < dy.size(); ++e) {
+    dx[e] = (mask[e / 32] >> (e % 32) & 1) != 0 ? map(dy[e]) : T(0.0f);
+  }
+}
+
+/// Refuses probabilities outside [0, 1), NaN among them.
+inline void require_drop_probability(double p) {
+  require(p >= 0 && p < 1, "drop_probability = ", p, " is not in [0, 1)");
+}
+
+/// What a kept element is multiplied by, so that the mean stays.
+inline float dropout_scale(double drop_probability) {
+  return static_cast<float>(1 / (1 - drop_probability));
+}
+
+}  // namespace detail
+
+/// Writes one bit per element of `x` [host]: bit e of `mask` [host, words_for(x.size(), 1)] is
+/// keep(x[e]), with x[e] as T. Throws std::invalid_argument, before anything is written, if the
+/// mask's size is wrong. Allocates nothing.
+template <class T, class Predicate>
+void make_mask(std::span<const T> x, std::span<std::uint32_t> mask, Predicate keep) {
+  detail::require_mask(mask, x.size());
+  detail::require_memory(x, "x");
+  detail::fill_mask(mask, x.size(), [&](std::size_t e) { return static_cast<bool>(keep(x[e])); });
+}
+
+/// Writes y = max(x, 0) and the mask x > 0 in one pass: all that the backward pass needs. `x`, `y`
+/// [host] of one size; y may be x. NaN stays NaN in y, with a mask bit of 0. Throws
+/// std::invalid_argument, before anything is written, if sizes differ. Allocates nothing.
+template <class T>
+void relu(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask) {
+  detail::require_mask(mask, x.size());
+  detail::require_pair(x, "x", y, "y");
+  detail::fill_mask(mask, x.size(), [&](std::size_t e) {
+    const float value = x[e];
+    y[e] = value <= 0 ? T(0.0f) : x[e];
+    return value > 0;
+  });
+}
+
+/// Writes dx = dy where the mask is set, else 0. `dy`, `dx` [host] of one size; dx may be dy.
+/// Throws std::invalid_argument, before anything is written, if sizes differ. Allocates nothing.
+template <class T>
+void relu_backward(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx) {
+  detail::map_where(dy, mask, dx, [](T value) { return value; });
+}
+
+/// Drops each element with probability `drop_probability` and multiplies the others by 1 / (1 − p),
+/// so that the mean stays: writes `y` and the mask of kept elements. Element e, counted from
+/// `first` (a multiple of 32: where this chunk starts in its tensor), is kept if word e mod 4 of
+/// Philox call ⌊e / 4⌋ is below (1 − p) · 2^32; the result depends on nothing else. `x`, `y` [host]
+/// of one size; y may be x. Throws std::invalid_argument, before anything is written, if sizes
+/// differ, p is not in [0, 1), `first` is not a multiple of 32 or `rounding` is not a stochastic
+/// one of the host. Allocates nothing.
+template <class T>
+void dropout(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask,
+             double drop_probability, Rounding rounding, std::int64_t first = 0) {
+  detail::require_mask(mask, x.size());
+  detail::require_pair(x, "x", y, "y");
+  detail::require_drop_probability(drop_probability);
+  detail::require(first >= 0 && first % 32 == 0, "first = ", first, " is not a multiple of 32");
+  detail::require(rounding.is_stochastic, "rounding is to nearest, but dropout draws at random");
+  detail::require_host(rounding);
+  const std::uint64_t threshold =
+      static_cast<std::uint64_t>(std::llround((1 - drop_probability) * 0x1p32));
+  const float scale = detail::dropout_scale(drop_probability);
+  RandomWords random{};
+  detail::fill_mask(mask, x.size(), [&](std::size_t e) {
+    if (e % 4 == 0) {
+      random =
+          philox4x32((static_cast<std::uint64_t>(first) + e) / 4, rounding.offset, rounding.seed);
+    }
+    const bool is_kept = random.word[e % 4] < threshold;
+    y[e] = is_kept ? saturate_cast<T>(x[e] * scale) : T(0.0f);
+    return is_kept;
+  });
+}
+
+/// Writes dx = dy / (1 − p) where the mask is set, else 0. `dy`, `dx` [host] of one size; dx may be
+/// dy. Throws std::invalid_argument, before anything is written, if sizes differ or p is not in [0,
+/// 1). Allocates nothing.
+template <class T>
+void dropout_backward(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx,
+                      double drop_probability) {
+  detail::require_drop_probability(drop_probability);
+  const float scale = detail::dropout_scale(drop_probability);
+  detail::map_where(dy, mask, dx, [scale](T value) { return saturate_cast<T>(value * scale); });
+}
+
+// The same for vectors, arrays and other contiguous ranges.
+
+template <detail::ElementRange R, class Predicate>
+void make_mask(const R& x, std::span<std::uint32_t> mask, Predicate keep) {
+  make_mask(detail::as_const_span(x), mask, keep);
+}
+
+template <detail::ElementRange X, detail::ElementRange Y>
+void relu(const X& x, Y&& y, std::span<std::uint32_t> mask) {
+  relu(detail::as_const_span(x), detail::as_span(y), mask);
+}
+
+template <detail::ElementRange Dy, detail::ElementRange Dx>
+void relu_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx) {
+  relu_backward(detail::as_const_span(dy), mask, detail::as_span(dx));
+}
+
+template <detail::ElementRange X, detail::ElementRange Y>
+void dropout(const X& x, Y&& y, std::span<std::uint32_t> mask, double drop_probability,
+             Rounding rounding, std::int64_t first = 0) {
+  dropout(detail::as_const_span(x), detail::as_span(y), mask, drop_probability, rounding, first);
+}
+
+template <detail::ElementRange Dy, detail::ElementRange Dx>
+void dropout_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx,
+                      double drop_probability) {
+  dropout_backward(detail::as_const_span(dy), mask, detail::as_span(dx), drop_probability);
+}
+
+}  // namespace actpack

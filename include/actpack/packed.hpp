@@ -1,0 +1,118 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// A packed tensor in memory: views that name it, passed by value, and a buffer that owns it on the
+// host.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <type_traits>
+
+#include "actpack/affine.hpp"
+#include "actpack/layout.hpp"
+
+namespace actpack {
+
+/// Names a packed tensor that may be written. Owns nothing; trivially copyable, so kernels take it
+/// by value.
+struct PackedView {
+  Layout layout;
+  std::uint32_t* words = nullptr;  // [layout.num_words()], or [row_offsets[layout.rows]]
+  GroupParams* params = nullptr;   // [layout.num_groups()]
+  const std::uint8_t* row_bits =
+      nullptr;  // [layout.rows] widths by row; null, like the next, if uniform
+  const std::int64_t* row_offsets =
+      nullptr;  // [layout.rows + 1] first word of each row, and the total
+};
+
+/// Names a packed tensor that is only read.
+struct ConstPackedView {
+  Layout layout;
+  const std::uint32_t* words = nullptr;
+  const GroupParams* params = nullptr;
+  const std::uint8_t* row_bits = nullptr;
+  const std::int64_t* row_offsets = nullptr;
+
+  ConstPackedView() = default;
+  ACTPACK_HD constexpr ConstPackedView(Layout shape, const std::uint32_t* code_words,
+                                       const GroupParams* group_params,
+                                       const std::uint8_t* widths = nullptr,
+                                       const std::int64_t* offsets = nullptr)
+      : layout(shape), words(code_words), params(group_params), row_bits(widths),
+        row_offsets(offsets) {}
+  ACTPACK_HD constexpr ConstPackedView(const PackedView& view)
+      : ConstPackedView(view.layout, view.words, view.params, view.row_bits, view.row_offsets) {}
+};
+
+static_assert(std::is_trivially_copyable_v<PackedView> &&
+              std::is_trivially_copyable_v<ConstPackedView>);
+
+namespace detail {
+
+/// An array on the heap whose trivial elements start uninitialised: what quantizing fills is not
+/// zeroed first.
+template <class T>
+std::unique_ptr<T[]> make_array(std::int64_t size) {
+  return std::unique_ptr<T[]>(new T[static_cast<std::size_t>(size)]);
+}
+
+inline const Layout& validated(const Layout& layout) {
+  layout.validate();
+  return layout;
+}
+
+}  // namespace detail
+
+/// Owns the memory of one packed tensor on the host. Movable; contents are indeterminate until
+/// quantized.
+class PackedBuffer {
+ public:
+  /// For rows of one width. Throws std::invalid_argument if `layout` is invalid.
+  explicit PackedBuffer(Layout layout)
+      : layout_(detail::validated(layout)), num_words_(layout.num_words()),
+        words_(detail::make_array<std::uint32_t>(num_words_)),
+        params_(detail::make_array<GroupParams>(layout.num_groups())) {}
+
+  /// For rows with widths of their own, which are copied: `row_bits` [host, layout.rows], none
+  /// wider than layout.bits. Throws std::invalid_argument if the layout or a width is wrong.
+  PackedBuffer(Layout layout, std::span<const std::uint8_t> row_bits)
+      : layout_(detail::validated(layout)),
+        row_bits_(detail::make_array<std::uint8_t>(layout.rows)),
+        row_offsets_(detail::make_array<std::int64_t>(layout.rows + 1)) {
+    const std::size_t rows = static_cast<std::size_t>(layout.rows);
+    actpack::row_offsets(layout, row_bits, {row_offsets_.get(), rows + 1});
+    std::ranges::copy(row_bits, row_bits_.get());
+    num_words_ = row_offsets_[rows];
+    words_ = detail::make_array<std::uint32_t>(num_words_);
+    params_ = detail::make_array<GroupParams>(layout.num_groups());
+  }
+
+  PackedView view() {
+    return {layout_, words_.get(), params_.get(), row_bits_.get(), row_offsets_.get()};
+  }
+  ConstPackedView view() const {
+    return {layout_, words_.get(), params_.get(), row_bits_.get(), row_offsets_.get()};
+  }
+  const Layout& layout() const { return layout_; }
+
+  /// Stored bytes: words, parameters and, where rows have them, widths. Row offsets are derived
+  /// from the widths and not counted.
+  std::size_t size_bytes() const {
+    const std::int64_t widths = row_bits_ ? layout_.rows : 0;
+    return static_cast<std::size_t>(4 * num_words_ + 4 * layout_.num_groups() + widths);
+  }
+
+ private:
+  Layout layout_;
+  std::int64_t num_words_ = 0;
+  std::unique_ptr<std::uint32_t[]> words_;
+  std::unique_ptr<GroupParams[]> params_;
+  std::unique_ptr<std::uint8_t[]> row_bits_;
+  std::unique_ptr<std::int64_t[]> row_offsets_;
+};
+
+}  // namespace actpack

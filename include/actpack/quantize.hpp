@@ -1,0 +1,192 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Whole tensors on the host: float, bfloat16 or float16 to packed codes and back.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include "actpack/affine.hpp"
+#include "actpack/detail/element_range.hpp"
+#include "actpack/detail/group_loop.hpp"
+#include "actpack/detail/require.hpp"
+#include "actpack/float16.hpp"
+#include "actpack/packed.hpp"
+#include "actpack/rounding.hpp"
+
+namespace actpack {
+
+namespace detail {
+
+/// Validates what a view says about the rows that [first, end) touches.
+inline void require_view(const ConstPackedView& view, ElementInterval elements) {
+  const Layout& layout = view.layout;
+  require_memory(view.words, layout.num_words(), "words");
+  require_memory(view.params, layout.num_groups(), "params");
+  require((view.row_bits == nullptr) == (view.row_offsets == nullptr), "row_bits is ",
+          view.row_bits == nullptr ? "null" : "set", " but row_offsets is ",
+          view.row_offsets == nullptr ? "null" : "set");
+  if (view.row_bits == nullptr || elements.first == elements.end) {
+    return;
+  }
+  for (std::int64_t row = elements.first / layout.row_size;
+       row <= (elements.end - 1) / layout.row_size; ++row) {
+    require_row_width(layout, row, view.row_bits[row]);
+    const std::int64_t words = words_for(layout.size_of_row(row), view.row_bits[row]);
+    require(
+        view.row_offsets[row] >= 0 && view.row_offsets[row + 1] - view.row_offsets[row] == words,
+        "row_offsets[", row, "] = ", view.row_offsets[row], " and row_offsets[", row + 1,
+        "] = ", view.row_offsets[row + 1], " do not enclose the row's ", words, " words");
+  }
+}
+
+/// Where a group's codes are, and how wide.
+struct CodePlace {
+  std::int64_t word;
+  int bits;
+};
+
+inline CodePlace place_of(const ConstPackedView& view, const Group& group) {
+  const int bits = view.row_bits != nullptr ? view.row_bits[group.row] : view.layout.bits;
+  const std::int64_t row_start = view.row_offsets != nullptr
+                                     ? view.row_offsets[group.row]
+                                     : group.row * view.layout.words_per_row();
+  return {row_start + group.column * bits / 32, bits};
+}
+
+template <class T>
+void quantize_groups(std::span<const T> x, const PackedView& out, const Rounding& rounding,
+                     ElementInterval elements) {
+  DitherTile tile(rounding);
+  for_each_group(out.layout, elements.first, elements.end, [&](const Group& group) {
+    const T* values = x.data() + (group.first - elements.first);
+    const CodePlace place = place_of(out, group);
+    const ValueRange range = range_of(values, group.size);
+    const GroupParams params = fit_params(range.min, range.max, place.bits);
+    std::uint32_t* words = out.words + place.word;
+    out.params[group.index] = params;
+    std::fill_n(words, words_for(group.size, place.bits), 0u);
+    if (is_poisoned(params) || params.scale == 0) {
+      return;
+    }
+    const Encoder encoder(params);
+    for_each_run(tile, group.index, out.layout.group_size, 0, group.size,
+                 [&](std::int64_t first, int count, const std::uint16_t* dithers) {
+                   std::uint8_t codes[run_capacity];
+                   for (int i = 0; i < count; ++i) {
+                     codes[i] =
+                         static_cast<std::uint8_t>(encode(values[first + i], encoder, dithers[i]));
+                   }
+                   insert_codes(codes, count, place.bits, words, first);
+                 });
+  });
+}
+
+template <class T>
+void dequantize_groups(const ConstPackedView& in, std::span<T> x, const Decoding& decoding,
+                       ElementInterval elements) {
+  DitherTile tile(decoding.rounding);
+  for_each_group(in.layout, elements.first, elements.end, [&](const Group& group) {
+    const CodePlace place = place_of(in, group);
+    const Decoder decoder(in.params[group.index], decoding.alpha);
+    T* values =
+        x.data() + (group.first - elements.first);  // where the group's element 0 is or would be
+    const std::int64_t begin = std::max<std::int64_t>(elements.first - group.first, 0);
+    const std::int64_t end = std::min(elements.end - group.first, group.size);
+    for_each_run(tile, group.index, in.layout.group_size, begin, end,
+                 [&](std::int64_t first, int count, const std::uint16_t* dithers) {
+                   std::uint8_t codes[run_capacity];
+                   extract_codes(in.words + place.word, first, count, place.bits, codes);
+                   const auto store = [&](auto value_of) {
+                     for (int i = 0; i < count; ++i) {
+                       values[first + i] = saturate_cast<T>(value_of(i));
+                     }
+                   };
+                   if (decoding.is_subtractive()) {
+                     store([&](int i) { return decoder(codes[i], dithers[i]); });
+                   } else {
+                     store([&](int i) { return decoder(codes[i]); });
+                   }
+                 });
+  });
+}
+
+}  // namespace detail
+
+/// Quantizes `x` [host, layout.numel() values, row-major] into `out` [host memory]: writes every
+/// word and the parameters of every group. The bits depend on x, layout, widths, seed and offset
+/// alone. A group that holds NaN or ±∞, or whose range has no finite parameters, is poisoned: it
+/// decodes to NaN. Throws std::invalid_argument, naming the argument and the numbers, before
+/// anything is written. Allocates nothing. Source: Chen et al., "ActNN", ICML 2021, with parameters
+/// rounded outward before they are used.
+template <class T>
+void quantize(std::span<const T> x, PackedView out, Rounding rounding) {
+  out.layout.validate();
+  detail::require_all(out.layout, static_cast<std::int64_t>(x.size()));
+  quantize(x, out, rounding, 0);
+}
+
+/// Quantizes a chunk: `x` holds whole rows, from row `first_row` of the tensor that `out` views.
+/// The chunks of a tensor, in any order and from any threads, give the words of the whole.
+template <class T>
+void quantize(std::span<const T> x, PackedView out, Rounding rounding, std::int64_t first_row) {
+  out.layout.validate();
+  const std::int64_t numel = static_cast<std::int64_t>(x.size());
+  const detail::ElementInterval rows = detail::require_rows(out.layout, numel, first_row);
+  detail::require_memory(x, "x");
+  detail::require_view(out, rows);
+  detail::require_host(rounding);
+  detail::quantize_groups(x, out, rounding, rows);
+}
+
+/// Decodes elements [first, first + x.size()) of `in` [host memory] into `x` [host]. Values are
+/// those of the whole tensor's decoding, whatever the range. Finite values beyond T's range become
+/// its largest finite value; poisoned groups give NaN. Output of type float is unbiased to 2^−13 of
+/// a step; narrower types add their own rounding to nearest. Throws std::invalid_argument before
+/// anything is written. Allocates nothing.
+template <class T>
+void dequantize(ConstPackedView in, std::int64_t first, std::span<T> x,
+                Decoding decoding = Decoding::plain()) {
+  in.layout.validate();
+  const std::int64_t numel = static_cast<std::int64_t>(x.size());
+  const detail::ElementInterval elements = detail::require_range(in.layout, first, numel);
+  detail::require_memory(x, "x");
+  detail::require_view(in, elements);
+  detail::require_host(decoding.rounding);
+  detail::dequantize_groups(in, x, decoding, elements);
+}
+
+/// Decodes the whole tensor: x.size() is layout.numel().
+template <class T>
+void dequantize(ConstPackedView in, std::span<T> x, Decoding decoding = Decoding::plain()) {
+  in.layout.validate();
+  detail::require_all(in.layout, static_cast<std::int64_t>(x.size()));
+  dequantize(in, 0, x, decoding);
+}
+
+// The same for vectors, arrays and other contiguous ranges.
+
+template <detail::ElementRange R>
+void quantize(const R& x, PackedView out, Rounding rounding) {
+  quantize(detail::as_const_span(x), out, rounding);
+}
+
+template <detail::ElementRange R>
+void quantize(const R& x, PackedView out, Rounding rounding, std::int64_t first_row) {
+  quantize(detail::as_const_span(x), out, rounding, first_row);
+}
+
+template <detail::ElementRange R>
+void dequantize(ConstPackedView in, std::int64_t first, R&& x,
+                Decoding decoding = Decoding::plain()) {
+  dequantize(in, first, detail::as_span(x), decoding);
+}
+
+template <detail::ElementRange R>
+void dequantize(ConstPackedView in, R&& x, Decoding decoding = Decoding::plain()) {
+  dequantize(in, detail::as_span(x), decoding);
+}
+
+}  // namespace actpack

@@ -1,0 +1,132 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Fixed-point rounding: how a position between two codes becomes one of them, and with which random
+// bits.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "actpack/config.hpp"
+#include "actpack/philox.hpp"
+
+namespace actpack {
+
+/// Bits behind the binary point of a position: a step between two codes is 2^14.
+inline constexpr int fraction_bits = 14;
+
+/// The dither that rounds to nearest.
+inline constexpr std::uint32_t half_step = 1u << (fraction_bits - 1);
+
+/// Returns a · b + c, rounded once. The format never lets a rounded product feed a float addition,
+/// so the bits do not depend on what a compiler contracts.
+ACTPACK_HD inline float fma(float a, float b, float c) {
+#if ACTPACK_ON_DEVICE
+  return __fmaf_rn(a, b, c);
+#else
+  return std::fma(a, b, c);
+#endif
+}
+
+/// Returns ⌊distance · steps⌋ of the exact product. Precondition: 0 ≤ distance · steps < 2^23.
+ACTPACK_HD inline std::int32_t floor_product(float distance, float steps) {
+#if ACTPACK_ON_DEVICE
+  // Rounding down at 2^23 leaves the floor in the mantissa.
+  return __float_as_int(__fmaf_rd(distance, steps, 0x1p23f)) & 0x7FFFFF;
+#else
+  return static_cast<std::int32_t>(static_cast<double>(distance) *
+                                   static_cast<double>(steps));  // 48 bits
+#endif
+}
+
+/// Returns the code of `position` (in steps of 2^−14): rounded up with probability equal to its
+/// fraction if `dither` is uniform in [0, 2^14), to nearest if it is `half_step`.
+ACTPACK_HD constexpr std::uint32_t round_code(std::int32_t position, std::uint32_t dither) {
+  return (static_cast<std::uint32_t>(position) + dither) >> fraction_bits;
+}
+
+/// How `quantize` and `encode` choose between the two codes around a value.
+struct Rounding {
+  bool is_stochastic = false;
+  std::uint64_t seed = 0;
+  std::uint64_t offset = 0;
+  const std::uint64_t* device_seed_and_offset = nullptr;
+
+  /// To the nearest code: no randomness, and biased.
+  static constexpr Rounding nearest() { return {}; }
+
+  /// Up or down at random so that the mean is the value. The noise is a pure function of (seed,
+  /// offset, element index): use a fresh (seed, offset) for every tensor and step, never sums of
+  /// the two.
+  static constexpr Rounding stochastic(std::uint64_t seed, std::uint64_t offset = 0) {
+    return {.is_stochastic = true, .seed = seed, .offset = offset};
+  }
+
+  /// The same with {seed, offset} read from device memory when a kernel runs, so that a replayed
+  /// graph draws fresh noise. Host verbs refuse it.
+  static constexpr Rounding stochastic(const std::uint64_t* device_seed_and_offset) {
+    return {.is_stochastic = true, .device_seed_and_offset = device_seed_and_offset};
+  }
+};
+
+/// How `dequantize` and `decode` place a value in the step its code names.
+struct Decoding {
+  Rounding rounding;  // regenerates the dither that encoding added
+  float alpha = 0;    // the share of it that is taken out again
+
+  /// At the code's level: min + code · scale.
+  static constexpr Decoding plain() { return {}; }
+
+  /// At the code's level less `alpha` times the dither that `rounding` (the one used for encoding)
+  /// added: still unbiased, with half the variance of plain decoding at alpha = 1 (an error uniform
+  /// in ±½ step). Values may lie half a step outside the group's range. Data rounded to nearest
+  /// decode plainly. Throws std::invalid_argument unless alpha is in [0, 1].
+  static Decoding subtractive(Rounding rounding, float alpha = 1) {
+    if (!(alpha >= 0 && alpha <= 1)) {
+      throw std::invalid_argument("actpack: alpha = " + std::to_string(alpha) +
+                                  " is not in [0, 1]");
+    }
+    return rounding.is_stochastic ? Decoding{rounding, alpha} : plain();
+  }
+
+  ACTPACK_HD constexpr bool is_subtractive() const { return rounding.is_stochastic && alpha != 0; }
+};
+
+namespace detail {
+
+/// Random bits for the elements of a group: one generator call serves 8 elements of its lower half
+/// with words 0 and 1, and the 8 elements half a group further with words 2 and 3.
+inline constexpr int elements_per_call = 16;
+
+/// The dithers of elements 2j and 2j + 1, which share the 16 random bits `half_word`. Each is
+/// uniform; the rotation and the flip leave their round-up events uncorrelated on average and
+/// within 0.001 of it for every pair of thresholds (by enumeration).
+ACTPACK_HD constexpr std::uint32_t even_dither(std::uint32_t half_word) { return half_word >> 2; }
+ACTPACK_HD constexpr std::uint32_t odd_dither(std::uint32_t half_word) {
+  return (((half_word << 8 | half_word >> 8) & 0xFFFF) ^ 0x00FF) >> 2;
+}
+
+}  // namespace detail
+
+/// Returns the dither in [0, 2^14) of one element: `element` counts within its group, `group`
+/// within the tensor; `half_step` when rounding to nearest. Depends on nothing else.
+ACTPACK_HD constexpr std::uint32_t dither(const Rounding& rounding, std::int64_t group,
+                                          std::int32_t group_size, std::int32_t element) {
+  if (!rounding.is_stochastic) {
+    return half_step;
+  }
+  const std::int32_t half = group_size / 2;
+  const std::int32_t in_upper_half = element >= half ? 1 : 0;
+  const std::int32_t e = element - in_upper_half * half;
+  const std::int64_t call = group * (group_size / detail::elements_per_call) + e / 8;
+  const RandomWords random =
+      philox4x32(static_cast<std::uint64_t>(call), rounding.offset, rounding.seed);
+  const std::uint32_t word = random.word[2 * in_upper_half + e % 8 / 4];
+  const std::uint32_t half_word = word >> (e % 4 / 2 * 16) & 0xFFFF;
+  return e % 2 == 0 ? detail::even_dither(half_word) : detail::odd_dither(half_word);
+}
+
+}  // namespace actpack
