@@ -108,7 +108,8 @@ ValueRange range_of(const T* x, std::int64_t size) {
 /// A run is what inner loops work on at a time: elements in sequence whose dithers come from one
 /// half of at most `calls_per_tile` generator calls.
 inline constexpr int calls_per_tile = 16;
-inline constexpr int run_capacity = calls_per_tile * 8;
+inline constexpr int elements_per_half_call = elements_per_call / 2;
+inline constexpr int run_capacity = calls_per_tile * elements_per_half_call;
 
 /// The dithers of two runs, one in each half of a group, that the same generator calls serve.
 class DitherTile {
@@ -164,19 +165,20 @@ class DitherTile {
 template <class Visit>
 void for_each_run(DitherTile& tile, std::int64_t group, std::int64_t group_size, std::int64_t begin,
                   std::int64_t end, Visit visit) {
-  const std::int64_t calls = group_size / elements_per_call;
-  for (std::int64_t call = 0; call < calls; call += calls_per_tile) {
-    const int drawn = static_cast<int>(std::min<std::int64_t>(calls_per_tile, calls - call));
-    bool is_drawn = false;
+  const std::int64_t half = group_size / 2;
+  const bool only_lower = end <= half;
+  const bool only_upper = begin >= half;
+  // Where runs start and end, in either half: at the elements asked for, or all if both halves are.
+  const std::int64_t from = only_lower ? begin : only_upper ? begin - half : 0;
+  const std::int64_t to = only_lower ? end : only_upper ? end - half : half;
+  for (std::int64_t offset = from / run_capacity * run_capacity; offset < to;
+       offset += run_capacity) {
+    tile.draw(group * (group_size / elements_per_call) + offset / elements_per_half_call);
     for (int upper = 0; upper < 2; ++upper) {
-      const std::int64_t run = upper * (group_size / 2) + 8 * call;
+      const std::int64_t run = upper * half + offset;
       const std::int64_t first = std::max(run, begin);
-      const std::int64_t last = std::min(run + 8 * drawn, end);
+      const std::int64_t last = std::min({run + run_capacity, (upper + 1) * half, end});
       if (first < last) {
-        if (!is_drawn) {
-          tile.draw(group * calls + call);
-          is_drawn = true;
-        }
         visit(first, static_cast<int>(last - first), tile.half(upper) + (first - run));
       }
     }
