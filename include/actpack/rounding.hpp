@@ -36,9 +36,14 @@ ACTPACK_HD inline std::int32_t floor_product(float distance, float steps) {
 #if ACTPACK_ON_DEVICE
   // Rounding down at 2^23 leaves the floor in the mantissa.
   return __float_as_int(__fmaf_rd(distance, steps, 0x1p23f)) & 0x7FFFFF;
+#elif defined(FP_FAST_FMAF)
+  // The product rounds to a number with the same floor or, from just below, to the next integer:
+  // then the remainder, whose sign is exact, is negative.
+  const std::int32_t rounded = static_cast<std::int32_t>(distance * steps);
+  return rounded - (fma(distance, steps, -static_cast<float>(rounded)) < 0 ? 1 : 0);
 #else
   return static_cast<std::int32_t>(static_cast<double>(distance) *
-                                   static_cast<double>(steps));  // 48 bits
+                                   static_cast<double>(steps));  // exact
 #endif
 }
 
