@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Pins where codes lie in words: golden bytes, the inverse on every code and position, every refusal.
+// Pins where codes lie in words: golden bytes, the inverse on every code and position, every
+// refusal.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
@@ -70,8 +71,8 @@ TEST_CASE("words_for: the words that a row of codes takes, rounded up") {
 // unused high bits are 0", worked out by hand.
 TEST_CASE("pack: golden words of the format") {
   const auto packed = [](std::vector<std::uint8_t> codes, int bits) {
-    std::vector<std::uint32_t> words(
-        static_cast<std::size_t>(actpack::words_for(static_cast<std::int64_t>(codes.size()), bits)));
+    std::vector<std::uint32_t> words(static_cast<std::size_t>(
+        actpack::words_for(static_cast<std::int64_t>(codes.size()), bits)));
     actpack::pack(codes, bits, words);
     return words;
   };
@@ -96,7 +97,8 @@ TEST_CASE("pack, unpack, extract: inverse on every code at every position of a w
     for (int size = 1; size <= 2 * per_word + 1; ++size) {
       for (int position = 0; position < size; ++position) {
         for (int code = 0; code < 1 << bits; ++code) {
-          for (const std::uint8_t rest : {std::uint8_t{0}, static_cast<std::uint8_t>((1 << bits) - 1)}) {
+          for (const std::uint8_t rest :
+               {std::uint8_t{0}, static_cast<std::uint8_t>((1 << bits) - 1)}) {
             std::vector<std::uint8_t> codes(static_cast<std::size_t>(size), rest);
             codes[static_cast<std::size_t>(position)] = static_cast<std::uint8_t>(code);
             std::vector<std::uint32_t> words(
@@ -105,7 +107,10 @@ TEST_CASE("pack, unpack, extract: inverse on every code at every position of a w
             std::vector<std::uint8_t> back(codes.size(), 0xEE);
             actpack::unpack(words, bits, back);
             wrong += back != codes || words != reference_words(codes, bits) ? 1 : 0;
-            wrong += actpack::extract(words.data(), position, bits) != static_cast<std::uint32_t>(code) ? 1 : 0;
+            wrong +=
+                actpack::extract(words.data(), position, bits) != static_cast<std::uint32_t>(code)
+                    ? 1
+                    : 0;
           }
         }
       }
@@ -140,7 +145,10 @@ TEST_CASE("unpack: any range equals that slice of the whole") {
       for (std::int64_t size = 0; first + size <= 131; ++size) {
         GuardedBuffer<std::uint8_t> slice(size);
         actpack::unpack(words, bits, first, slice.span());
-        wrong += slice.values() != std::vector<std::uint8_t>(codes.begin() + first, codes.begin() + first + size) ? 1 : 0;
+        wrong += slice.values() != std::vector<std::uint8_t>(codes.begin() + first,
+                                                             codes.begin() + first + size)
+                     ? 1
+                     : 0;
       }
     }
     CHECK(wrong == 0);
@@ -179,7 +187,8 @@ TEST_CASE("unpack: what does not fit is refused before anything is written") {
   };
   for (const int bits : {-1, 0, 3, 16}) {
     CAPTURE(bits);
-    refused([&] { actpack::unpack(words, bits, codes.span().first(8)); }, {"bits", std::to_string(bits)});
+    refused([&] { actpack::unpack(words, bits, codes.span().first(8)); },
+            {"bits", std::to_string(bits)});
     refused([&] { actpack::unpack(words, bits, 0, codes.span().first(8)); },
             {"bits", std::to_string(bits)});
   }

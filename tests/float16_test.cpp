@@ -53,8 +53,8 @@ std::vector<float> boundaries() {
     const auto value = std::bit_cast<float>(static_cast<std::uint32_t>(generator.bits()));
     if (std::isfinite(value)) floats.push_back(value);
   }
-  for (const float value : {std::numeric_limits<float>::max(), 65504.0F, 65519.0F, 65520.0F, 65536.0F,
-                            std::numeric_limits<float>::denorm_min()}) {
+  for (const float value : {std::numeric_limits<float>::max(), 65504.0F, 65519.0F, 65520.0F,
+                            65536.0F, std::numeric_limits<float>::denorm_min()}) {
     floats.push_back(value);
     floats.push_back(-value);
   }
@@ -77,22 +77,23 @@ TEST_CASE_TEMPLATE("storage types: two bytes, trivially copyable", T, bfloat16, 
   CHECK(T::from_bits(0xFFFF).bits == 0xFFFF);
 }
 
-TEST_CASE_TEMPLATE("storage types: all 65536 patterns convert to float exactly", T, bfloat16, float16) {
+TEST_CASE_TEMPLATE("storage types: all 65536 patterns convert to float exactly", T, bfloat16,
+                   float16) {
   int different = 0;
   for (std::uint32_t bits = 0; bits < 65536; ++bits) {
     const auto pattern = static_cast<std::uint16_t>(bits);
     const float got = T::from_bits(pattern);
     const double expected = reference::value_of(format_of<T>(), pattern);
-    const bool same = std::isnan(expected)
-                          ? std::isnan(got)
-                          : static_cast<double>(got) == expected &&
-                                std::signbit(got) == ((pattern & 0x8000) != 0);
+    const bool same = std::isnan(expected) ? std::isnan(got)
+                                           : static_cast<double>(got) == expected &&
+                                                 std::signbit(got) == ((pattern & 0x8000) != 0);
     different += same ? 0 : 1;
   }
   CHECK(different == 0);
 }
 
-TEST_CASE_TEMPLATE("storage types: all patterns survive the way to float and back", T, bfloat16, float16) {
+TEST_CASE_TEMPLATE("storage types: all patterns survive the way to float and back", T, bfloat16,
+                   float16) {
   int different = 0;
   for (std::uint32_t bits = 0; bits < 65536; ++bits) {
     const auto pattern = static_cast<std::uint16_t>(bits);
@@ -105,7 +106,8 @@ TEST_CASE_TEMPLATE("storage types: all patterns survive the way to float and bac
   CHECK(different == 0);
 }
 
-TEST_CASE_TEMPLATE("storage types: floats round to nearest even, overflow to infinity", T, bfloat16, float16) {
+TEST_CASE_TEMPLATE("storage types: floats round to nearest even, overflow to infinity", T, bfloat16,
+                   float16) {
   int different = 0;
   for (const float value : boundaries<T>()) {
     if (!std::isfinite(value)) continue;
@@ -122,7 +124,8 @@ TEST_CASE_TEMPLATE("storage types: floats round to nearest even, overflow to inf
   CHECK(different == 0);
 }
 
-TEST_CASE_TEMPLATE("saturate_cast: as the constructor, but what is finite stays finite", T, bfloat16, float16) {
+TEST_CASE_TEMPLATE("saturate_cast: as the constructor, but what is finite stays finite", T,
+                   bfloat16, float16) {
   int different = 0;
   for (const float value : boundaries<T>()) {
     if (!std::isfinite(value)) continue;
@@ -143,7 +146,8 @@ TEST_CASE_TEMPLATE("saturate_cast: as the constructor, but what is finite stays 
         (0x8000 | format_of<T>().largest()));
 }
 
-TEST_CASE_TEMPLATE("storage types: infinity stays, NaN stays and becomes quiet", T, bfloat16, float16) {
+TEST_CASE_TEMPLATE("storage types: infinity stays, NaN stays and becomes quiet", T, bfloat16,
+                   float16) {
   constexpr reference::Format format = format_of<T>();
   const float infinity = std::numeric_limits<float>::infinity();
   CHECK(T(infinity).bits == format.infinity());

@@ -40,8 +40,8 @@ class Checksum {
     for (const float value : values) add(std::bit_cast<std::uint32_t>(value), 4);
   }
   template <class T>
-    requires(std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>)
-  void add(std::span<const T> values) {
+  requires(std::is_same_v<T, bfloat16> ||
+           std::is_same_v<T, float16>) void add(std::span<const T> values) {
     for (const T value : values) add(value.bits, 2);
   }
   template <class T>
@@ -84,10 +84,12 @@ std::vector<T> make_data(std::int64_t size) {
     } else {
       constexpr int mantissa_bits = std::is_same_v<T, bfloat16> ? 7 : 10;
       constexpr std::uint32_t one = std::is_same_v<T, bfloat16> ? 127 : 15;
-      const std::uint32_t exponent = wide ? generator.below(2 * one - 2) : one - 3 + generator.below(5);
+      const std::uint32_t exponent =
+          wide ? generator.below(2 * one - 2) : one - 3 + generator.below(5);
       const std::uint32_t bits =
           negative << 15 | exponent << mantissa_bits | generator.below(1 << mantissa_bits);
-      values.push_back(T::from_bits(static_cast<std::uint16_t>(rectified && negative != 0 ? 0 : bits)));
+      values.push_back(
+          T::from_bits(static_cast<std::uint16_t>(rectified && negative != 0 ? 0 : bits)));
     }
   }
   return values;
@@ -120,13 +122,14 @@ std::uint64_t checksum_of_quantize() {
           by_row ? actpack::PackedBuffer(layout, mixed) : actpack::PackedBuffer(layout);
       actpack::quantize(x, buffer.view(), rounding);
       const std::int64_t words = by_row ? buffer.view().row_offsets[3] : layout.num_words();
-      checksum.add(std::span<const std::uint32_t>(buffer.view().words, static_cast<std::size_t>(words)));
+      checksum.add(
+          std::span<const std::uint32_t>(buffer.view().words, static_cast<std::size_t>(words)));
       for (std::int64_t group = 0; group < layout.num_groups(); ++group) {
         checksum.add(buffer.view().params[group].scale.bits, 2);
         checksum.add(buffer.view().params[group].min.bits, 2);
       }
-      for (const Decoding& decoding :
-           {Decoding::plain(), Decoding::subtractive(rounding), Decoding::subtractive(rounding, 0.3F)}) {
+      for (const Decoding& decoding : {Decoding::plain(), Decoding::subtractive(rounding),
+                                       Decoding::subtractive(rounding, 0.3F)}) {
         std::vector<T> decoded(x.size());
         actpack::dequantize(buffer.view(), decoded, decoding);
         checksum.add(decoded);
@@ -199,14 +202,16 @@ int check(const char* name, std::uint64_t got, std::uint64_t expected) {
 // tests against the reference pass, copy what this program prints.
 int main() {
   int wrong = 0;
-  wrong += check("quantize float", checksum_of_quantize<float>(), 0x0);
-  wrong += check("quantize bfloat16", checksum_of_quantize<bfloat16>(), 0x0);
-  wrong += check("quantize float16", checksum_of_quantize<float16>(), 0x0);
-  wrong += check("sign_magnitude float", checksum_of_sign_magnitude<float>(), 0x0);
-  wrong += check("sign_magnitude bfloat16", checksum_of_sign_magnitude<bfloat16>(), 0x0);
-  wrong += check("sign_magnitude float16", checksum_of_sign_magnitude<float16>(), 0x0);
-  wrong += check("masks float", checksum_of_masks<float>(), 0x0);
-  wrong += check("masks bfloat16", checksum_of_masks<bfloat16>(), 0x0);
-  wrong += check("masks float16", checksum_of_masks<float16>(), 0x0);
+  wrong += check("quantize float", checksum_of_quantize<float>(), 0x81C43124F2A656AA);
+  wrong += check("quantize bfloat16", checksum_of_quantize<bfloat16>(), 0xF5F316EBBF558511);
+  wrong += check("quantize float16", checksum_of_quantize<float16>(), 0x72C790BD5FA72F57);
+  wrong += check("sign_magnitude float", checksum_of_sign_magnitude<float>(), 0xE5F28FA192FEE7D8);
+  wrong +=
+      check("sign_magnitude bfloat16", checksum_of_sign_magnitude<bfloat16>(), 0x165A417824E45AFB);
+  wrong +=
+      check("sign_magnitude float16", checksum_of_sign_magnitude<float16>(), 0x16982C559B1F5C15);
+  wrong += check("masks float", checksum_of_masks<float>(), 0x6CAABDA64E002962);
+  wrong += check("masks bfloat16", checksum_of_masks<bfloat16>(), 0xFDC34AB96EC00285);
+  wrong += check("masks float16", checksum_of_masks<float16>(), 0x2EAEA3C15977E66A);
   return wrong;
 }

@@ -147,13 +147,19 @@ TEST_CASE("Layout: sizes that overflow 64 bits are refused, not wrapped") {
   const std::int64_t largest = std::numeric_limits<std::int64_t>::max();
   for (const int bits : support::all_widths) {
     CAPTURE(bits);
-    support::check_refused([&] { Layout{large, large, 256, bits}.validate(); },
-                           {"rows", "row_size", "1099511627776"});
+    support::check_refused(
+        [&] {
+          Layout{large, large, 256, bits}.validate();
+        },
+        {"rows", "row_size", "1099511627776"});
     support::check_refused([&] { Layout{2, largest, 256, bits}.validate(); }, {"rows", "row_size"});
     support::check_refused([&] { Layout{largest, 2, 256, bits}.validate(); }, {"rows", "row_size"});
     // 2^64 elements exactly, which a product of 64 bits takes for none.
-    support::check_refused([&] { Layout{std::int64_t{1} << 32, std::int64_t{1} << 32, 256, bits}.validate(); },
-                           {"rows", "row_size", "4294967296"});
+    support::check_refused(
+        [&] {
+          Layout{std::int64_t{1} << 32, std::int64_t{1} << 32, 256, bits}.validate();
+        },
+        {"rows", "row_size", "4294967296"});
   }
 }
 

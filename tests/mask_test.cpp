@@ -10,6 +10,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <string>
@@ -55,7 +56,12 @@ std::vector<T> values(std::int64_t size, std::uint64_t seed) {
   }
   const float infinity = std::numeric_limits<float>::infinity();
   const float smallest = support::smallest_positive<T>();
-  const std::array specials{0.0F, -0.0F, smallest, -smallest, infinity, -infinity,
+  const std::array specials{0.0F,
+                            -0.0F,
+                            smallest,
+                            -smallest,
+                            infinity,
+                            -infinity,
                             std::numeric_limits<float>::quiet_NaN()};
   for (std::size_t i = 0; i < specials.size() && 5 * i + 3 < x.size(); ++i) {
     x[5 * i + 3] = T(specials[i]);
@@ -91,12 +97,14 @@ std::vector<T> kept_and_scaled(const std::vector<T>& x, const std::vector<std::u
 TYPE_TO_STRING(actpack::bfloat16);
 TYPE_TO_STRING(actpack::float16);
 
-TEST_CASE_TEMPLATE("make_mask: bit e tells whether element e satisfies the predicate", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("make_mask: bit e tells whether element e satisfies the predicate", T, float,
+                   bfloat16, float16) {
   for (const std::int64_t size : support::all_sizes) {
     CAPTURE(size);
     const GuardedBuffer<T> x(values<T>(size, 18));
     GuardedBuffer<std::uint32_t> mask(reference::words_for(size, 1));
-    actpack::make_mask(x.span(), mask.span(), [](auto value) { return static_cast<float>(value) > 0.5F; });
+    actpack::make_mask(x.span(), mask.span(),
+                       [](auto value) { return static_cast<float>(value) > 0.5F; });
     CHECK(mask.values() == expected_mask(size, [&](std::int64_t e) {
             return static_cast<float>(x.data()[e]) > 0.5F;
           }));
@@ -105,7 +113,8 @@ TEST_CASE_TEMPLATE("make_mask: bit e tells whether element e satisfies the predi
   }
 }
 
-TEST_CASE_TEMPLATE("relu: y and the mask are exact, zeros, NaN and infinities included", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("relu: y and the mask are exact, zeros, NaN and infinities included", T, float,
+                   bfloat16, float16) {
   for (const std::int64_t size : support::all_sizes) {
     CAPTURE(size);
     const std::vector<T> x = values<T>(size, 19);
@@ -130,7 +139,8 @@ TEST_CASE_TEMPLATE("relu: y and the mask are exact, zeros, NaN and infinities in
   }
 }
 
-TEST_CASE_TEMPLATE("relu_backward: the gradient passes where the bit is set, unchanged", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("relu_backward: the gradient passes where the bit is set, unchanged", T, float,
+                   bfloat16, float16) {
   for (const std::int64_t size : support::all_sizes) {
     CAPTURE(size);
     const std::vector<T> dy = values<T>(size, 20);
@@ -148,7 +158,8 @@ TEST_CASE_TEMPLATE("relu_backward: the gradient passes where the bit is set, unc
   }
 }
 
-TEST_CASE_TEMPLATE("dropout: element e is kept by word e % 4 of call e / 4, and scaled", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("dropout: element e is kept by word e % 4 of call e / 4, and scaled", T, float,
+                   bfloat16, float16) {
   std::uint64_t seed = 500;
   for (const double probability : {0.0, 0.1, 0.25, 0.5, 0.9, 0.999}) {
     for (const std::int64_t size : support::all_sizes) {
@@ -157,16 +168,33 @@ TEST_CASE_TEMPLATE("dropout: element e is kept by word e % 4 of call e / 4, and 
       ++seed;
       const support::RoundingPair rounding = support::stochastic(seed << 31, seed);
       std::vector<T> x;
-      for (const float value : support::gaussian(static_cast<std::size_t>(size), 22)) x.push_back(T(value));
+      for (const float value : support::gaussian(static_cast<std::size_t>(size), 22))
+        x.push_back(T(value));
       GuardedBuffer<T> y(size);
       GuardedBuffer<std::uint32_t> mask(reference::words_for(size, 1));
       actpack::dropout(x, y.span(), mask.span(), probability, rounding.library);
-      const std::vector<std::uint32_t> expected = expected_dropout(size, probability, rounding.reference);
+      const std::vector<std::uint32_t> expected =
+          expected_dropout(size, probability, rounding.reference);
       CHECK(mask.values() == expected);
       support::check_same_values<T>(y.span(), kept_and_scaled(x, expected, probability));
       GuardedBuffer<T> dx(size);
       actpack::dropout_backward(x, mask.values(), dx.span(), probability);
       support::check_same_values<T>(dx.span(), kept_and_scaled(x, expected, probability));
+    }
+  }
+}
+
+TEST_CASE("dropout: a word equal to (1 - p) 2^32 drops, the next smaller one keeps") {
+  const std::vector<float> x(8, 1.0F);
+  std::vector<float> y(8);
+  std::vector<std::uint32_t> mask(1);
+  for (std::uint64_t e = 0; e < 8; ++e) {
+    CAPTURE(e);
+    const std::uint32_t word = reference::random_block(e / 4, 8, 7).word[e % 4];
+    for (const int above : {0, 1}) {
+      const double probability = 1 - (word + static_cast<double>(above)) * 0x1p-32;  // exact
+      actpack::dropout(x, y, mask, probability, Rounding::stochastic(7, 8));
+      CHECK((mask[0] >> e & 1) == static_cast<std::uint32_t>(above));
     }
   }
 }
@@ -207,15 +235,20 @@ TEST_CASE("dropout: pieces that say where they start reproduce the whole") {
   std::vector<float> whole(1000);
   std::vector<std::uint32_t> whole_mask(32);
   actpack::dropout(x, whole, whole_mask, 0.4, rounding);
-  for (const auto& [first, size] : {std::pair{0, 32}, {32, 64}, {96, 904}, {992, 8}, {992, 1}}) {
+  constexpr std::array<std::array<std::int64_t, 2>, 5> pieces{
+      {{0, 32}, {32, 64}, {96, 904}, {992, 8}, {992, 1}}};
+  for (const std::array<std::int64_t, 2>& piece : pieces) {
+    const std::int64_t first = piece[0];
+    const std::int64_t size = piece[1];
     CAPTURE(first);
-    GuardedBuffer<float> y(static_cast<std::int64_t>(size));
+    GuardedBuffer<float> y(size);
     GuardedBuffer<std::uint32_t> mask(reference::words_for(size, 1));
     const auto start = static_cast<std::size_t>(first);
     const auto length = static_cast<std::size_t>(size);
     actpack::dropout(std::span<const float>(x).subspan(start, length), y.span(), mask.span(), 0.4,
                      rounding, first);
-    support::check_same_values<float>(y.span(), std::span<const float>(whole).subspan(start, length));
+    support::check_same_values<float>(y.span(),
+                                      std::span<const float>(whole).subspan(start, length));
     CHECK(mask.values() == expected_dropout(size, 0.4, {true, 26, 27}, first));
   }
   // Beyond 2^32 elements the call index needs its high half.
@@ -238,22 +271,25 @@ TEST_CASE("masks: sizes that do not agree are refused before anything is written
   };
   const auto all = [](float) { return true; };
   const Rounding rounding = Rounding::stochastic(1, 1);
-  for (const std::size_t words : {0, 1, 3}) {
+  for (const std::size_t words : std::initializer_list<std::size_t>{0, 1, 3}) {
     CAPTURE(words);
     const std::vector<std::string> texts{"mask", std::to_string(words), "2"};
     const std::vector<std::uint32_t> wrong(words, 0);
     refused([&] { actpack::make_mask(x, mask.span().first(words), all); }, texts);
     refused([&] { actpack::relu(x, y.span().first(40), mask.span().first(words)); }, texts);
-    refused([&] { actpack::dropout(x, y.span().first(40), mask.span().first(words), 0.5, rounding); }, texts);
+    refused(
+        [&] { actpack::dropout(x, y.span().first(40), mask.span().first(words), 0.5, rounding); },
+        texts);
     refused([&] { actpack::relu_backward(x, wrong, y.span().first(40)); }, texts);
     refused([&] { actpack::dropout_backward(x, wrong, y.span().first(40), 0.5); }, texts);
   }
-  for (const std::size_t size : {0, 39, 41}) {
+  for (const std::size_t size : std::initializer_list<std::size_t>{0, 39, 41}) {
     CAPTURE(size);
     const std::vector<std::string> forward{"y", std::to_string(size), "40"};
     const std::vector<std::string> backward{"dx", std::to_string(size), "40"};
     refused([&] { actpack::relu(x, y.span().first(size), mask.span().first(2)); }, forward);
-    refused([&] { actpack::dropout(x, y.span().first(size), mask.span().first(2), 0.5, rounding); }, forward);
+    refused([&] { actpack::dropout(x, y.span().first(size), mask.span().first(2), 0.5, rounding); },
+            forward);
     refused([&] { actpack::relu_backward(x, given, y.span().first(size)); }, backward);
     refused([&] { actpack::dropout_backward(x, given, y.span().first(size), 0.5); }, backward);
   }
@@ -273,15 +309,24 @@ TEST_CASE("dropout: probabilities, starts and roundings that make no sense are r
   for (const double probability : {-0.1, 1.5, std::numeric_limits<double>::infinity(),
                                    std::numeric_limits<double>::quiet_NaN()}) {
     CAPTURE(probability);
-    refused([&] { actpack::dropout(x, y.span(), mask.span(), probability, rounding); }, {"drop_probability"});
-    refused([&] { actpack::dropout_backward(x, given, y.span(), probability); }, {"drop_probability"});
+    refused([&] { actpack::dropout(x, y.span(), mask.span(), probability, rounding); },
+            {"drop_probability"});
+    refused([&] { actpack::dropout_backward(x, given, y.span(), probability); },
+            {"drop_probability"});
   }
-  refused([&] { actpack::dropout(x, y.span(), mask.span(), 0.5, rounding, -32); }, {"first", "-32"});
-  refused([&] { actpack::dropout(x, y.span(), mask.span(), 0.5, rounding, 33); }, {"first", "33", "32"});
-  refused([&] { actpack::dropout(x, y.span(), mask.span(), 0.5, Rounding::nearest()); }, {"rounding"});
+  refused([&] { actpack::dropout(x, y.span(), mask.span(), 0.5, rounding, -32); },
+          {"first", "-32"});
+  refused([&] { actpack::dropout(x, y.span(), mask.span(), 0.5, rounding, 33); },
+          {"first", "33", "32"});
+  refused([&] { actpack::dropout(x, y.span(), mask.span(), 0.5, Rounding::nearest()); },
+          {"rounding"});
   const std::array<std::uint64_t, 2> seed_and_offset{1, 2};
-  refused([&] { actpack::dropout(x, y.span(), mask.span(), 0.5, Rounding::stochastic(seed_and_offset.data())); },
-          {"device"});
+  refused(
+      [&] {
+        actpack::dropout(x, y.span(), mask.span(), 0.5,
+                         Rounding::stochastic(seed_and_offset.data()));
+      },
+      {"device"});
 }
 
 TEST_CASE("masks: vectors, arrays and spans need no type spelled") {

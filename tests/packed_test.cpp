@@ -31,7 +31,8 @@ TEST_CASE("views: trivially copyable, the const one made from the other and not 
   static_assert(std::is_trivially_copyable_v<ConstPackedView>);
   static_assert(std::is_convertible_v<PackedView, ConstPackedView>);
   static_assert(!std::is_convertible_v<ConstPackedView, PackedView>);
-  static_assert(std::is_move_constructible_v<PackedBuffer> && std::is_move_assignable_v<PackedBuffer>);
+  static_assert(std::is_move_constructible_v<PackedBuffer> &&
+                std::is_move_assignable_v<PackedBuffer>);
   std::uint32_t word = 0;
   actpack::GroupParams params{};
   const std::uint8_t row_bits = 2;
@@ -113,13 +114,33 @@ TEST_CASE("PackedBuffer: a wrong layout is an invalid_argument, never bad_alloc"
   support::check_refused([] { PackedBuffer buffer(Layout{1, 10, 256, 3}); }, {"bits", "3"});
   support::check_refused([] { PackedBuffer buffer(Layout{-1, 10, 256, 2}); }, {"rows", "-1"});
   support::check_refused([] { PackedBuffer buffer(Layout{1, -10, 256, 2}); }, {"row_size", "-10"});
-  support::check_refused([] { PackedBuffer buffer(Layout{2, 10, 256, 2, 11}); }, {"last_row_size", "11"});
-  support::check_refused([&] { PackedBuffer buffer(Layout{large, large, 256, 2}); }, {"rows", "row_size"});
+  support::check_refused(
+      [] {
+        PackedBuffer buffer(Layout{2, 10, 256, 2, 11});
+      },
+      {"last_row_size", "11"});
+  support::check_refused(
+      [&] {
+        PackedBuffer buffer(Layout{large, large, 256, 2});
+      },
+      {"rows", "row_size"});
   const std::vector<std::uint8_t> widths{1, 2, 8};
-  support::check_refused([&] { PackedBuffer buffer(Layout{2, 10, 32, 8}, widths); }, {"row_bits", "3", "2"});
-  support::check_refused([&] { PackedBuffer buffer(Layout{3, 10, 32, 4}, widths); }, {"row_bits", "8", "4"});
+  support::check_refused(
+      [&] {
+        PackedBuffer buffer(Layout{2, 10, 32, 8}, widths);
+      },
+      {"row_bits", "3", "2"});
+  support::check_refused(
+      [&] {
+        PackedBuffer buffer(Layout{3, 10, 32, 4}, widths);
+      },
+      {"row_bits", "8", "4"});
   const std::vector<std::uint8_t> odd_width{1, 3, 8};
-  support::check_refused([&] { PackedBuffer buffer(Layout{3, 10, 32, 8}, odd_width); }, {"row_bits", "3"});
+  support::check_refused(
+      [&] {
+        PackedBuffer buffer(Layout{3, 10, 32, 8}, odd_width);
+      },
+      {"row_bits", "3"});
 }
 
 TEST_CASE("PackedBuffer: empty tensors are tensors") {

@@ -53,12 +53,10 @@ TEST_CASE("philox4x32: ten rounds give the vectors of Random123") {
 }
 
 TEST_CASE("philox4x32: the reference gives the vectors too") {
-  const reference::Block seven =
-      reference::philox4x32({{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}}, 0xa4093822,
-                            0x299f31d0, 7);
-  const reference::Block ten =
-      reference::philox4x32({{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}}, 0xa4093822,
-                            0x299f31d0, 10);
+  const reference::Block seven = reference::philox4x32(
+      {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}}, 0xa4093822, 0x299f31d0, 7);
+  const reference::Block ten = reference::philox4x32(
+      {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}}, 0xa4093822, 0x299f31d0, 10);
   CHECK(equal(std::bit_cast<RandomWords>(seven), {0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a}));
   CHECK(equal(std::bit_cast<RandomWords>(ten), {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
@@ -86,7 +84,9 @@ TEST_CASE("philox4x32: index, offset and seed are 64 bits each, as the reference
 
 TEST_CASE("philox4x32: one changed bit of any argument changes the words") {
   std::set<std::uint64_t> seen;
-  const auto first_two = [](const RandomWords& words) { return join(words.word[0], words.word[1]); };
+  const auto first_two = [](const RandomWords& words) {
+    return join(words.word[0], words.word[1]);
+  };
   seen.insert(first_two(philox4x32(0, 0, 0)));
   for (int bit = 0; bit < 64; ++bit) {
     const std::uint64_t flipped = std::uint64_t{1} << bit;

@@ -11,6 +11,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <string>
@@ -40,16 +41,14 @@ using support::RoundingPair;
 // A packed tensor whose every part lies between guards.
 struct GuardedTensor {
   explicit GuardedTensor(const Layout& layout_, std::vector<std::uint8_t> row_bits_ = {})
-      : layout(layout_),
-        shape(support::shape_of(layout_, row_bits_)),
-        row_bits(std::move(row_bits_)),
-        words(reference::count_words(shape)),
+      : layout(layout_), shape(support::shape_of(layout_, row_bits_)),
+        row_bits(std::move(row_bits_)), words(reference::count_words(shape)),
         params(reference::groups_of(shape).size()) {
     if (row_bits.empty()) return;
     row_offsets.push_back(0);
     for (std::int64_t row = 0; row < layout.rows; ++row) {
-      row_offsets.push_back(row_offsets.back() + reference::words_for(shape.size_of_row(row),
-                                                                      shape.bits_of_row(row)));
+      row_offsets.push_back(row_offsets.back() +
+                            reference::words_for(shape.size_of_row(row), shape.bits_of_row(row)));
     }
   }
 
@@ -105,7 +104,8 @@ void check_against_reference(const Layout& layout, const std::vector<T>& x,
   support::check_same_values<T>(decoded.span(), plain);
 
   GuardedBuffer<T> subtracted(x.size());
-  actpack::dequantize(tensor.view(), subtracted.span(), Decoding::subtractive(rounding.library, alpha));
+  actpack::dequantize(tensor.view(), subtracted.span(),
+                      Decoding::subtractive(rounding.library, alpha));
   const std::vector<T> subtractive = support::stored<T>(
       reference::dequantize(expected, tensor.shape, {true, rounding.reference, alpha}));
   support::check_same_values<T>(subtracted.span(), subtractive);
@@ -154,13 +154,15 @@ TEST_CASE("quantize: words, params and values equal the reference's, float") {
   check_grid<float>(std::span(support::all_sizes).last(1), some);
 }
 
-TEST_CASE_TEMPLATE("quantize: words, params and values equal the reference's", T, bfloat16, float16) {
+TEST_CASE_TEMPLATE("quantize: words, params and values equal the reference's", T, bfloat16,
+                   float16) {
   check_grid<T>(std::span(support::all_sizes).first(16), support::all_data);
   constexpr std::array some{support::Data::offset_100};
   check_grid<T>(std::span(support::all_sizes).last(1), some);
 }
 
-TEST_CASE_TEMPLATE("quantize: rows are cut into groups each for itself", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("quantize: rows are cut into groups each for itself", T, float, bfloat16,
+                   float16) {
   std::uint64_t seed = 200;
   for (const int bits : support::all_widths) {
     for (const std::int64_t row_size : {1, 31, 33, 100, 256, 300}) {
@@ -186,13 +188,15 @@ TEST_CASE_TEMPLATE("quantize: rows with widths of their own", T, float, bfloat16
     const auto rows = static_cast<std::int64_t>(1 + generator.below(9));
     const auto row_size = static_cast<std::int64_t>(1 + generator.below(400));
     const std::int32_t group_size = support::all_group_sizes[generator.below(6)];
-    const std::int64_t last = trial % 2 == 0 ? 0 : 1 + generator.below(static_cast<std::uint32_t>(row_size));
+    const std::int64_t last =
+        trial % 2 == 0 ? 0 : 1 + generator.below(static_cast<std::uint32_t>(row_size));
     const Layout layout{rows, row_size, group_size, 8, last};
     std::vector<std::uint8_t> row_bits;
     for (std::int64_t row = 0; row < rows; ++row) {
       row_bits.push_back(static_cast<std::uint8_t>(1 << generator.below(4)));
     }
-    const support::Data data = trial % 3 == 0 ? support::Data::near_overflow : support::Data::gaussian;
+    const support::Data data =
+        trial % 3 == 0 ? support::Data::near_overflow : support::Data::gaussian;
     const std::vector<T> x = make<T>(data, layout.numel(), 300 + static_cast<std::uint64_t>(trial));
     check_against_reference(layout, x, support::stochastic(9, 2), row_bits);
     check_against_reference(layout, x, support::nearest(), row_bits);
@@ -225,7 +229,8 @@ TEST_CASE_TEMPLATE("dequantize: alpha scales the dither's share", T, float, bflo
       const std::vector<T> x = make<T>(support::Data::offset_100, 1000, 3);
       check_against_reference(Layout{1, 1000, 96, bits}, x, support::stochastic(6, 1), {}, alpha);
       const std::vector<T> relu = make<T>(support::Data::relu, 1000, 3);
-      check_against_reference(Layout{1, 1000, 256, bits}, relu, support::stochastic(6, 1), {}, alpha);
+      check_against_reference(Layout{1, 1000, 256, bits}, relu, support::stochastic(6, 1), {},
+                              alpha);
     }
   }
 }
@@ -251,8 +256,8 @@ TEST_CASE("quantize: the words of a small tensor are these, for every width") {
        {0x3F56, 0xC0C8, 0x3F34, 0xC0A4},
        {-6.25F, -2.0703125F, -2.0703125F, -2.3125F}},
       {8,
-       {0x1ABC5E00, 0x9133D678, 0x08AB4CEF, 0x8021C466, 0xF7993ADE, 0x6D10B254,
-        0xE68729CC, 0x5BFFA142, 0xE07000C1, 0x3DFF8E1E},
+       {0x1ABC5E00, 0x9133D678, 0x08AB4CEF, 0x8021C466, 0xF7993ADE, 0x6D10B254, 0xE68729CC,
+        0x5BFFA142, 0xE07000C1, 0x3DFF8E1E},
        {0x3D49, 0xC0C8, 0x3D29, 0xC0A4},
        {-6.25F, -1.63720703F, -1.78442383F, -2.6081543F}},
   }};
@@ -271,7 +276,8 @@ TEST_CASE("quantize: the words of a small tensor are these, for every width") {
   }
 }
 
-TEST_CASE_TEMPLATE("dequantize: any range equals that slice of the whole", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("dequantize: any range equals that slice of the whole", T, float, bfloat16,
+                   float16) {
   support::Generator generator(17);
   for (const int bits : support::all_widths) {
     for (const bool mixed : {false, true}) {
@@ -284,7 +290,8 @@ TEST_CASE_TEMPLATE("dequantize: any range equals that slice of the whole", T, fl
       }
       GuardedTensor tensor(layout, row_bits);
       const Rounding rounding = Rounding::stochastic(12, 34);
-      actpack::quantize(make<T>(support::Data::gaussian, layout.numel(), 4), tensor.view(), rounding);
+      actpack::quantize(make<T>(support::Data::gaussian, layout.numel(), 4), tensor.view(),
+                        rounding);
       for (const Decoding& decoding : {Decoding::plain(), Decoding::subtractive(rounding)}) {
         std::vector<T> whole(static_cast<std::size_t>(layout.numel()));
         actpack::dequantize(tensor.view(), whole, decoding);
@@ -298,8 +305,8 @@ TEST_CASE_TEMPLATE("dequantize: any range equals that slice of the whole", T, fl
           const std::int64_t size = generator.below(numel + 1 - static_cast<std::uint32_t>(first));
           GuardedBuffer<T> slice(size);
           actpack::dequantize(tensor.view(), first, slice.span(), decoding);
-          const std::span<const T> expected =
-              std::span<const T>(whole).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(size));
+          const std::span<const T> expected = std::span<const T>(whole).subspan(
+              static_cast<std::size_t>(first), static_cast<std::size_t>(size));
           different += support::first_difference<T>(slice.span(), expected) >= 0 ? 1 : 0;
         }
         CHECK(different == 0);
@@ -308,7 +315,8 @@ TEST_CASE_TEMPLATE("dequantize: any range equals that slice of the whole", T, fl
   }
 }
 
-TEST_CASE_TEMPLATE("quantize: chunks of rows reproduce the whole and touch no other row", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("quantize: chunks of rows reproduce the whole and touch no other row", T, float,
+                   bfloat16, float16) {
   for (const int bits : support::all_widths) {
     for (const bool mixed : {false, true}) {
       CAPTURE(bits);
@@ -326,12 +334,13 @@ TEST_CASE_TEMPLATE("quantize: chunks of rows reproduce the whole and touch no ot
 
       GuardedTensor pieces(layout, row_bits);
       const std::array<std::int64_t, 5> cuts{0, 2, 3, 6, 7};
-      for (const std::size_t chunk : {2, 0, 3, 1}) {
+      for (const std::size_t chunk : std::initializer_list<std::size_t>{2, 0, 3, 1}) {
         const std::int64_t first_row = cuts[chunk];
         const std::int64_t end_row = cuts[chunk + 1];
         const std::int64_t end = end_row == 7 ? layout.numel() : end_row * 150;
-        const std::span<const T> rows = std::span<const T>(x).subspan(
-            static_cast<std::size_t>(first_row * 150), static_cast<std::size_t>(end - first_row * 150));
+        const std::span<const T> rows =
+            std::span<const T>(x).subspan(static_cast<std::size_t>(first_row * 150),
+                                          static_cast<std::size_t>(end - first_row * 150));
         GuardedTensor alone(layout, row_bits);
         const std::vector<std::uint32_t> untouched_words = alone.words.values();
         actpack::quantize(rows, alone.view(), rounding.library, first_row);
@@ -339,8 +348,8 @@ TEST_CASE_TEMPLATE("quantize: chunks of rows reproduce the whole and touch no ot
         std::int64_t word = 0;
         int wrong = 0;
         for (std::int64_t row = 0; row < 7; ++row) {
-          const std::int64_t next =
-              word + reference::words_for(alone.shape.size_of_row(row), alone.shape.bits_of_row(row));
+          const std::int64_t next = word + reference::words_for(alone.shape.size_of_row(row),
+                                                                alone.shape.bits_of_row(row));
           const bool inside = first_row <= row && row < end_row;
           for (; word < next; ++word) {
             const std::uint32_t expected =
@@ -367,8 +376,8 @@ TEST_CASE_TEMPLATE("quantize: chunks of rows reproduce the whole and touch no ot
   }
 }
 
-// min, scale, d and c all scale by the power of two exactly, so the codes cannot change. From 2^-100
-// to 2^100 nothing meets the smallest scale 2^-112 or the largest number.
+// min, scale, d and c all scale by the power of two exactly, so the codes cannot change. From
+// 2^-100 to 2^100 nothing meets the smallest scale 2^-112 or the largest number.
 TEST_CASE("quantize: scaling by a power of two changes the params and no code") {
   const std::vector<float> x = make<float>(support::Data::gaussian, 1000, 6);
   for (const int bits : support::all_widths) {
@@ -398,7 +407,8 @@ TEST_CASE("quantize: scaling by a power of two changes the params and no code") 
   }
 }
 
-TEST_CASE_TEMPLATE("dequantize: only poisoned groups give anything but finite numbers", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("dequantize: only poisoned groups give anything but finite numbers", T, float,
+                   bfloat16, float16) {
   for (const support::Data data : support::all_data) {
     for (const int bits : support::all_widths) {
       const char* const name = support::name_of(data);
@@ -437,7 +447,7 @@ TEST_CASE("quantize: one NaN or infinity anywhere poisons its group") {
   const float infinity = std::numeric_limits<float>::infinity();
   for (const float bad : {infinity, -infinity, std::numeric_limits<float>::quiet_NaN(),
                           std::bit_cast<float>(0xFF800001U)}) {
-    for (const std::size_t size : {1, 5, 32, 64, 67}) {
+    for (const std::size_t size : std::initializer_list<std::size_t>{1, 5, 32, 64, 67}) {
       int wrong = 0;
       for (std::size_t place = 0; place < size; ++place) {
         std::vector<float> x(size, 1.0F);
@@ -445,8 +455,8 @@ TEST_CASE("quantize: one NaN or infinity anywhere poisons its group") {
         GuardedTensor tensor(Layout{1, static_cast<std::int64_t>(size), 32, 2});
         actpack::quantize(x, tensor.view(), Rounding::nearest());
         for (std::size_t group = 0; group < tensor.params.span().size(); ++group) {
-          const reference::Params expected =
-              group == place / 32 ? reference::Params{0x7FC0, 0x7FC0} : reference::Params{0, 0x3F80};
+          const reference::Params expected = group == place / 32 ? reference::Params{0x7FC0, 0x7FC0}
+                                                                 : reference::Params{0, 0x3F80};
           wrong += GuardedTensor::same(tensor.params.data()[group], expected) ? 0 : 1;
         }
         for (const std::uint32_t word : tensor.words.values()) wrong += word != 0 ? 1 : 0;
@@ -500,7 +510,8 @@ TEST_CASE("quantize: empty tensors are no special case") {
     CHECK_NOTHROW(actpack::dequantize(view, none));
     CHECK_NOTHROW(actpack::dequantize(view, 0, none));
     std::vector<float> one(1);
-    support::check_refused([&] { actpack::quantize(one, view, Rounding::nearest()); }, {"x", "1", "0"});
+    support::check_refused([&] { actpack::quantize(one, view, Rounding::nearest()); },
+                           {"x", "1", "0"});
     support::check_refused([&] { actpack::dequantize(view, one); }, {"x", "1", "0"});
   }
 }
@@ -528,7 +539,8 @@ TEST_CASE("quantize: wrong arguments are named with their numbers, and nothing i
   refused([&] { actpack::quantize(part(40), good, nearest, INT64_MAX); }, {"first_row"});
   refused([&] { actpack::quantize(part(39), good, nearest, 0); }, {"x", "39"});
   refused([&] { actpack::quantize(part(41), good, nearest, 0); }, {"x", "41"});
-  refused([&] { actpack::quantize(part(53), good, nearest, 0); }, {"x", "53"});  // 40 + 13, not the last
+  refused([&] { actpack::quantize(part(53), good, nearest, 0); },
+          {"x", "53"});  // 40 + 13, not the last
   refused([&] { actpack::quantize(part(40), good, nearest, 2); }, {"x", "40"});
   refused([&] { actpack::quantize(part(80), good, nearest, 1); }, {"x", "80"});
   refused([&] { actpack::quantize(part(133), good, nearest, 0); }, {"x", "133"});
@@ -555,6 +567,9 @@ TEST_CASE("quantize: wrong arguments are named with their numbers, and nothing i
           })),
           {"rows", "row_size"});
 
+  refused(quantize_into(with([](PackedView& view) { view.words = nullptr; })), {"words"});
+  refused(quantize_into(with([](PackedView& view) { view.params = nullptr; })), {"params"});
+
   const std::array<std::uint8_t, 3> widths{1, 2, 2};
   const std::array<std::uint8_t, 3> too_wide{1, 4, 2};
   const std::array<std::uint8_t, 3> no_width{1, 2, 3};
@@ -574,6 +589,12 @@ TEST_CASE("quantize: wrong arguments are named with their numbers, and nothing i
             view.row_offsets = offsets.data();
           })),
           {"row_bits", "3"});
+  const std::array<std::int64_t, 4> wrong_offsets{0, 2, 4, 6};
+  refused(quantize_into(with([&](PackedView& view) {
+            view.row_bits = widths.data();
+            view.row_offsets = wrong_offsets.data();
+          })),
+          {"row_offsets"});
 }
 
 TEST_CASE("quantize, dequantize: a rounding that lives on the device is refused on the host") {

@@ -11,6 +11,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <vector>
@@ -41,8 +42,9 @@ const DitherTable& dither_table() {
     constexpr int group_size = 256;
     const Rounding library = Rounding::stochastic(std::uint64_t{11}, 7);
     const reference::Rounding rounding{true, 11, 7};
-    // Each half-word has missed its turn with probability exp(-groups * 128 / 65536): below 1e-6 for
-    // all of them together after 13000 groups; the bound only ends the loop if something is wrong.
+    // Each half-word has missed its turn with probability exp(-groups * 128 / 65536): below 1e-6
+    // for all of them together after 13000 groups; the bound only ends the loop if something is
+    // wrong.
     for (std::int64_t group = 0; group < 40000 && result.seen < 65536; ++group) {
       for (int element = 0; element < group_size; element += 2) {
         const std::uint32_t bits = reference::half_word(rounding, group, group_size, element);
@@ -64,7 +66,9 @@ const DitherTable& dither_table() {
 
 // A literal 0 is a null pointer as well as a number.
 template <class T>
-constexpr bool takes_literal_zero = requires { T::stochastic(0); };
+constexpr bool takes_literal_zero = requires {
+  T::stochastic(0);
+};
 
 }  // namespace
 
@@ -73,7 +77,8 @@ TEST_CASE("dither: a function of one half-word, seen for all 65536 of them") {
   CHECK(dither_table().contradictions == 0);
 }
 
-TEST_CASE("dither: even elements take the half-word, odd ones its swapped bytes, low byte inverted") {
+TEST_CASE(
+    "dither: even elements take the half-word, odd ones its swapped bytes, low byte inverted") {
   int different = 0;
   for (std::uint32_t bits = 0; bits < 65536; ++bits) {
     const std::array<int, 2> expected{reference::dither_of(bits, false),
@@ -84,7 +89,7 @@ TEST_CASE("dither: even elements take the half-word, odd ones its swapped bytes,
 }
 
 TEST_CASE("dither: both elements of a pair are exactly uniform over all half-words") {
-  for (const std::size_t odd : {0, 1}) {
+  for (const std::size_t odd : std::initializer_list<std::size_t>{0, 1}) {
     CAPTURE(odd);
     std::vector<int> times(step, 0);
     bool in_range = true;
@@ -175,7 +180,8 @@ TEST_CASE("round_code: the mean over all dithers is the number itself, exactly")
   CHECK(wrong == 0);
 }
 
-TEST_CASE("round_code: grows with the number and with the dither, keeps whole steps, stays adjacent") {
+TEST_CASE(
+    "round_code: grows with the number and with the dither, keeps whole steps, stays adjacent") {
   int wrong = 0;
   for (int n = 0; n <= 3 * step; n += n % step < 40 || n % step > step - 40 ? 1 : 37) {
     std::uint32_t previous = 0;
@@ -218,8 +224,9 @@ TEST_CASE("floor_product: the floor of the exact product, for every product a co
     // Any factor c = RN(2^14 / scale), any distance that lands between 0 and the largest code.
     const int exponent = static_cast<int>(generator.below(238)) - 112;
     const auto c = static_cast<float>(std::ldexp(1 + generator.uniform(), exponent));
-    const double target = generator.below(2) == 0 ? 255.0 * step * generator.uniform()
-                                                  : std::ldexp(1.0, static_cast<int>(generator.below(60)) - 38);
+    const double target = generator.below(2) == 0
+                              ? 255.0 * step * generator.uniform()
+                              : std::ldexp(1.0, static_cast<int>(generator.below(60)) - 38);
     compare(static_cast<float>(target / static_cast<double>(c)), c);
   }
   // Products that miss a whole number by as little as floats can: the nearest floats either side of
@@ -252,7 +259,8 @@ TEST_CASE("fma: rounds once, like the sum computed exactly") {
     }
   };
   const auto number = [&generator](int exponents) {
-    const int exponent = static_cast<int>(generator.below(static_cast<std::uint32_t>(2 * exponents))) - exponents;
+    const int exponent =
+        static_cast<int>(generator.below(static_cast<std::uint32_t>(2 * exponents))) - exponents;
     const double sign = generator.below(2) == 0 ? 1 : -1;
     return static_cast<float>(sign * std::ldexp(1 + generator.uniform(), exponent));
   };
@@ -276,7 +284,8 @@ TEST_CASE("fma: rounds once, like the sum computed exactly") {
 
 TEST_CASE("rounding: any seed can be written down, zero included") {
   CHECK(actpack::dither(Rounding::stochastic(std::uint64_t{0}), 0, 32, 0) < step);
-  CHECK(actpack::dither(Rounding::stochastic(~std::uint64_t{0}, ~std::uint64_t{0}), 0, 32, 0) < step);
+  CHECK(actpack::dither(Rounding::stochastic(~std::uint64_t{0}, ~std::uint64_t{0}), 0, 32, 0) <
+        step);
   CHECK(takes_literal_zero<Rounding>);
 }
 
@@ -287,8 +296,8 @@ TEST_CASE("decoding: alpha outside [0, 1] is refused") {
     CAPTURE(static_cast<double>(alpha));
     support::check_refused([&] { (void)actpack::Decoding::subtractive(rounding, alpha); },
                            {"alpha"});
-    support::check_refused([&] { (void)actpack::Decoding::subtractive(Rounding::nearest(), alpha); },
-                           {"alpha"});
+    support::check_refused(
+        [&] { (void)actpack::Decoding::subtractive(Rounding::nearest(), alpha); }, {"alpha"});
   }
   CHECK_NOTHROW((void)actpack::Decoding::subtractive(rounding));
   CHECK_NOTHROW((void)actpack::Decoding::subtractive(rounding, 0.0F));

@@ -11,6 +11,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -40,8 +41,9 @@ double scale_of(const PackedBuffer& buffer, std::size_t group) {
 // f (1 - f) with f the fraction of a step at which x lies: the variance of rounding it, in steps^2.
 double rounding_variance(const PackedBuffer& buffer, std::size_t group, float x) {
   const actpack::GroupParams params = buffer.view().params[group];
-  const double position = (static_cast<double>(x) - static_cast<double>(static_cast<float>(params.min))) /
-                          scale_of(buffer, group);
+  const double position =
+      (static_cast<double>(x) - static_cast<double>(static_cast<float>(params.min))) /
+      scale_of(buffer, group);
   const double fraction = position - std::floor(position);
   return fraction * (1 - fraction);
 }
@@ -61,8 +63,8 @@ std::vector<double> errors_in_steps(const std::vector<float>& x, PackedBuffer& b
   return errors;
 }
 
-// The distance from 100 to the next float is 2^-17, and the widest step of 8 bits here is 1 / 64: the
-// decoded value's own rounding is 2^-12 steps at most. By contract the bias is 2^-13 steps.
+// The distance from 100 to the next float is 2^-17, and the widest step of 8 bits here is 1 / 64:
+// the decoded value's own rounding is 2^-12 steps at most. By contract the bias is 2^-13 steps.
 constexpr double allowed_bias = 0x1p-12 + 0x1p-13;
 
 struct Means {
@@ -70,8 +72,8 @@ struct Means {
   double sum = 0;               // of the group's summed error
 };
 
-// A codec without our care: codes are made against min and step in float, decoding uses both rounded
-// to bfloat16, as published systems store them.
+// A codec without our care: codes are made against min and step in float, decoding uses both
+// rounded to bfloat16, as published systems store them.
 Means means_of_careless_codec(const std::vector<float>& x, int bits, int seeds, double step) {
   const auto [low, high] = std::minmax_element(x.begin(), x.end());
   const double min = static_cast<double>(*low);
@@ -121,8 +123,8 @@ TEST_CASE("unbiased: every element's mean over seeds is the element, for every w
         double variance_sum = 0;
         for (std::size_t i = 0; i < size; ++i) {
           const double share = static_cast<double>(alpha);
-          const double variance = rounding_variance(buffer, i / 256, x[i]) * (1 - share) +
-                                  share * share / 12 + 0x1p-13;
+          const double variance =
+              rounding_variance(buffer, i / 256, x[i]) * (1 - share) + share * share / 12 + 0x1p-13;
           const double radius =
               support::bernstein_radius(variance, 1, seeds, support::false_alarm / comparisons);
           biased += std::fabs(mean[i]) > radius + allowed_bias ? 1 : 0;
@@ -132,8 +134,8 @@ TEST_CASE("unbiased: every element's mean over seeds is the element, for every w
         CHECK(biased == 0);
         // The sums: seeds * size roundings, of which only the two of a pair share random bits
         // (covariance at most 0.001, nothing on average).
-        const double radius = support::bernstein_radius(variance_sum / size, 1, seeds * static_cast<double>(size),
-                                                        support::false_alarm / 36);
+        const double radius = support::bernstein_radius(
+            variance_sum / size, 1, seeds * static_cast<double>(size), support::false_alarm / 36);
         CHECK(std::fabs(sum / size) <= radius + allowed_bias);
       }
     }
@@ -154,7 +156,8 @@ TEST_CASE("unbiased: this test sees the bias of parameters rounded after encodin
     biased += std::fabs(mean) > radius + allowed_bias ? 1 : 0;
   }
   CHECK(biased > static_cast<int>(size) / 2);
-  CHECK(std::fabs(means.sum / size) > allowed_bias + support::bernstein_radius(0.25, 1, seeds * size, support::false_alarm));
+  CHECK(std::fabs(means.sum / size) >
+        allowed_bias + support::bernstein_radius(0.25, 1, seeds * size, support::false_alarm));
 }
 
 // The squared errors of one tensor over many seeds: independent numbers in [0, 1] steps^2 of mean
@@ -225,17 +228,18 @@ TEST_CASE("independence: the noise of a weighted sum is that of independent roun
           const auto weight = [weights](std::size_t i) {
             switch (weights) {
               case 0: return 1.0;
-              case 1: return i % 2 == 0 ? 1.0 : -1.0;                // the pair of a half-word
-              case 2: return i % 4 < 2 ? 1.0 : -1.0;                 // the half-words of a word
-              default: return i % group_size < 128 ? 1.0 : -1.0;     // the halves of a group
+              case 1: return i % 2 == 0 ? 1.0 : -1.0;             // the pair of a half-word
+              case 2: return i % 4 < 2 ? 1.0 : -1.0;              // the half-words of a word
+              default: return i % group_size < 128 ? 1.0 : -1.0;  // the halves of a group
             }
           };
           PackedBuffer buffer(Layout{1, size, group_size, bits});
           double ratio = 0;
           for (int seed = 0; seed < seeds; ++seed) {
             const Rounding rounding = Rounding::stochastic(static_cast<std::uint64_t>(seed), 76);
-            const std::vector<double> errors = errors_in_steps(
-                x, buffer, rounding, subtractive ? Decoding::subtractive(rounding) : Decoding::plain());
+            const std::vector<double> errors =
+                errors_in_steps(x, buffer, rounding,
+                                subtractive ? Decoding::subtractive(rounding) : Decoding::plain());
             for (std::size_t group = 0; group < groups; ++group) {
               double sum = 0;
               double variance = 0;
@@ -274,17 +278,22 @@ TEST_CASE("independence: no correlation between neighbours, groups, tensors, see
   for (const bool subtractive : {false, true}) {
     CAPTURE(subtractive);
     const std::vector<double> errors = errors_of(1000, 10, subtractive);
-    for (const std::size_t lag : {1, 2, 3, 4, 6, 7, 8, 128, 256, 512, 65536}) {
+    for (const std::size_t lag :
+         std::initializer_list<std::size_t>{1, 2, 3, 4, 6, 7, 8, 128, 256, 512, 65536}) {
       CAPTURE(lag);
-      const std::vector<double> early(errors.begin(), errors.end() - static_cast<std::ptrdiff_t>(lag));
-      const std::vector<double> late(errors.begin() + static_cast<std::ptrdiff_t>(lag), errors.end());
+      const std::vector<double> early(errors.begin(),
+                                      errors.end() - static_cast<std::ptrdiff_t>(lag));
+      const std::vector<double> late(errors.begin() + static_cast<std::ptrdiff_t>(lag),
+                                     errors.end());
       CHECK(std::fabs(support::correlation(early, late)) <=
             support::correlation_radius(static_cast<double>(size - lag), probability));
     }
     // Other tensors (offsets), steps (seeds), and the pairs that a sum of both would confuse.
     const std::array<std::array<std::uint64_t, 2>, 7> others{
         {{1000, 11}, {1000, 9}, {1001, 10}, {999, 10}, {1001, 9}, {999, 11}, {10, 1000}}};
-    for (const auto& [seed, offset] : others) {
+    for (const std::array<std::uint64_t, 2>& other : others) {
+      const std::uint64_t seed = other[0];
+      const std::uint64_t offset = other[1];
       CAPTURE(seed);
       CAPTURE(offset);
       CHECK(std::fabs(support::correlation(errors, errors_of(seed, offset, subtractive))) <=
@@ -307,7 +316,8 @@ TEST_CASE("independence: the same seed and offset give the same noise, whatever 
 // the stated figures are rounded to 0.3 % themselves.
 TEST_CASE("noise: on Gaussian and ReLU data what the design states") {
   constexpr std::size_t size = 1024 * 256;
-  const auto check_noise = [](const std::vector<float>& x, int bits, double plain, double subtractive) {
+  const auto check_noise = [](const std::vector<float>& x, int bits, double plain,
+                              double subtractive) {
     PackedBuffer buffer(Layout{1024, 256, 256, bits});
     const Rounding rounding = Rounding::stochastic(83, 0);
     std::vector<float> decoded(x.size());

@@ -37,8 +37,8 @@ using actpack::RoundingNoise;
 RoundingNoise expected_noise(const std::vector<float>& x, int group_size) {
   RoundingNoise noise;
   for (std::size_t width = 0; width < 4; ++width) {
-    reference::Shape shape{1, static_cast<std::int64_t>(x.size()), group_size,
-                           support::all_widths[width], 0, {}};
+    reference::Shape shape{
+        1, static_cast<std::int64_t>(x.size()), group_size, support::all_widths[width], 0, {}};
     const reference::Packed packed = reference::quantize(x, shape, {});
     for (const reference::Group& group : reference::groups_of(shape)) {
       const reference::Params params = packed.params[static_cast<std::size_t>(group.index)];
@@ -113,24 +113,28 @@ TEST_CASE("gains: the formulas of the paper, worked out by hand") {
   CHECK(actpack::batch_norm_gain(2, 3, 5, 7, 11) == doctest::Approx(4.0 / 2025 * 366));
 }
 
-TEST_CASE_TEMPLATE("measure_rounding_noise: f (1 - f) scale^2 and scale^2 / 12, summed over a row", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("measure_rounding_noise: f (1 - f) scale^2 and scale^2 / 12, summed over a row",
+                   T, float, bfloat16, float16) {
   for (const std::int64_t size : {1, 2, 31, 33, 256, 257, 1000}) {
     for (const std::int32_t group_size : support::all_group_sizes) {
-      for (const support::Data data : {support::Data::gaussian, support::Data::relu, support::Data::offset_100,
-                                       support::Data::constant, support::Data::zeros}) {
+      for (const support::Data data :
+           {support::Data::gaussian, support::Data::relu, support::Data::offset_100,
+            support::Data::constant, support::Data::zeros}) {
         const char* const name = support::name_of(data);
         CAPTURE(size);
         CAPTURE(group_size);
         CAPTURE(name);
         std::vector<T> x;
-        for (const float value : support::make(data, static_cast<std::size_t>(size), 90)) x.push_back(T(value));
+        for (const float value : support::make(data, static_cast<std::size_t>(size), 90))
+          x.push_back(T(value));
         check_measured(x, group_size);
       }
     }
   }
 }
 
-TEST_CASE("measure_rounding_noise: the default groups are those of a layout, an empty row has none") {
+TEST_CASE(
+    "measure_rounding_noise: the default groups are those of a layout, an empty row has none") {
   const std::vector<float> x = support::gaussian(1000, 91);
   CHECK(actpack::measure_rounding_noise(x).plain == actpack::measure_rounding_noise(x, 256).plain);
   const RoundingNoise none = actpack::measure_rounding_noise(std::vector<float>{});
@@ -158,7 +162,8 @@ TEST_CASE("measure_rounding_noise: a NaN or infinity makes the whole sum NaN") {
     }
   }
   // +-3e38 is poisoned at one bit only.
-  const RoundingNoise noise = actpack::measure_rounding_noise(std::vector<float>{-3e38F, 3e38F, 1.0F});
+  const RoundingNoise noise =
+      actpack::measure_rounding_noise(std::vector<float>{-3e38F, 3e38F, 1.0F});
   CHECK(std::isnan(noise.plain[0]));
   CHECK(std::isfinite(noise.plain[1]));
 }
@@ -204,15 +209,16 @@ TEST_CASE("measure_rounding_noise: what quantizing adds, measured over seeds") {
         subtractive += squared_error();
       }
       for (std::size_t group = 0; group < 64; ++group) {
-        largest_step = std::max(largest_step, static_cast<double>(static_cast<float>(
-                                                  buffer.view().params[group].scale)));
+        largest_step =
+            std::max(largest_step,
+                     static_cast<double>(static_cast<float>(buffer.view().params[group].scale)));
       }
-      // Each squared error reaches at most step^2, so its variance is at most step^2 times its mean;
-      // 2^-13 steps^2 an element for positions.
+      // Each squared error reaches at most step^2, so its variance is at most step^2 times its
+      // mean; 2^-13 steps^2 an element for positions.
       const double unit = largest_step * largest_step;
-      const double radius = support::bernstein_radius(predicted.plain[width] / size / unit, 1,
-                                                      seeds * static_cast<double>(size),
-                                                      support::false_alarm / 16);
+      const double radius =
+          support::bernstein_radius(predicted.plain[width] / size / unit, 1,
+                                    seeds * static_cast<double>(size), support::false_alarm / 16);
       CHECK(std::fabs(plain - predicted.plain[width]) / size <= (radius + 0x1p-13) * unit);
       const double subtractive_radius = support::bernstein_radius(
           1.0 / 180, 1.0 / 6, seeds * static_cast<double>(size), support::false_alarm / 16);
@@ -269,7 +275,8 @@ TEST_CASE("linear_gain: predicts the variance of a linear layer's weight gradien
       for (std::size_t o = 0; o < outputs; ++o) {
         double error = 0;
         for (std::size_t n = 0; n < samples; ++n) {
-          error += (static_cast<double>(decoded[n * inputs + i]) - static_cast<double>(x[n * inputs + i])) *
+          error += (static_cast<double>(decoded[n * inputs + i]) -
+                    static_cast<double>(x[n * inputs + i])) *
                    static_cast<double>(gradient[n * outputs + o]);
         }
         variance += error * error / seeds;

@@ -74,14 +74,14 @@ std::vector<float> floats(const std::vector<T>& values) {
   return result;
 }
 
-// The first index at which the bits differ, any NaN being as good as any other; -1 if there is none,
-// the shorter length if the lengths differ.
+// The first index at which the bits differ, any NaN being as good as any other; -1 if there is
+// none, the shorter length if the lengths differ.
 template <class T>
 std::int64_t first_difference(std::span<const T> got, std::span<const T> expected) {
   std::size_t i = 0;
   while (i < got.size() && i < expected.size()) {
-    const bool same = bits_of(got[i]) == bits_of(expected[i]) ||
-                      (is_nan(got[i]) && is_nan(expected[i]));
+    const bool same =
+        bits_of(got[i]) == bits_of(expected[i]) || (is_nan(got[i]) && is_nan(expected[i]));
     if (!same) return static_cast<std::int64_t>(i);
     ++i;
   }

@@ -15,8 +15,8 @@ namespace support {
 inline constexpr std::array<int, 4> all_widths{1, 2, 4, 8};
 
 // Around every boundary of a half-word, a word, a group; the last ones need many groups.
-inline constexpr std::array<std::int64_t, 17> all_sizes{0,   1,   2,   31,  32,  33,  63,   64,  65,
-                                                        255, 256, 257, 511, 513, 1000, 1023, 65537};
+inline constexpr std::array<std::int64_t, 17> all_sizes{
+    0, 1, 2, 31, 32, 33, 63, 64, 65, 255, 256, 257, 511, 513, 1000, 1023, 65537};
 
 // 96: a multiple of 32 that is no power of two.
 inline constexpr std::array<std::int32_t, 6> all_group_sizes{32, 64, 96, 128, 256, 1024};

@@ -65,22 +65,22 @@ enum class Data {
   gaussian,
   relu,
   offset_100,
-  constant,            // not a bfloat16
+  constant,  // not a bfloat16
   bfloat16_constant,
-  zeros,               // +0 and -0
+  zeros,  // +0 and -0
   subnormal,
-  tiny_range,          // a few units in the last place around 1
-  wide_exponents,      // magnitudes from subnormal to large in one group
-  near_overflow,       // both signs: the range exceeds the largest finite number
-  huge,                // positive, up to the largest finite number, which is in it
+  tiny_range,      // a few units in the last place around 1
+  wide_exponents,  // magnitudes from subnormal to large in one group
+  near_overflow,   // both signs: the range exceeds the largest finite number
+  huge,            // positive, up to the largest finite number, which is in it
   one_nan,
   infinities,
 };
 
 inline constexpr std::array all_data{
-    Data::gaussian,   Data::relu,          Data::offset_100,     Data::constant,
-    Data::bfloat16_constant, Data::zeros,  Data::subnormal,      Data::tiny_range,
-    Data::wide_exponents,    Data::near_overflow, Data::huge,    Data::one_nan,
+    Data::gaussian,          Data::relu,          Data::offset_100, Data::constant,
+    Data::bfloat16_constant, Data::zeros,         Data::subnormal,  Data::tiny_range,
+    Data::wide_exponents,    Data::near_overflow, Data::huge,       Data::one_nan,
     Data::infinities};
 
 inline const char* name_of(Data data) {

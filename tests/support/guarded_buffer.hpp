@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Memory between guard bytes, so that a test sees every write outside a span and every write at all.
+// Memory between guard bytes, so that a test sees every write outside a span and every write at
+// all.
 #pragma once
 
 #include <cstddef>
@@ -45,8 +46,9 @@ class GuardedBuffer {
   std::vector<T> values() const { return std::vector<T>(data(), data() + size_); }
 
   void check() const {
-    const bool guards_intact = count(0, guard_size, guard) == guard_size &&
-                               count(guard_size + size_ * sizeof(T), guard_size, guard) == guard_size;
+    const bool guards_intact =
+        count(0, guard_size, guard) == guard_size &&
+        count(guard_size + size_ * sizeof(T), guard_size, guard) == guard_size;
     CHECK(guards_intact);
   }
   bool is_untouched() const {

@@ -46,7 +46,8 @@ inline float fused_multiply_add(float a, float b, float c) {
 
 // To 24 significant bits as float would, but with no largest exponent.
 inline double round_to_24_bits(double value) {
-  if (std::fabs(value) < std::ldexp(1.0, 126)) return static_cast<double>(static_cast<float>(value));
+  if (std::fabs(value) < std::ldexp(1.0, 126))
+    return static_cast<double>(static_cast<float>(value));
   return 4 * static_cast<double>(static_cast<float>(value / 4));
 }
 
@@ -252,8 +253,7 @@ inline double inverse_step(std::uint16_t scale) {
 // 24 times 24 bits fit a double.
 inline std::int64_t steps(double x, Params params) {
   if (params.scale == 0 || is_poisoned(params)) return 0;
-  const double distance =
-      round_to_24_bits(sum_rounded_to_odd(x, -value_of(bfloat16, params.min)));
+  const double distance = round_to_24_bits(sum_rounded_to_odd(x, -value_of(bfloat16, params.min)));
   return static_cast<std::int64_t>(std::floor(distance * inverse_step(params.scale)));
 }
 
@@ -269,8 +269,8 @@ inline float saturate_float(double rounded_to_odd) {
 
 inline float decode(int code, Params params) {
   if (is_poisoned(params)) return std::numeric_limits<float>::quiet_NaN();
-  return saturate_float(sum_rounded_to_odd(code * value_of(bfloat16, params.scale),
-                                           value_of(bfloat16, params.min)));
+  return saturate_float(
+      sum_rounded_to_odd(code * value_of(bfloat16, params.scale), value_of(bfloat16, params.min)));
 }
 
 // alpha of the dither taken out again: w = code 2^15 - alpha (2R + 1 - 2^14) rounded to float, then
@@ -290,8 +290,8 @@ struct Shape {
   std::int64_t row_size = 0;
   int group_size = 256;
   int bits = 2;
-  std::int64_t last_row_size = 0;       // 0: the last row is full
-  std::vector<std::uint8_t> row_bits;   // empty: every row has `bits`
+  std::int64_t last_row_size = 0;      // 0: the last row is full
+  std::vector<std::uint8_t> row_bits;  // empty: every row has `bits`
 
   std::int64_t size_of_row(std::int64_t row) const {
     return row == rows - 1 && last_row_size != 0 ? last_row_size : row_size;
@@ -303,13 +303,13 @@ struct Shape {
 
 // One group as the loops below meet them: rows in order, each cut from its start.
 struct Group {
-  std::int64_t index;        // among the groups of the tensor
-  std::int64_t first;        // its first element, in the tensor
+  std::int64_t index;  // among the groups of the tensor
+  std::int64_t first;  // its first element, in the tensor
   std::int64_t first_in_row;
   int size;
   int bits;
-  std::int64_t sign_word;    // where its row starts in a plane of single bits
-  std::int64_t word;         // where its row starts among the words
+  std::int64_t sign_word;  // where its row starts in a plane of single bits
+  std::int64_t word;       // where its row starts among the words
 };
 
 inline std::int64_t words_for(std::int64_t elements, int bits) {

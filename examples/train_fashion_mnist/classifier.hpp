@@ -1,0 +1,78 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// The last layer: fully connected, with softmax and cross entropy.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <span>
+
+#include "eigen.hpp"
+#include "parameter.hpp"
+
+namespace trainer {
+
+class Classifier {
+ public:
+  Classifier(std::int64_t inputs, std::int64_t classes, std::mt19937_64& random)
+      : weight(inputs * classes), bias(classes, 0), inputs_(inputs), classes_(classes) {
+    fill_normal(weight.value.span(), std::sqrt(1.0 / static_cast<double>(inputs)), random);
+  }
+
+  Parameter weight;  // [inputs][classes]
+  Parameter bias;
+
+  std::int64_t inputs() const { return inputs_; }
+  std::int64_t classes() const { return classes_; }
+
+  void forward(std::span<const float> input, std::span<float> probabilities) const {
+    Matrix(probabilities.data(), 1, classes_).noalias() =
+        ConstMatrix(input.data(), 1, inputs_) * weights();
+    float largest = -INFINITY;
+    for (std::size_t c = 0; c < probabilities.size(); ++c) {
+      probabilities[c] += bias.value.span()[c];
+      largest = std::max(largest, probabilities[c]);
+    }
+    float total = 0;
+    for (float& probability : probabilities) {
+      probability = std::exp(probability - largest);
+      total += probability;
+    }
+    for (float& probability : probabilities) {
+      probability /= total;
+    }
+  }
+
+  static double loss(std::span<const float> probabilities, std::uint8_t label) {
+    return -std::log(std::max(double{probabilities[label]}, 1e-30));
+  }
+
+  // The gradient of `share` · loss with respect to what softmax takes.
+  static void loss_gradient(std::span<const float> probabilities, std::uint8_t label, float share,
+                            std::span<float> gradient) {
+    std::ranges::transform(probabilities, gradient.begin(), [=](float p) { return share * p; });
+    gradient[label] -= share;
+  }
+
+  // Adds one image's share to the parameters' gradients and writes `input_gradient`.
+  void backward(std::span<const float> input, std::span<const float> output_gradient,
+                std::span<float> weight_gradient, std::span<float> bias_gradient,
+                std::span<float> input_gradient) const {
+    const ConstMatrix gradient(output_gradient.data(), 1, classes_);
+    Matrix(bias_gradient.data(), 1, classes_) += gradient;
+    Matrix(weight_gradient.data(), inputs_, classes_).noalias() +=
+        ConstMatrix(input.data(), inputs_, 1) * gradient;
+    Matrix(input_gradient.data(), inputs_, 1).noalias() = weights() * gradient.transpose();
+  }
+
+ private:
+  ConstMatrix weights() const { return {weight.value.span().data(), inputs_, classes_}; }
+
+  std::int64_t inputs_;
+  std::int64_t classes_;
+};
+
+}  // namespace trainer

@@ -1,0 +1,203 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Trains a small convolutional network on Fashion-MNIST with its activations kept in full precision, by actpack
+// and by others, and shows what that does to accuracy, memory and time. contexts.hpp is where actpack plugs in.
+
+#include <omp.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "contexts.hpp"
+#include "data.hpp"
+#include "gradient_check.hpp"
+#include "loss_curve.hpp"
+#include "memory.hpp"
+#include "network.hpp"
+#include "options.hpp"
+#include "progress.hpp"
+#include "report.hpp"
+#include "training.hpp"
+
+#ifndef ACTPACK_DOWNLOADED_DATA
+#define ACTPACK_DOWNLOADED_DATA ""
+#endif
+
+namespace {
+
+using namespace trainer;
+
+constexpr std::int64_t classes = 10;
+constexpr std::int64_t gradient_check_steps = 300;
+
+// The runs that were asked for, with names and codecs and nothing measured yet.
+std::vector<Run> planned_runs(const Options& options) {
+  std::vector<Run> runs;
+  const auto plan = [&](const std::string& name, const Codec& codec) {
+    runs.emplace_back();
+    runs.back().name = name;
+    runs.back().codec = codec;
+  };
+  if (!options.compares) {
+    plan(describe(options.codec), options.codec);
+    return runs;
+  }
+  Codec full;
+  full.form = Codec::Form::full_precision;
+  Codec actnn;
+  actnn.form = Codec::Form::affine;
+  actnn.is_subtractive = false;
+  Codec coarse = actnn;
+  coarse.is_stochastic = false;
+  coarse.has_tensor_range = true;
+  plan("full precision", full);
+  plan("actpack: " + describe(options.codec), options.codec);
+  plan("ActNN's way: " + describe(actnn), actnn);
+  plan(describe(coarse), coarse);
+  return runs;
+}
+
+class Experiment {
+ public:
+  Experiment(const Options& options, const Data& data)
+      : options_(options), data_(data), pixel_scale_(measure_pixels(data.train.pixels.span())) {
+    Codec form;
+    form.form = Codec::Form::full_precision;
+    saved_bytes_fp32_ = measure_step(form).saved_bytes;
+    form.form = Codec::Form::lean;
+    saved_bytes_lean_ = measure_step(form).saved_bytes;
+  }
+
+  void execute(Run& run) {
+    run.saved_bytes_fp32 = saved_bytes_fp32_;
+    run.saved_bytes_lean = saved_bytes_lean_;
+    Network network = make_network();
+    Contexts contexts = make_contexts(run.codec);
+    if (options_.epochs == 0) {
+      const StepReport step = measure_step(run.codec);
+      run.saved_bytes = step.saved_bytes;
+      run.peak_bytes = step.peak_bytes;
+    } else {
+      const std::int64_t steps = options_.epochs * batches().batches_per_epoch();
+      const TrainingReport report = train_steps(network, steps, contexts, run.name);
+      run.saved_bytes = report.saved_bytes;
+      run.peak_bytes = report.peak_bytes;
+      run.seconds_per_epoch = report.seconds / static_cast<double>(options_.epochs);
+      run.codec_seconds_per_epoch = report.codec_seconds / static_cast<double>(options_.epochs);
+      run.losses = report.losses;
+    }
+    const std::int64_t correct =
+        network.count_correct(data_.test.pixels, data_.test.labels, pixel_scale_);
+    run.test_accuracy =
+        100 * static_cast<double>(correct) / static_cast<double>(data_.test.labels.size());
+    if (options_.check_gradient > 0) {
+      run.gradient_error = gradient_errors(run);
+    }
+  }
+
+ private:
+  Network make_network() const { return {net_a(options_.depth), classes, options_.seed}; }
+  Contexts make_contexts(const Codec& codec) const { return {codec, pixel_scale_, options_.seed}; }
+  BatchStream batches() const { return {data_.train, options_.seed}; }
+
+  StepReport measure_step(const Codec& codec) const {
+    Network network = make_network();
+    Contexts contexts = make_contexts(codec);
+    BatchStream stream = batches();
+    return run_step(network, stream, contexts);
+  }
+
+  TrainingReport train_steps(Network& network, std::int64_t steps, Contexts& contexts,
+                             const std::string& name) const {
+    Progress progress(name, steps * batch_size, "images");
+    return train(network, data_.train, options_.seed, steps, contexts,
+                 [&](std::int64_t done) { progress(done * batch_size); });
+  }
+
+  // On one network for all runs, trained for a while in full precision, and on one batch.
+  std::vector<GradientError> gradient_errors(const Run& run) {
+    Codec full;
+    full.form = Codec::Form::full_precision;
+    Contexts exact = make_contexts(full);
+    if (!trained_) {
+      trained_.emplace(make_network());
+      train_steps(*trained_, gradient_check_steps, exact, "training for the gradient check");
+    }
+    Contexts contexts = make_contexts(run.codec);
+    Progress progress(run.name + ": gradient check", options_.check_gradient, "gradients");
+    return check_gradient(*trained_, batches().next(), exact, contexts, options_.check_gradient, progress);
+  }
+
+  const Options& options_;
+  const Data& data_;
+  PixelScale pixel_scale_;
+  std::int64_t saved_bytes_fp32_ = 0;
+  std::int64_t saved_bytes_lean_ = 0;
+  std::optional<Network> trained_;
+};
+
+std::ofstream open_for_writing(const std::filesystem::path& path) {
+  std::ofstream file(path);
+  if (!file) {
+    throw std::runtime_error("--json " + path.string() + ": cannot be written");
+  }
+  return file;
+}
+
+void run_program(const Options& options) {
+  omp_set_num_threads(options.threads);
+  memory::keep_freed_memory();
+  const char* environment = std::getenv("ACTPACK_DATA_DIR");
+  Data data = load_data(options.data, environment == nullptr ? "" : environment, ACTPACK_DOWNLOADED_DATA);
+  limit(data.train, options.train_limit);
+  std::cout << "Data: " << data.origin << ", " << data.train.labels.size() << " + "
+            << data.test.labels.size() << " images" << std::endl;
+  std::ofstream json;
+  std::ofstream picture;
+  if (!options.json.empty()) {  // before the work, not after it
+    json = open_for_writing(options.json);
+    picture = open_for_writing(std::filesystem::path(options.json).replace_extension(".svg"));
+  }
+  std::vector<Run> runs = planned_runs(options);
+  Experiment experiment(options, data);
+  for (Run& run : runs) {
+    experiment.execute(run);
+  }
+  print_table(runs, std::cout);
+  if (options.check_gradient > 0) {
+    print_gradient_errors(runs, std::cout);
+  }
+  if (!options.json.empty()) {
+    write_json(options, data.origin, runs, json);
+    LossCurve(runs).write(picture);
+  }
+}
+
+}  // namespace
+
+int main(int argument_count, char** arguments) {
+  try {
+    const Options options =
+        parse_options(std::span<const char* const>(arguments, static_cast<std::size_t>(argument_count)).subspan(1));
+    if (options.wants_help) {
+      std::cout << help();
+    } else {
+      run_program(options);
+    }
+  } catch (const std::exception& error) {
+    std::cerr << "train_fashion_mnist: " << error.what() << "\n";
+    return EXIT_FAILURE;
+  }
+  return EXIT_SUCCESS;
+}

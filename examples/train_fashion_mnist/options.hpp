@@ -1,0 +1,158 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// The command line.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "codec.hpp"
+
+namespace trainer {
+
+struct Options {
+  std::string data;  // folder, "none" for generated data, empty for the first that is found
+  std::int64_t epochs = 2;
+  std::int64_t train_limit = std::numeric_limits<std::int64_t>::max();
+  std::uint64_t seed = 0;
+  int threads = omp_get_num_procs();
+  std::int64_t depth = 0;
+  bool compares = true;  // no --bits: train all ways of the comparison, one after the other
+  Codec codec;           // of the only run or, when comparing, of the second
+  std::int64_t check_gradient = 0;
+  std::string json;
+  bool wants_help = false;
+};
+
+class OptionError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// One flag: what --help says, and what its value does. A setter that returns false refuses the value.
+struct Flag {
+  std::string_view name;
+  std::string_view values;
+  std::string_view help;
+  std::function<bool(std::string_view)> set;
+};
+
+// Sets `target` if `text` is a whole number of at least `least` and nothing else.
+template <class T>
+bool parse_number(std::string_view text, T least, T& target) {
+  T number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number < least) {
+    return false;
+  }
+  target = number;
+  return true;
+}
+
+// Sets `target` to whether `text` is `yes`, if it is that or `no`.
+inline bool parse_choice(std::string_view text, std::string_view yes, std::string_view no, bool& target) {
+  target = text == yes;
+  return text == yes || text == no;
+}
+
+inline std::vector<Flag> flags(Options& options) {
+  using Text = std::string_view;
+  Codec& codec = options.codec;
+  return {
+      {"--data", "DIR", "folder with Fashion-MNIST; none: a small generated data set",
+       [&](Text text) { return options.data = text, !text.empty(); }},
+      {"--epochs", "N", "passes over the training set (2)",
+       [&](Text text) { return parse_number<std::int64_t>(text, 0, options.epochs); }},
+      {"--train-limit", "N", "train on the first N images only",
+       [&](Text text) { return parse_number<std::int64_t>(text, 1, options.train_limit); }},
+      {"--seed", "S", "of weights, order and rounding (0)",
+       [&](Text text) { return parse_number<std::uint64_t>(text, 0, options.seed); }},
+      {"--threads", "T", "processor threads (all)",
+       [&](Text text) { return parse_number(text, 1, options.threads) && options.threads <= 1024; }},
+      {"--depth", "D", "further convolutions behind the first block (0)",
+       [&](Text text) {
+         return parse_number<std::int64_t>(text, 0, options.depth) && options.depth <= 1000;
+       }},
+      {"--bits", "32|8|4|2|1", "one run at this width, 32: full precision; else the comparison",
+       [&](Text text) {
+         options.compares = false;
+         return parse_number(text, 1, codec.bits) &&
+                (codec.bits == 32 || codec.bits == 8 || codec.bits == 4 || codec.bits == 2 ||
+                 codec.bits == 1);
+       }},
+      {"--context", "affine|sign-magnitude", "what is kept: ActNN's copies, or actpack's one (sign-magnitude)",
+       [&](Text text) {
+         codec.form = text == "affine" ? Codec::Form::affine : Codec::Form::sign_magnitude;
+         return text == "affine" || text == "sign-magnitude";
+       }},
+      {"--decode", "plain|subtractive", "subtractive takes the dither out again (subtractive)",
+       [&](Text text) { return parse_choice(text, "subtractive", "plain", codec.is_subtractive); }},
+      {"--rounding", "stochastic|nearest", "how values become codes (stochastic)",
+       [&](Text text) { return parse_choice(text, "stochastic", "nearest", codec.is_stochastic); }},
+      {"--range", "group|tensor", "what shares one range (group)",
+       [&](Text text) { return parse_choice(text, "tensor", "group", codec.has_tensor_range); }},
+      {"--group-size", "G", "values per group, a multiple of 32 (256)",
+       [&](Text text) { return parse_number(text, 32, codec.group_size) && codec.group_size % 32 == 0; }},
+      {"--check-gradient", "K", "error of the mean of up to K compressed gradients",
+       [&](Text text) { return parse_number<std::int64_t>(text, 1, options.check_gradient); }},
+      {"--json", "FILE", "results; beside it FILE's stem.svg with the loss curves",
+       [&](Text text) { return options.json = text, !text.empty() && !text.ends_with(".svg"); }},
+  };
+}
+
+inline std::string help() {
+  Options options;
+  std::string text =
+      "Trains a small convolutional network on Fashion-MNIST and keeps its activations in two bits.\n"
+      "Without --bits: full precision, actpack (as the codec flags say), ActNN's way, and nearest\n"
+      "rounding with one range per tensor, in one table.\n\n";
+  for (const Flag& flag : flags(options)) {
+    std::string left = "  " + std::string(flag.name) + " " + std::string(flag.values);
+    left.resize(std::max<std::size_t>(left.size() + 2, 34), ' ');
+    text += left + std::string(flag.help) + "\n";
+  }
+  return text;
+}
+
+// Throws OptionError, in one line with flag and value, for what it does not understand.
+inline Options parse_options(std::span<const char* const> arguments) {
+  Options options;
+  const std::vector<Flag> known = flags(options);
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string name = arguments[i];
+    if (name == "--help" || name == "-h") {
+      options.wants_help = true;
+      return options;
+    }
+    const auto flag = std::ranges::find(known, name, &Flag::name);
+    if (flag == known.end()) {
+      throw OptionError(name + ": unknown flag (--help lists them)");
+    }
+    if (++i == arguments.size()) {
+      throw OptionError(name + ": needs a value, " + std::string(flag->values));
+    }
+    if (!flag->set(arguments[i])) {
+      throw OptionError(name + " " + arguments[i] + ": expected " + std::string(flag->values) + ", " +
+                        std::string(flag->help));
+    }
+  }
+  if (options.codec.bits == 32) {
+    options.codec.form = Codec::Form::full_precision;
+  }
+  return options;
+}
+
+}  // namespace trainer

@@ -1,0 +1,152 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// What a run has to show for itself: the table for people, the JSON file for programs.
+#pragma once
+
+#include <cmath>
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "codec.hpp"
+#include "gradient_check.hpp"
+#include "options.hpp"
+
+namespace trainer {
+
+struct Run {
+  std::string name;
+  Codec codec;
+  double test_accuracy = 0;  // in percent
+  std::int64_t saved_bytes = 0;
+  std::int64_t saved_bytes_fp32 = 0;
+  std::int64_t saved_bytes_lean = 0;
+  std::int64_t peak_bytes = 0;
+  double seconds_per_epoch = 0;
+  double codec_seconds_per_epoch = 0;
+  std::vector<double> losses;
+  std::vector<GradientError> gradient_error;
+};
+
+// printf into a string.
+[[gnu::format(printf, 1, 2)]] inline std::string format(const char* pattern, ...) {
+  char text[256];
+  va_list arguments;
+  va_start(arguments, pattern);
+  std::vsnprintf(text, sizeof text, pattern, arguments);
+  va_end(arguments);
+  return text;
+}
+
+inline std::string form_name(Codec::Form form) {
+  switch (form) {
+    case Codec::Form::full_precision: return "full-precision";
+    case Codec::Form::lean: return "lean";
+    case Codec::Form::affine: return "affine";
+    case Codec::Form::sign_magnitude: return "sign-magnitude";
+  }
+  return "";
+}
+
+inline std::string describe(const Codec& codec) {
+  if (codec.form == Codec::Form::full_precision) {
+    return "full precision";
+  }
+  return form_name(codec.form) + format(" %d-bit", codec.bits) +
+         (codec.is_stochastic ? (codec.is_subtractive ? " subtractive" : " plain") : " nearest") +
+         (codec.has_tensor_range ? ", one range" : format(", group %d", codec.group_size));
+}
+
+inline void print_table(const std::vector<Run>& runs, std::ostream& out) {
+  const auto ratio = [](std::int64_t whole, std::int64_t part) {
+    return format("%.2fx", static_cast<double>(whole) / static_cast<double>(part));
+  };
+  out << format("%-42s %8s %9s %8s %8s %8s %8s %8s %7s\n", "activations kept as", "accuracy", "saved MB",
+                "vs full", "vs lean", "peak MB", "s/epoch", "codec s", "codec %");
+  for (const Run& run : runs) {
+    const double codec_share =
+        run.seconds_per_epoch > 0 ? 100 * run.codec_seconds_per_epoch / run.seconds_per_epoch : 0;
+    out << format("%-42s %7.2f%% %9.3f %8s %8s %8.2f %8.2f %8.2f %6.1f%%\n", run.name.c_str(),
+                  run.test_accuracy, 1e-6 * static_cast<double>(run.saved_bytes),
+                  ratio(run.saved_bytes_fp32, run.saved_bytes).c_str(),
+                  ratio(run.saved_bytes_lean, run.saved_bytes).c_str(),
+                  1e-6 * static_cast<double>(run.peak_bytes), run.seconds_per_epoch,
+                  run.codec_seconds_per_epoch, codec_share);
+  }
+}
+
+inline void print_gradient_errors(const std::vector<Run>& runs, std::ostream& out) {
+  out << format("%-42s", "gradient error, mean of k =");
+  for (const GradientError& error : runs.front().gradient_error) {
+    out << format(" %8lld", static_cast<long long>(error.k));
+  }
+  out << "\n";
+  for (const Run& run : runs) {
+    out << format("%-42s", run.name.c_str());
+    for (const GradientError& error : run.gradient_error) {
+      out << format(" %8.4f", error.error);
+    }
+    out << "\n";
+  }
+}
+
+// JSON's quoted string, and its number (which has no infinities).
+inline std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+    }
+    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return out + '"';
+}
+inline std::string number(double value) { return std::isfinite(value) ? format("%.9g", value) : "null"; }
+
+inline void write_json(const Options& options, const std::string& data, const std::vector<Run>& runs,
+                       std::ostream& out) {
+  out << "{\n  \"data\": " << quoted(data) << ",\n  \"epochs\": " << options.epochs
+      << ",\n  \"seed\": " << options.seed << ",\n  \"depth\": " << options.depth
+      << ",\n  \"threads\": " << options.threads << ",\n  \"runs\": [";
+  const char* separator = "\n";
+  for (const Run& run : runs) {
+    const bool is_full = run.codec.form == Codec::Form::full_precision;
+    out << separator << "    {\n      \"name\": " << quoted(run.name)
+        << ",\n      \"bits\": " << (is_full ? 32 : run.codec.bits)
+        << ",\n      \"context\": " << quoted(form_name(run.codec.form)) << ",\n      \"decode\": "
+        << quoted(is_full ? "none" : run.codec.is_subtractive ? "subtractive" : "plain")
+        << ",\n      \"rounding\": "
+        << quoted(is_full ? "none" : run.codec.is_stochastic ? "stochastic" : "nearest")
+        << ",\n      \"range\": "
+        << quoted(is_full ? "none" : run.codec.has_tensor_range ? "tensor" : "group")
+        << ",\n      \"group_size\": " << run.codec.group_size
+        << ",\n      \"test_accuracy\": " << number(run.test_accuracy)
+        << ",\n      \"saved_bytes\": " << run.saved_bytes
+        << ",\n      \"saved_bytes_fp32\": " << run.saved_bytes_fp32
+        << ",\n      \"saved_bytes_lean\": " << run.saved_bytes_lean
+        << ",\n      \"peak_bytes\": " << run.peak_bytes
+        << ",\n      \"seconds_per_epoch\": " << number(run.seconds_per_epoch)
+        << ",\n      \"codec_seconds_per_epoch\": " << number(run.codec_seconds_per_epoch);
+    if (options.check_gradient > 0) {
+      out << ",\n      \"gradient_error\": [";
+      for (const GradientError& error : run.gradient_error) {
+        out << (&error == &run.gradient_error.front() ? "" : ", ") << "{\"k\": " << error.k
+            << ", \"error\": " << number(error.error) << "}";
+      }
+      out << "]";
+    }
+    out << ",\n      \"loss\": [";
+    for (const double& loss : run.losses) {
+      out << (&loss == &run.losses.front() ? "" : ", ") << number(loss);
+    }
+    out << "]\n    }";
+    separator = ",\n";
+  }
+  out << "\n  ]\n}\n";
+}
+
+}  // namespace trainer
