@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# Whether device code is compiled, and the CUDA language if so. Nothing is looked for on a consumer's behalf.
+# Whether device code is compiled, and the CUDA language if so. A consumer has to ask for it.
 
 set(compiler_found OFF)
 if(PROJECT_IS_TOP_LEVEL AND NOT DEFINED ACTPACK_BUILD_CUDA)
@@ -14,7 +14,7 @@ endif()
 option(ACTPACK_BUILD_CUDA "Compile the device code" ${compiler_found})
 
 if(ACTPACK_BUILD_CUDA)
-  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES) # before the language, which would choose the oldest alone
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES) # before the language, which would choose the oldest
     set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real 100-real 120)
   endif()
   enable_language(CUDA)

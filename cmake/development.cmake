@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# What only our own programs are compiled with (warnings, sanitizers), and the targets format-check and tidy.
+# For our own programs only: warnings, sanitizers, and the targets format-check and tidy.
 
 option(ACTPACK_WERROR "Make warnings in our own programs errors" OFF)
 set(ACTPACK_SANITIZE "" CACHE STRING "Sanitizers for our own programs, as after -fsanitize=")

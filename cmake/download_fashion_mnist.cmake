@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# cmake -P download_fashion_mnist.cmake FOLDER: fetches the files of Fashion-MNIST that are not there yet.
+# cmake -P download_fashion_mnist.cmake FOLDER: fetches what FOLDER lacks of Fashion-MNIST.
 # Without a network it says so and succeeds: the trainer then generates its data.
 
 set(base http://fashion-mnist.s3-website.eu-central-1.amazonaws.com)
@@ -28,8 +28,8 @@ foreach(there $ENV{ACTPACK_DATA_DIR}/fashion-mnist $ENV{ACTPACK_DATA_DIR})
   endif()
 endforeach()
 
-# EXPECTED_MD5 would make a missing network fatal, so the checksum is compared here; a file gets its name
-# only when it is whole.
+# EXPECTED_MD5 would make a missing network fatal, so the checksum is compared here; a file gets its
+# name only when it is whole.
 foreach(file checksum IN ZIP_LISTS files checksums)
   is_intact(${folder}/${file} ${checksum} intact)
   if(intact)
@@ -40,7 +40,7 @@ foreach(file checksum IN ZIP_LISTS files checksums)
   if(NOT intact)
     file(REMOVE ${folder}/partial)
     list(GET status 1 error)
-    message("Fashion-MNIST: could not download ${file} (${error}), or not the file that was expected")
+    message("Fashion-MNIST: could not download ${file} (${error}), or it is another file")
     return()
   endif()
   file(RENAME ${folder}/partial ${folder}/${file})

@@ -24,8 +24,8 @@ struct ChannelMap {
   explicit ChannelMap(std::int64_t channels)
       : scale(static_cast<std::size_t>(channels)), shift(static_cast<std::size_t>(channels)) {}
 
-  // The multiply-add is explicit: the same value gives the same bits wherever this is inlined, so that a
-  // ReLU's mask may be computed again.
+  // The multiply-add is explicit: the same value gives the same bits wherever this is inlined, so
+  // that a ReLU's mask may be computed again.
   float at(std::size_t channel, float value) const {
 #ifdef FP_FAST_FMAF
     return std::fma(scale[channel], value, shift[channel]);
@@ -74,14 +74,10 @@ class ChannelSums {
 class BatchNorm {
  public:
   explicit BatchNorm(std::int64_t channels)
-      : gamma(channels, 1),
-        beta(channels, 0),
+      : gamma(channels, 1), beta(channels, 0),
         running_mean_(static_cast<std::size_t>(channels), 0.0),
-        running_variance_(static_cast<std::size_t>(channels), 1.0),
-        normalize_(channels),
-        apply_(channels),
-        invert_(channels),
-        backward_(channels) {}
+        running_variance_(static_cast<std::size_t>(channels), 1.0), normalize_(channels),
+        apply_(channels), invert_(channels), backward_(channels) {}
 
   Parameter gamma;
   Parameter beta;
@@ -93,8 +89,8 @@ class BatchNorm {
   // y -> x̂ = (y − β) / γ, where is_invertible().
   const ChannelMap& invert() const { return invert_; }
 
-  // Whether x̂ can be had back from a rounded y in every channel: where |γ| is far below the others', the
-  // rounding of y is far larger than x̂ itself, and with γ = 0 nothing of x̂ is left.
+  // Whether x̂ can be had back from a rounded y in every channel: where |γ| is far below the
+  // others', the rounding of y is far larger than x̂ itself, and with γ = 0 nothing of x̂ is left.
   bool is_invertible() const {
     float smallest = std::abs(gamma.value.span()[0]);
     float largest = smallest;
@@ -105,7 +101,8 @@ class BatchNorm {
     return smallest > 0 && smallest >= 0x1p-6f * largest;
   }
 
-  // Sets this batch's statistics from Σx and Σx² over `count` pixels, and moves the running ones towards them.
+  // Sets this batch's statistics from Σx and Σx² over `count` pixels, and moves the running ones
+  // towards them.
   void use_batch_statistics(std::span<const double> totals, double count) {
     const std::size_t channels = running_mean_.size();
     for (std::size_t c = 0; c < channels; ++c) {

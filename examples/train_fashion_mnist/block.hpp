@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// A block of the network, convolution – batch norm – ReLU – pooling, and the memory its passes work in.
+// A block of the network, convolution – batch norm – ReLU – pooling, and the memory its passes work
+// in.
 #pragma once
 
 #include <algorithm>
@@ -34,8 +35,7 @@ inline std::vector<BlockShape> net_a(std::int64_t depth) {
 
 struct Block {
   Block(const BlockShape& shape, std::mt19937_64& random)
-      : convolution(shape.input, shape.channels, random),
-        batch_norm(shape.channels),
+      : convolution(shape.input, shape.channels, random), batch_norm(shape.channels),
         pooling(convolution.output(), shape.is_pooled) {}
 
   Convolution convolution;
@@ -50,8 +50,8 @@ struct Scratch {
     std::int64_t image_numel = 0;
     for (const Block& block : blocks) {
       columns_numel = std::max(columns_numel, block.convolution.columns_numel());
-      image_numel = std::max({image_numel, block.convolution.input().numel(),
-                              block.convolution.output().numel()});
+      image_numel = std::max(
+          {image_numel, block.convolution.input().numel(), block.convolution.output().numel()});
     }
     columns = Array<float>(columns_numel);
     for (Array<float>* image : {&input, &normalized, &values, &decoded}) {

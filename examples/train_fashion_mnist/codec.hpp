@@ -29,8 +29,8 @@ struct Codec {
   std::int32_t group_size = 256;
 };
 
-// Time spent in the codec as a share of the clock on the wall: where two threads run, a second of one of
-// them counts half.
+// Time spent in the codec as a share of the clock on the wall: where two threads run, a second of
+// one of them counts half.
 class CodecClock {
  public:
   template <class Call>

@@ -40,7 +40,7 @@ class InputContext {
 struct BlockValues {
   std::span<const float> batch_norm_input;
   std::span<const float> relu_input;
-  std::span<const float> output;          // behind ReLU and pooling: the next layer's input
+  std::span<const float> output;         // behind ReLU and pooling: the next layer's input
   std::span<const std::uint8_t> argmax;  // as of Pooling
 };
 
@@ -49,6 +49,7 @@ struct BlockSetting {
   std::int64_t images;
   const Pooling& pooling;
   const BatchNorm& batch_norm;
+  bool feeds_classifier;
 };
 
 // Keeps what one block's backward pass needs. Calls for different images may run at the same time.
@@ -56,22 +57,23 @@ class BlockContext {
  public:
   virtual ~BlockContext() = default;
 
-  // Forward: save() until all images are in, then finish(). Whoever keeps the tensors themselves takes them
-  // there; all others leave them to be freed.
+  // Forward: save() until all images are in, then finish(). Whoever keeps the tensors themselves
+  // takes them there; all others leave them to be freed.
   virtual void save(std::int64_t first_image, const BlockValues& values) = 0;
-  virtual void finish(Tensor<float> batch_norm_input, std::shared_ptr<const Tensor<float>> output) = 0;
+  virtual void finish(Tensor<float> batch_norm_input,
+                      std::shared_ptr<const Tensor<float>> output) = 0;
 
   // Backward: which value of each window is the output.
   virtual void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const = 0;
 
-  // The block's output and, at the same places, the normalised batch norm input x̂ (needed only where the
-  // output is positive). `scratch` has room for one image before pooling.
+  // The block's output and, at the same places, the normalised batch norm input x̂ (needed only
+  // where the output is positive). `scratch` has room for one image before pooling.
   virtual void load_output(std::int64_t image, std::span<const std::uint8_t> argmax,
                            std::span<float> output, std::span<float> normalized,
                            std::span<float> scratch) const = 0;
 
-  // Sets the gradient with respect to the output to zero where the ReLU's input was not positive: exactly,
-  // never by what a rounded value looks like.
+  // Sets the gradient with respect to the output to zero where the ReLU's input was not positive:
+  // exactly, never by what a rounded value looks like.
   virtual void relu_backward(std::int64_t image, std::span<const std::uint8_t> argmax,
                              std::span<float> gradient) const = 0;
 

@@ -22,8 +22,7 @@ class Convolution {
  public:
   Convolution(Shape input, std::int64_t output_channels, std::mt19937_64& random)
       : weight(9 * input.channels * output_channels),
-        input_(input),
-        output_{input.height, input.width, output_channels} {
+        input_(input), output_{input.height, input.width, output_channels} {
     fill_normal(weight.value.span(), std::sqrt(2.0 / static_cast<double>(taps())), random);
   }
 
@@ -61,9 +60,7 @@ class Convolution {
  private:
   std::int64_t taps() const { return 9 * input_.channels; }
   std::int64_t patches_numel() const { return output_.pixels() * taps(); }
-  ConstMatrix weights() const {
-    return {weight.value.span().data(), taps(), output_.channels};
-  }
+  ConstMatrix weights() const { return {weight.value.span().data(), taps(), output_.channels}; }
   ConstMatrix patches(std::span<const float> columns) const {
     return {columns.data(), output_.pixels(), taps()};
   }
@@ -93,8 +90,7 @@ class Convolution {
   template <class Row>
   void for_each_row(const Row& row) const {
     for (std::int64_t index = 0; index < input_.height; ++index) {
-      row(index * input_.width * input_.channels,
-          (index + 1) * padded_row() + input_.channels);
+      row(index * input_.width * input_.channels, (index + 1) * padded_row() + input_.channels);
     }
   }
 

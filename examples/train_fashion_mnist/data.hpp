@@ -71,7 +71,8 @@ inline std::optional<std::filesystem::path> find_data(const std::filesystem::pat
 }
 
 inline Data generated(const std::string& why) {
-  return {"a small generated data set (" + why + ")", generate_data(6000, 1), generate_data(1000, 2)};
+  return {"a small generated data set (" + why + ")", generate_data(6000, 1),
+          generate_data(1000, 2)};
 }
 
 // `named` comes from the command line and must have the data ("none": generate); `environment` and
@@ -82,11 +83,13 @@ inline Data load_data(const std::string& named, const std::string& environment,
     return generated("as asked by --data none");
   }
   if (!named.empty() && !find_data(named)) {
-    throw DataError(named, "--data: has no train-images-idx3-ubyte.gz, nor has its fashion-mnist folder");
+    throw DataError(named,
+                    "--data: has no train-images-idx3-ubyte.gz, nor has its fashion-mnist folder");
   }
   for (const std::string& folder : {named, environment, downloaded}) {
     if (const auto found = folder.empty() ? std::nullopt : find_data(folder)) {
-      return {"Fashion-MNIST from " + found->string(), read_images(*found, "train"), read_images(*found, "t10k")};
+      return {"Fashion-MNIST from " + found->string(), read_images(*found, "train"),
+              read_images(*found, "t10k")};
     }
   }
   return generated("no folder with Fashion-MNIST: name one with --data or ACTPACK_DATA_DIR");
@@ -108,10 +111,12 @@ inline PixelScale measure_pixels(std::span<const std::uint8_t> pixels) {
 
 // The images at `indices`.
 inline Batch gather(const Batch& data, std::span<const std::int64_t> indices) {
-  Batch batch{Tensor<std::uint8_t>(static_cast<std::int64_t>(indices.size()), data.pixels.row_size()), {}};
+  Batch batch{
+      Tensor<std::uint8_t>(static_cast<std::int64_t>(indices.size()), data.pixels.row_size()), {}};
   batch.labels.reserve(indices.size());
   for (std::size_t i = 0; i < indices.size(); ++i) {
-    std::ranges::copy(data.pixels.image(indices[i]), batch.pixels.image(static_cast<std::int64_t>(i)).begin());
+    std::ranges::copy(data.pixels.image(indices[i]),
+                      batch.pixels.image(static_cast<std::int64_t>(i)).begin());
     batch.labels.push_back(data.labels[static_cast<std::size_t>(indices[i])]);
   }
   return batch;

@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Activations kept as autograd frameworks keep them for conv–BN–ReLU(–pool): the batch norm input and the ReLU
-// output in float, the output shared with the layer that reads it, and a byte per pooling index.
+// Activations kept as autograd frameworks keep them for conv–BN–ReLU(–pool): the batch norm input
+// and the ReLU output in float, the output shared with the layer that reads it, and a byte per
+// pooling index.
 #pragma once
 
 #include <algorithm>
@@ -12,9 +13,11 @@
 #include <utility>
 
 #include "context.hpp"
+#include "packed_tensors.hpp"
 
 namespace trainer {
 
+// The network's input as floats.
 class FloatInput final : public InputContext {
  public:
   FloatInput(const Tensor<std::uint8_t>& pixels, PixelScale scale)
@@ -30,6 +33,23 @@ class FloatInput final : public InputContext {
   Tensor<float> values_;
 };
 
+// The same as its source bytes.
+class PixelInput final : public InputContext {
+ public:
+  PixelInput(Tensor<std::uint8_t> pixels, PixelScale scale)
+      : pixels_(std::move(pixels)), scale_(scale) {}
+
+  void load(std::int64_t image, std::span<float> values) const override {
+    scale_(pixels_.image(image), values);
+  }
+
+ private:
+  Tensor<std::uint8_t> pixels_;
+  PixelScale scale_;
+};
+
+// What autograd frameworks keep: the batch norm input and the ReLU's output in float, the block's
+// output (shared with the layer that reads it), and a byte per pooling position.
 class FullPrecisionContext final : public BlockContext {
  public:
   explicit FullPrecisionContext(const BlockSetting& block)
@@ -47,7 +67,8 @@ class FullPrecisionContext final : public BlockContext {
     }
   }
 
-  void finish(Tensor<float> batch_norm_input, std::shared_ptr<const Tensor<float>> output) override {
+  void finish(Tensor<float> batch_norm_input,
+              std::shared_ptr<const Tensor<float>> output) override {
     batch_norm_input_ = std::move(batch_norm_input);
     output_ = std::move(output);
   }
@@ -56,8 +77,9 @@ class FullPrecisionContext final : public BlockContext {
     std::ranges::copy(argmax_.image(image), argmax.begin());
   }
 
-  void load_output(std::int64_t image, std::span<const std::uint8_t> argmax, std::span<float> output,
-                   std::span<float> normalized, std::span<float>) const override {
+  void load_output(std::int64_t image, std::span<const std::uint8_t> argmax,
+                   std::span<float> output, std::span<float> normalized,
+                   std::span<float>) const override {
     std::ranges::copy(output_->image(image), output.begin());
     block_.pooling.gather(batch_norm_input_.image(image), argmax, normalized);
     block_.batch_norm.normalize()(normalized, normalized);
@@ -83,6 +105,50 @@ class FullPrecisionContext final : public BlockContext {
   Tensor<float> batch_norm_input_;
   Tensor<float> relu_output_;
   std::shared_ptr<const Tensor<float>> output_;
+};
+
+// The leanest full precision: the batch norm input, from which all else is computed again (the same
+// value gives the same bits: the ReLU's mask stays exact), and 2 bits per pooling position.
+class LeanContext final : public BlockContext {
+ public:
+  LeanContext(const BlockSetting& block, CodecClock& clock)
+      : block_(block), argmax_(block, clock) {}
+
+  void save(std::int64_t first_image, const BlockValues& values) override {
+    argmax_.save(first_image, values.argmax);
+  }
+  void finish(Tensor<float> batch_norm_input, std::shared_ptr<const Tensor<float>>) override {
+    batch_norm_input_ = std::move(batch_norm_input);
+  }
+
+  void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
+    argmax_.load(image, argmax);
+  }
+  void load_output(std::int64_t image, std::span<const std::uint8_t> argmax,
+                   std::span<float> output, std::span<float> normalized,
+                   std::span<float>) const override {
+    block_.pooling.gather(batch_norm_input_.image(image), argmax, normalized);
+    block_.batch_norm.apply()(normalized, output);
+    std::ranges::transform(output, output.begin(),
+                           [](float value) { return std::max(value, 0.0f); });
+    block_.batch_norm.normalize()(normalized, normalized);
+  }
+  void relu_backward(std::int64_t image, std::span<const std::uint8_t> argmax,
+                     std::span<float> gradient) const override {
+    block_.pooling.map_from_places(batch_norm_input_.image(image), argmax, gradient,
+                                   [&](std::size_t channel, float input, float value) {
+                                     return block_.batch_norm.apply().at(channel, input) > 0 ? value
+                                                                                             : 0.0f;
+                                   });
+  }
+  void load_normalized(std::int64_t image, std::span<float> normalized) const override {
+    block_.batch_norm.normalize()(batch_norm_input_.image(image), normalized);
+  }
+
+ private:
+  BlockSetting block_;
+  PackedArgmax argmax_;
+  Tensor<float> batch_norm_input_;
 };
 
 }  // namespace trainer

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// A small data set for machines without one: ten kinds of drawn patterns, shifted, scaled and noisy.
+// A small data set for machines without one: ten kinds of drawn patterns, shifted, scaled and
+// noisy.
 #pragma once
 
 #include <algorithm>
@@ -55,7 +56,8 @@ inline Batch generate_data(std::int64_t images, std::uint64_t seed) {
       const double drawn = pattern(kind, std::cos(angle) * x + std::sin(angle) * y,
                                    std::cos(angle) * y - std::sin(angle) * x);
       const double noise = uniform(-50, 50) + uniform(-50, 50);
-      pixels[pixel] = static_cast<std::uint8_t>(std::clamp(paper + ink * drawn + noise, 0.0, 255.0));
+      pixels[pixel] =
+          static_cast<std::uint8_t>(std::clamp(paper + ink * drawn + noise, 0.0, 255.0));
     }
   }
   return data;

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The honest test of a codec inside a trainer: how far the mean of k compressed gradients is from the exact
-// one. An unbiased codec falls like 1/√k; a biased one gets stuck.
+// The honest test of a codec inside a trainer: how far the mean of k compressed gradients is from
+// the exact one. An unbiased codec falls like 1/√k; a biased one gets stuck.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,8 @@ struct GradientError {
   double error = 0;  // ‖mean of k gradients − exact gradient‖ / ‖exact gradient‖
 };
 
-inline std::vector<float> gradient_of(Network& network, const Batch& batch, ContextFactory& contexts) {
+inline std::vector<float> gradient_of(Network& network, const Batch& batch,
+                                      ContextFactory& contexts) {
   Batch copy{Tensor<std::uint8_t>(batch.pixels.images(), batch.pixels.row_size()), batch.labels};
   std::ranges::copy(batch.pixels.span(), copy.pixels.span().begin());
   network.backward(network.forward(std::move(copy), contexts));
@@ -37,9 +38,8 @@ inline std::vector<float> gradient_of(Network& network, const Batch& batch, Cont
 // The errors for k = 1, 4, 16, … and `most`, all parameters taken as one vector. Calls progress(k).
 template <class Progress>
 std::vector<GradientError> check_gradient(Network& network, const Batch& batch,
-                                                 ContextFactory& exact_contexts,
-                                                 ContextFactory& contexts, std::int64_t most,
-                                                 Progress&& progress) {
+                                          ContextFactory& exact_contexts, ContextFactory& contexts,
+                                          std::int64_t most, Progress&& progress) {
   const std::vector<float> exact = gradient_of(network, batch, exact_contexts);
   std::vector<double> sum(exact.size(), 0.0);
   std::vector<GradientError> errors;

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Reads IDX files, the format of MNIST and its relatives: a big-endian header, then bytes, compressed by gzip.
+// Reads IDX files, the format of MNIST and its relatives: a big-endian header, then bytes,
+// compressed by gzip.
 #pragma once
 
 #include <zlib.h>
@@ -91,7 +92,8 @@ inline Idx read_idx(const std::filesystem::path& path, std::uint32_t magic) {
   if (size != numel) {
     throw DataError(path, (size < numel ? "truncated: " : "too long: ") +
                               std::to_string(idx.values.size()) + " bytes of data, " +
-                              "the header promises " + std::to_string(static_cast<std::uint64_t>(std::min(numel, 1e18))));
+                              "the header promises " +
+                              std::to_string(static_cast<std::uint64_t>(std::min(numel, 1e18))));
   }
   return idx;
 }

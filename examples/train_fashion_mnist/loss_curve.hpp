@@ -32,27 +32,30 @@ class LossCurve {
   }
 
   void write(std::ostream& out) const {
-    out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 840 480\" font-family=\"sans-serif\" "
+    out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 840 480\" "
+           "font-family=\"sans-serif\" "
            "font-size=\"13\">\n<rect width=\"840\" height=\"480\" fill=\"white\"/>\n";
     for (const double tick : loss_ticks) {
       if (tick >= lowest_ && tick <= highest_) {
-        out << format("<line x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n", left, right,
-                      y(tick), y(tick))
-            << format("<text x=\"%g\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n", left - 8, y(tick) + 4,
-                      tick);
+        out << format("<line x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n", left,
+                      right, y(tick), y(tick))
+            << format("<text x=\"%g\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n", left - 8,
+                      y(tick) + 4, tick);
       }
     }
     const double step = step_between_ticks();
     for (double tick = 0; tick <= steps_; tick += step) {
-      out << format("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%g\" y2=\"%g\" stroke=\"black\"/>\n", x(tick), x(tick),
-                    bottom, bottom + 5)
-          << format("<text x=\"%.1f\" y=\"%g\" text-anchor=\"middle\">%g</text>\n", x(tick), bottom + 20,
-                    tick);
+      out << format("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%g\" y2=\"%g\" stroke=\"black\"/>\n",
+                    x(tick), x(tick), bottom, bottom + 5)
+          << format("<text x=\"%.1f\" y=\"%g\" text-anchor=\"middle\">%g</text>\n", x(tick),
+                    bottom + 20, tick);
     }
-    out << format("<path d=\"M%g %gV%gH%g\" fill=\"none\" stroke=\"black\"/>\n", left, top, bottom, right)
-        << format("<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">step</text>\n", (left + right) / 2,
-                  bottom + 42)
-        << format("<text transform=\"translate(20 %g) rotate(-90)\" text-anchor=\"middle\">", (top + bottom) / 2)
+    out << format("<path d=\"M%g %gV%gH%g\" fill=\"none\" stroke=\"black\"/>\n", left, top, bottom,
+                  right)
+        << format("<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">step</text>\n",
+                  (left + right) / 2, bottom + 42)
+        << format("<text transform=\"translate(20 %g) rotate(-90)\" text-anchor=\"middle\">",
+                  (top + bottom) / 2)
         << "training loss (log scale)</text>\n";
     for (std::size_t i = 0; i < curves_.size(); ++i) {
       const char* color = colors[i % colors.size()];
@@ -62,8 +65,10 @@ class LossCurve {
       }
       const double row = top + 12 + 20 * static_cast<double>(i);
       out << "\"/>\n"
-          << format("<line x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\" stroke-width=\"3\" stroke=\"%s\"/>\n", legend,
-                    legend + 24, row, row, color)
+          << format(
+                 "<line x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\" stroke-width=\"3\" "
+                 "stroke=\"%s\"/>\n",
+                 legend, legend + 24, row, row, color)
           << format("<text x=\"%g\" y=\"%g\">", legend + 32, row + 4) << escaped(curves_[i].name)
           << "</text>\n";
     }
@@ -85,7 +90,8 @@ class LossCurve {
   static constexpr double top = 20;
   static constexpr double bottom = 420;
   static constexpr double legend = 480;
-  static constexpr std::array loss_ticks{0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0};
+  static constexpr std::array loss_ticks{0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5,
+                                         0.7,  1.0,  1.5,  2.0, 3.0, 5.0, 10.0};
   static constexpr std::array colors{"#222222", "#1f77d4", "#e8730c", "#b3243c"};
 
   // The means of about 120 equal stretches: single steps would hide the curve in their noise.

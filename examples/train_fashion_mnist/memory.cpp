@@ -24,8 +24,7 @@ std::atomic<std::int64_t> peak{0};
 void count(std::int64_t bytes) {
   const std::int64_t now = live.fetch_add(bytes, std::memory_order_relaxed) + bytes;
   std::int64_t highest = peak.load(std::memory_order_relaxed);
-  while (now > highest &&
-         !peak.compare_exchange_weak(highest, now, std::memory_order_relaxed)) {
+  while (now > highest && !peak.compare_exchange_weak(highest, now, std::memory_order_relaxed)) {
   }
 }
 
@@ -74,12 +73,12 @@ void keep_freed_memory() {
 }  // namespace trainer::memory
 
 // Every form is replaced: the sanitizers' own array and nothrow forms would not forward to these.
-using trainer::memory::allocate;
-using trainer::memory::allocate_or_throw;
-using trainer::memory::release;
 using std::align_val_t;
 using std::nothrow_t;
 using std::size_t;
+using trainer::memory::allocate;
+using trainer::memory::allocate_or_throw;
+using trainer::memory::release;
 
 void* operator new(size_t size) { return allocate_or_throw(size, 1); }
 void* operator new[](size_t size) { return allocate_or_throw(size, 1); }
@@ -95,9 +94,7 @@ void operator delete(void* data, size_t) noexcept { release(data, 1); }
 void operator delete[](void* data, size_t) noexcept { release(data, 1); }
 void operator delete(void* data, align_val_t line) noexcept { release(data, size_t(line)); }
 void operator delete[](void* data, align_val_t line) noexcept { release(data, size_t(line)); }
-void operator delete(void* data, size_t, align_val_t line) noexcept {
-  release(data, size_t(line));
-}
+void operator delete(void* data, size_t, align_val_t line) noexcept { release(data, size_t(line)); }
 void operator delete[](void* data, size_t, align_val_t line) noexcept {
   release(data, size_t(line));
 }

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The network: blocks, then the classifier. Between its forward and its backward pass it holds nothing but
-// contexts, which the backward pass decodes one image at a time.
+// The network: blocks, then the classifier. Between its forward and its backward pass it holds
+// nothing but contexts, which the backward pass decodes one image at a time.
 #pragma once
 
 #include <omp.h>
@@ -71,8 +71,8 @@ class Network {
     Output output;
     for (Block& block : blocks_) {
       Tensor<float> convolved = convolve(block, images, *saved.input, std::move(output));
-      saved.blocks.push_back(
-          contexts.make_block_context({images, block.pooling, block.batch_norm}));
+      saved.blocks.push_back(contexts.make_block_context(
+          {images, block.pooling, block.batch_norm, &block == &blocks_.back()}));
       output = contexts.saves_whole_batch()
                    ? finish_whole_batch(block, std::move(convolved), *saved.blocks.back())
                    : finish_by_image(block, std::move(convolved), *saved.blocks.back());
@@ -81,7 +81,8 @@ class Network {
     return saved;
   }
 
-  // Leaves the gradient of the mean loss in the parameters, and frees every context once it is used up.
+  // Leaves the gradient of the mean loss in the parameters, and frees every context once it is used
+  // up.
   void backward(SavedActivations saved) {
     OutputGradient gradient = backward_through_classifier(saved);
     for (; !saved.blocks.empty(); saved.blocks.pop_back()) {
@@ -110,7 +111,8 @@ class Network {
  private:
   using Output = std::shared_ptr<const Tensor<float>>;
 
-  // The gradient with respect to a block's output, behind its ReLU, and what its batch norm needs of it.
+  // The gradient with respect to a block's output, behind its ReLU, and what its batch norm needs
+  // of it.
   struct OutputGradient {
     OutputGradient() = default;
     OutputGradient(std::int64_t images, const Pooling& pooling)
@@ -147,8 +149,8 @@ class Network {
     return convolved;
   }
 
-  // Batch norm, ReLU and pooling in one go, image by image: the context sees each image while it is in cache,
-  // and no tensor of the batch comes into being but the output.
+  // Batch norm, ReLU and pooling in one go, image by image: the context sees each image while it is
+  // in cache, and no tensor of the batch comes into being but the output.
   Output finish_by_image(const Block& block, Tensor<float> convolved, BlockContext& context) {
     const std::int64_t images = convolved.images();
     auto output = std::make_shared<Tensor<float>>(images, block.pooling.output().numel());
@@ -223,7 +225,8 @@ class Network {
     return previous;
   }
 
-  // From the gradient of the last saved block's output to that of the block before, if there is one.
+  // From the gradient of the last saved block's output to that of the block before, if there is
+  // one.
   OutputGradient backward_through_last_block(const SavedActivations& saved,
                                              OutputGradient gradient) {
     const std::size_t index = saved.blocks.size() - 1;
@@ -257,8 +260,8 @@ class Network {
     return previous;
   }
 
-  // Decodes the input of layer `index` (blocks, then the classifier): the output of the block before, with its
-  // x̂ and its argmax left in `work`, or the network's input.
+  // Decodes the input of layer `index` (blocks, then the classifier): the output of the block
+  // before, with its x̂ and its argmax left in `work`, or the network's input.
   std::span<const float> load_input(const SavedActivations& saved, std::size_t index,
                                     std::int64_t image, Scratch& work) const {
     if (index == 0) {
@@ -276,12 +279,14 @@ class Network {
     return input;
   }
 
-  // Takes the gradient of that input back through the ReLU it came out of, and sums up what batch norm needs.
+  // Takes the gradient of that input back through the ReLU it came out of, and sums up what batch
+  // norm needs.
   void pass_relu(const SavedActivations& saved, std::size_t index, std::int64_t image,
                  Scratch& work, const Chunk& chunk, OutputGradient& gradient) const {
     const Pooling& pooling = blocks_[index - 1].pooling;
     const std::span<float> values = gradient.values.image(image);
-    saved.blocks[index - 1]->relu_backward(image, work.argmax.first(pooling.argmax_numel()), values);
+    saved.blocks[index - 1]->relu_backward(image, work.argmax.first(pooling.argmax_numel()),
+                                           values);
     gradient.sums.add(chunk, values, work.normalized.first(pooling.output().numel()));
   }
 
@@ -298,7 +303,8 @@ class Network {
     }
     const std::span<float> probabilities = work.values.first(classifier_->classes());
     classifier_->forward(input, probabilities);
-    return static_cast<std::size_t>(std::ranges::max_element(probabilities) - probabilities.begin());
+    return static_cast<std::size_t>(std::ranges::max_element(probabilities) -
+                                    probabilities.begin());
   }
 
   static double pixel_count(const Block& block, std::int64_t images) {

@@ -42,7 +42,8 @@ class OptionError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// One flag: what --help says, and what its value does. A setter that returns false refuses the value.
+// One flag: what --help says, and what its value does. A setter that returns false refuses the
+// value.
 struct Flag {
   std::string_view name;
   std::string_view values;
@@ -63,7 +64,8 @@ bool parse_number(std::string_view text, T least, T& target) {
 }
 
 // Sets `target` to whether `text` is `yes`, if it is that or `no`.
-inline bool parse_choice(std::string_view text, std::string_view yes, std::string_view no, bool& target) {
+inline bool parse_choice(std::string_view text, std::string_view yes, std::string_view no,
+                         bool& target) {
   target = text == yes;
   return text == yes || text == no;
 }
@@ -81,7 +83,9 @@ inline std::vector<Flag> flags(Options& options) {
       {"--seed", "S", "of weights, order and rounding (0)",
        [&](Text text) { return parse_number<std::uint64_t>(text, 0, options.seed); }},
       {"--threads", "T", "processor threads (all)",
-       [&](Text text) { return parse_number(text, 1, options.threads) && options.threads <= 1024; }},
+       [&](Text text) {
+         return parse_number(text, 1, options.threads) && options.threads <= 1024;
+       }},
       {"--depth", "D", "further convolutions behind the first block (0)",
        [&](Text text) {
          return parse_number<std::int64_t>(text, 0, options.depth) && options.depth <= 1000;
@@ -93,7 +97,8 @@ inline std::vector<Flag> flags(Options& options) {
                 (codec.bits == 32 || codec.bits == 8 || codec.bits == 4 || codec.bits == 2 ||
                  codec.bits == 1);
        }},
-      {"--context", "affine|sign-magnitude", "what is kept: ActNN's copies, or actpack's one (sign-magnitude)",
+      {"--context", "affine|sign-magnitude",
+       "what is kept: ActNN's copies, or actpack's one (sign-magnitude)",
        [&](Text text) {
          codec.form = text == "affine" ? Codec::Form::affine : Codec::Form::sign_magnitude;
          return text == "affine" || text == "sign-magnitude";
@@ -105,7 +110,9 @@ inline std::vector<Flag> flags(Options& options) {
       {"--range", "group|tensor", "what shares one range (group)",
        [&](Text text) { return parse_choice(text, "tensor", "group", codec.has_tensor_range); }},
       {"--group-size", "G", "values per group, a multiple of 32 (256)",
-       [&](Text text) { return parse_number(text, 32, codec.group_size) && codec.group_size % 32 == 0; }},
+       [&](Text text) {
+         return parse_number(text, 32, codec.group_size) && codec.group_size % 32 == 0;
+       }},
       {"--check-gradient", "K", "error of the mean of up to K compressed gradients",
        [&](Text text) { return parse_number<std::int64_t>(text, 1, options.check_gradient); }},
       {"--json", "FILE", "results; beside it FILE's stem.svg with the loss curves",
@@ -116,7 +123,8 @@ inline std::vector<Flag> flags(Options& options) {
 inline std::string help() {
   Options options;
   std::string text =
-      "Trains a small convolutional network on Fashion-MNIST and keeps its activations in two bits.\n"
+      "Trains a small convolutional network on Fashion-MNIST and keeps its activations in two "
+      "bits.\n"
       "Without --bits: full precision, actpack (as the codec flags say), ActNN's way, and nearest\n"
       "rounding with one range per tensor, in one table.\n\n";
   for (const Flag& flag : flags(options)) {
@@ -145,8 +153,8 @@ inline Options parse_options(std::span<const char* const> arguments) {
       throw OptionError(name + ": needs a value, " + std::string(flag->values));
     }
     if (!flag->set(arguments[i])) {
-      throw OptionError(name + " " + arguments[i] + ": expected " + std::string(flag->values) + ", " +
-                        std::string(flag->help));
+      throw OptionError(name + " " + arguments[i] + ": expected " + std::string(flag->values) +
+                        ", " + std::string(flag->help));
     }
   }
   if (options.codec.bits == 32) {

@@ -16,8 +16,8 @@
 
 namespace trainer {
 
-// A fixed run of images. Sums are kept per chunk and added in the order of the chunks: whichever thread
-// takes a chunk, the result is the same to the last bit.
+// A fixed run of images. Sums are kept per chunk and added in the order of the chunks: whichever
+// thread takes a chunk, the result is the same to the last bit.
 struct Chunk {
   static constexpr std::int64_t size = 8;
 

@@ -13,9 +13,9 @@
 
 namespace trainer {
 
-// Where the values of a block's output come from: the maximum of each 2×2 window or, without pooling,
-// simply every value. `argmax` holds the window position (0 to 3, row by row) of every output value and is
-// empty without pooling.
+// Where the values of a block's output come from: the maximum of each 2×2 window or, without
+// pooling, simply every value. `argmax` holds the window position (0 to 3, row by row) of every
+// output value and is empty without pooling.
 class Pooling {
  public:
   Pooling(Shape input, bool is_pooled)
@@ -31,7 +31,8 @@ class Pooling {
   void forward(std::span<const float> input, std::span<float> output,
                std::span<std::uint8_t> argmax) const {
     if (!is_pooled_) {
-      std::ranges::transform(input, output.begin(), [](float value) { return std::max(value, 0.0f); });
+      std::ranges::transform(input, output.begin(),
+                             [](float value) { return std::max(value, 0.0f); });
       return;
     }
     for_each_window([&](const std::array<std::int64_t, 4>& corners, std::int64_t at) {
@@ -113,8 +114,8 @@ class Pooling {
   }
 
  private:
-  // Calls visit(where the window's four pixels start in the input, where its pixel starts in the output).
-  // Without pooling a window is one pixel, four times.
+  // Calls visit(where the window's four pixels start in the input, where its pixel starts in the
+  // output). Without pooling a window is one pixel, four times.
   template <class Visit>
   void for_each_window(const Visit& visit) const {
     const std::int64_t stride = is_pooled_ ? 2 : 1;

@@ -36,8 +36,8 @@ class Progress {
     const double rate = static_cast<double>(done) / seconds;
     const long left = static_cast<long>(static_cast<double>(total_ - done) / rate + 0.5);
     std::fprintf(stderr, "\r\033[K%s: %3.0f %%, %.0f %s/s, %ld:%02ld left", name_.c_str(),
-                 100.0 * static_cast<double>(done) / static_cast<double>(total_), rate, unit_.c_str(),
-                 left / 60, left % 60);
+                 100.0 * static_cast<double>(done) / static_cast<double>(total_), rate,
+                 unit_.c_str(), left / 60, left % 60);
     std::fflush(stderr);
   }
 

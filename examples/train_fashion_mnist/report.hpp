@@ -65,8 +65,8 @@ inline void print_table(const std::vector<Run>& runs, std::ostream& out) {
   const auto ratio = [](std::int64_t whole, std::int64_t part) {
     return format("%.2fx", static_cast<double>(whole) / static_cast<double>(part));
   };
-  out << format("%-42s %8s %9s %8s %8s %8s %8s %8s %7s\n", "activations kept as", "accuracy", "saved MB",
-                "vs full", "vs lean", "peak MB", "s/epoch", "codec s", "codec %");
+  out << format("%-42s %8s %9s %8s %8s %8s %8s %8s %7s\n", "activations kept as", "accuracy",
+                "saved MB", "vs full", "vs lean", "peak MB", "s/epoch", "codec s", "codec %");
   for (const Run& run : runs) {
     const double codec_share =
         run.seconds_per_epoch > 0 ? 100 * run.codec_seconds_per_epoch / run.seconds_per_epoch : 0;
@@ -105,10 +105,12 @@ inline std::string quoted(const std::string& text) {
   }
   return out + '"';
 }
-inline std::string number(double value) { return std::isfinite(value) ? format("%.9g", value) : "null"; }
+inline std::string number(double value) {
+  return std::isfinite(value) ? format("%.9g", value) : "null";
+}
 
-inline void write_json(const Options& options, const std::string& data, const std::vector<Run>& runs,
-                       std::ostream& out) {
+inline void write_json(const Options& options, const std::string& data,
+                       const std::vector<Run>& runs, std::ostream& out) {
   out << "{\n  \"data\": " << quoted(data) << ",\n  \"epochs\": " << options.epochs
       << ",\n  \"seed\": " << options.seed << ",\n  \"depth\": " << options.depth
       << ",\n  \"threads\": " << options.threads << ",\n  \"runs\": [";
@@ -118,11 +120,17 @@ inline void write_json(const Options& options, const std::string& data, const st
     out << separator << "    {\n      \"name\": " << quoted(run.name)
         << ",\n      \"bits\": " << (is_full ? 32 : run.codec.bits)
         << ",\n      \"context\": " << quoted(form_name(run.codec.form)) << ",\n      \"decode\": "
-        << quoted(is_full ? "none" : run.codec.is_subtractive ? "subtractive" : "plain")
+        << quoted(is_full                    ? "none"
+                  : run.codec.is_subtractive ? "subtractive"
+                                             : "plain")
         << ",\n      \"rounding\": "
-        << quoted(is_full ? "none" : run.codec.is_stochastic ? "stochastic" : "nearest")
+        << quoted(is_full                   ? "none"
+                  : run.codec.is_stochastic ? "stochastic"
+                                            : "nearest")
         << ",\n      \"range\": "
-        << quoted(is_full ? "none" : run.codec.has_tensor_range ? "tensor" : "group")
+        << quoted(is_full                      ? "none"
+                  : run.codec.has_tensor_range ? "tensor"
+                                               : "group")
         << ",\n      \"group_size\": " << run.codec.group_size
         << ",\n      \"test_accuracy\": " << number(run.test_accuracy)
         << ",\n      \"saved_bytes\": " << run.saved_bytes

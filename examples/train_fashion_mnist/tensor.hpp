@@ -54,7 +54,9 @@ class Tensor {
   std::span<const T> from(std::int64_t image) const { return span().subspan(start(image)); }
 
  private:
-  std::size_t start(std::int64_t image) const { return static_cast<std::size_t>(image * row_size_); }
+  std::size_t start(std::int64_t image) const {
+    return static_cast<std::size_t>(image * row_size_);
+  }
   template <class U>
   std::span<U> row(std::span<U> values) const {
     return values.first(static_cast<std::size_t>(row_size_));

@@ -57,8 +57,9 @@ class BatchStream {
   std::mt19937_64 random_;
 };
 
-// What one step does to the allocator, against the moment before it: parameters, the optimizer's state, the
-// threads' scratch and the data set are there before and not counted. They are the same for every codec.
+// What one step does to the allocator, against the moment before it: parameters, the optimizer's
+// state, the threads' scratch and the data set are there before and not counted. They are the same
+// for every codec.
 struct StepReport {
   double loss = 0;
   std::int64_t saved_bytes = 0;  // kept between the forward and the backward pass
@@ -88,17 +89,18 @@ struct TrainingReport {
   double codec_seconds = 0;
 };
 
-// Trains for `steps` steps. Calls progress(steps done) after each.
+// Trains for `steps` steps of a learning rate cycle of `cycle` steps. Calls progress(steps done)
+// after each.
 template <class Progress>
 TrainingReport train(Network& network, const Batch& data, std::uint64_t seed, std::int64_t steps,
-                     Contexts& contexts, const Progress& progress) {
+                     std::int64_t cycle, Contexts& contexts, const Progress& progress) {
   BatchStream batches(data, seed);
   Sgd sgd(network.parameters());
   TrainingReport report;
   const auto start = std::chrono::steady_clock::now();
   for (std::int64_t step = 0; step < steps; ++step) {
     const StepReport measured = run_step(network, batches, contexts);
-    sgd.step(one_cycle(static_cast<double>(step) / static_cast<double>(steps)));
+    sgd.step(one_cycle(static_cast<double>(step) / static_cast<double>(cycle)));
     report.losses.push_back(measured.loss);
     report.saved_bytes = std::max(report.saved_bytes, measured.saved_bytes);
     report.peak_bytes = std::max(report.peak_bytes, measured.peak_bytes);

@@ -1,0 +1,191 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Where actpack plugs in: every call into the library is in this file. Each class keeps one tensor
+// of a batch and gives its images back one at a time; contexts.hpp puts them together.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "actpack/bit_pack.hpp"
+#include "actpack/mask.hpp"
+#include "actpack/quantize.hpp"
+#include "actpack/sign_magnitude.hpp"
+#include "codec.hpp"
+#include "context.hpp"
+
+namespace trainer {
+
+// How one tensor of one step is packed. Every image is a row; but where one range serves the whole
+// tensor it is a single group, which takes a single row.
+struct Packing {
+  int bits;
+  std::int32_t group_size;
+  bool has_tensor_range;
+  actpack::Rounding rounding;
+  actpack::Decoding decoding;
+  CodecClock& clock;
+
+  // `stream` must differ for every tensor of every step: the noise is a function of it, of the seed
+  // and of the element's index, and of nothing else.
+  Packing(const Codec& codec, int code_bits, std::uint64_t seed, std::uint64_t stream,
+          CodecClock& codec_clock)
+      : bits(code_bits), group_size(codec.group_size), has_tensor_range(codec.has_tensor_range),
+        rounding(codec.is_stochastic ? actpack::Rounding::stochastic(seed, stream)
+                                     : actpack::Rounding::nearest()),
+        decoding(codec.is_subtractive ? actpack::Decoding::subtractive(rounding)
+                                      : actpack::Decoding::plain()),
+        clock(codec_clock) {}
+
+  actpack::Layout layout(std::int64_t images, std::int64_t image_numel) const {
+    actpack::Layout layout{.rows = images, .row_size = image_numel};
+    layout.group_size = group_size;
+    layout.bits = bits;
+    if (has_tensor_range) {
+      layout.rows = 1;
+      layout.row_size = images * image_numel;
+      layout.group_size = static_cast<std::int32_t>((layout.row_size + 31) / 32 * 32);
+    }
+    return layout;
+  }
+};
+
+// Sets every value to zero whose place has no bit in the mask; bit `first` is the image's first.
+inline void keep_where(const std::uint32_t* mask_words, std::int64_t first, const Pooling& pooling,
+                       std::span<const std::uint8_t> argmax, std::span<float> values) {
+  pooling.for_each_place(argmax, [=](std::int64_t at, std::int64_t place) {
+    const bool is_kept = actpack::extract(mask_words, first + place, 1) != 0;
+    values.data()[at] = is_kept ? values.data()[at] : 0.0f;
+  });
+}
+
+// A ReLU's input as exact signs and rounded magnitudes: all that batch norm before it, the ReLU
+// itself and the layer behind it need.
+class SignMagnitudeTensor {
+ public:
+  SignMagnitudeTensor(const BlockSetting& block, const Packing& packing)
+      : pooling_(block.pooling), packing_(packing),
+        buffer_(packing.layout(block.images, block.pooling.input().numel())) {}
+
+  void save(std::int64_t first_image, std::span<const float> relu_input) {
+    packing_.clock.time(
+        [&] { actpack::encode(relu_input, buffer_.view(), packing_.rounding, first_image); });
+  }
+  void load(std::int64_t image, std::span<float> relu_input) const {
+    packing_.clock.time(
+        [&] { actpack::decode(buffer_.view(), first(image), relu_input, packing_.decoding); });
+  }
+  void load_relu(std::int64_t image, std::span<float> relu_output) const {
+    packing_.clock.time([&] {
+      actpack::decode_relu(buffer_.view(), first(image), relu_output, packing_.decoding);
+    });
+  }
+
+  // Sets to zero what belongs to places where the ReLU's input was not positive.
+  void apply_mask(std::int64_t image, std::span<const std::uint8_t> argmax,
+                  std::span<float> values) const {
+    packing_.clock.time([&] {
+      if (argmax.empty()) {
+        actpack::relu_backward(values, buffer_.view(), first(image), values);
+      } else {
+        keep_where(buffer_.view().sign_words, first_sign(image), pooling_, argmax, values);
+      }
+    });
+  }
+
+ private:
+  std::int64_t first(std::int64_t image) const { return image * pooling_.input().numel(); }
+  std::int64_t first_sign(std::int64_t image) const {  // rows start at words
+    return packing_.has_tensor_range ? first(image)
+                                     : image * 32 * actpack::words_for(pooling_.input().numel(), 1);
+  }
+
+  const Pooling& pooling_;
+  Packing packing_;
+  actpack::SignMagnitudeBuffer buffer_;
+};
+
+// A tensor's values in affine codes.
+class AffineTensor {
+ public:
+  AffineTensor(std::int64_t images, std::int64_t image_numel, const Packing& packing)
+      : image_numel_(image_numel), packing_(packing), buffer_(packing.layout(images, image_numel)) {
+  }
+
+  void save(std::int64_t first_image, std::span<const float> values) {
+    packing_.clock.time(
+        [&] { actpack::quantize(values, buffer_.view(), packing_.rounding, first_image); });
+  }
+  void load(std::int64_t image, std::span<float> values) const {
+    packing_.clock.time([&] {
+      actpack::dequantize(buffer_.view(), image * image_numel_, values, packing_.decoding);
+    });
+  }
+
+ private:
+  std::int64_t image_numel_;
+  Packing packing_;
+  actpack::PackedBuffer buffer_;
+};
+
+// Where a ReLU's input was positive: 1 bit.
+class ReluMask {
+ public:
+  ReluMask(const BlockSetting& block, CodecClock& clock)
+      : words_(block.images, actpack::words_for(block.pooling.input().numel(), 1)),
+        pooling_(block.pooling), clock_(clock) {}
+
+  void save(std::int64_t first_image, std::span<const float> relu_input) {
+    const std::size_t image_numel = static_cast<std::size_t>(pooling_.input().numel());
+    for (std::int64_t image = first_image; !relu_input.empty(); ++image) {
+      clock_.time([&] {
+        actpack::make_mask(relu_input.first(image_numel), words_.image(image),
+                           [](float value) { return value > 0; });
+      });
+      relu_input = relu_input.subspan(image_numel);
+    }
+  }
+
+  // As SignMagnitudeTensor's.
+  void apply_mask(std::int64_t image, std::span<const std::uint8_t> argmax,
+                  std::span<float> values) const {
+    clock_.time([&] {
+      if (argmax.empty()) {
+        actpack::relu_backward(values, words_.image(image), values);
+      } else {
+        keep_where(words_.image(image).data(), 0, pooling_, argmax, values);
+      }
+    });
+  }
+
+ private:
+  Tensor<std::uint32_t> words_;
+  const Pooling& pooling_;
+  CodecClock& clock_;
+};
+
+// The maximum's position in each pooling window: 2 bits.
+class PackedArgmax {
+ public:
+  PackedArgmax(const BlockSetting& block, CodecClock& clock)
+      : words_(block.images, actpack::words_for(block.pooling.argmax_numel(), 2)),
+        image_numel_(static_cast<std::size_t>(block.pooling.argmax_numel())), clock_(clock) {}
+
+  void save(std::int64_t first_image, std::span<const std::uint8_t> argmax) {
+    for (std::int64_t image = first_image; !argmax.empty(); ++image) {
+      clock_.time([&] { actpack::pack(argmax.first(image_numel_), 2, words_.image(image)); });
+      argmax = argmax.subspan(image_numel_);
+    }
+  }
+  void load(std::int64_t image, std::span<std::uint8_t> argmax) const {
+    clock_.time([&] { actpack::unpack(words_.image(image), 2, argmax); });
+  }
+
+ private:
+  Tensor<std::uint32_t> words_;
+  std::size_t image_numel_;
+  CodecClock& clock_;
+};
+
+}  // namespace trainer
