@@ -237,6 +237,16 @@ TEST_CASE("fit_params: poisons exactly the ranges that no finite parameters cove
     CHECK_FALSE(actpack::is_poisoned(actpack::fit_params(-1.69e38F, 1.69e38F, bits)));
   }
   CHECK(plain(actpack::fit_params(-float_max, 0, 2)) == reference::Params{0x7FC0, 0x7FC0});
+  for (const std::uint32_t bits : {0x7F800000U, 0xFF800000U, 0x7FC00000U, 0xFFC00000U, 0x7F800001U,
+                                   0xFF800001U, 0x7FFFFFFFU, 0xFFFFFFFFU}) {
+    const auto bad = std::bit_cast<float>(bits);
+    CAPTURE(bits);
+    for (const int width : support::all_widths) {
+      if (bits != 0x7F800000U) CHECK(actpack::is_poisoned(actpack::fit_params(bad, 1.0F, width)));
+      if (bits != 0xFF800000U) CHECK(actpack::is_poisoned(actpack::fit_params(-1.0F, bad, width)));
+      CHECK(actpack::is_poisoned(actpack::fit_params(bad, bad, width)));
+    }
+  }
   CHECK(plain(actpack::fit_params(0, above, 1)) == reference::Params{0x7FC0, 0x7FC0});
 }
 
@@ -355,8 +365,13 @@ TEST_CASE("decode: beyond the largest float the value saturates, poisoned parame
   // -bf16_max + 2 bf16_max: the product alone is no float.
   CHECK(actpack::decode(2, params_of({0x7F7F, 0xFF7F})) == bfloat16_max);
   CHECK(actpack::decode(3, params_of({0x7F7F, 0xFF7F})) == float_max);
+  // A large min is enough: the range itself is small against the largest float.
+  CHECK(actpack::decode(255, params_of({0x7B80, 0x7F7F})) == float_max);  // 255 * 2^120
+  CHECK(actpack::decode(255, params_of({0x7980, 0x7F7F})) == float_max);  // 255 * 2^116
+  CHECK(actpack::decode(15, params_of({0x7980, 0x7F7F})) == 0x1.FFEp127F);
   const Decoder subtractive(high);
   CHECK(subtractive(255, 0) == float_max);
+  CHECK(Decoder(params_of({0x7980, 0x7F7F}))(255, 0) == float_max);
   // w = -(2^14 - 1): half a step below the largest negative min.
   CHECK(Decoder(params_of({0x7F7F, 0xFF7F}))(0, 16383) == -float_max);
   for (const std::uint32_t code : {0U, 1U, 255U}) {

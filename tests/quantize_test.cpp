@@ -446,7 +446,8 @@ TEST_CASE_TEMPLATE("dequantize: only poisoned groups give anything but finite nu
 TEST_CASE("quantize: one NaN or infinity anywhere poisons its group") {
   const float infinity = std::numeric_limits<float>::infinity();
   for (const float bad : {infinity, -infinity, std::numeric_limits<float>::quiet_NaN(),
-                          std::bit_cast<float>(0xFF800001U)}) {
+                          std::bit_cast<float>(0x7F800001U), std::bit_cast<float>(0xFF800001U),
+                          std::bit_cast<float>(0x7FFFFFFFU), std::bit_cast<float>(0xFFFFFFFFU)}) {
     for (const std::size_t size : std::initializer_list<std::size_t>{1, 5, 32, 64, 67}) {
       int wrong = 0;
       for (std::size_t place = 0; place < size; ++place) {
@@ -465,6 +466,20 @@ TEST_CASE("quantize: one NaN or infinity anywhere poisons its group") {
       CHECK(wrong == 0);
     }
   }
+}
+
+TEST_CASE_TEMPLATE("quantize: every NaN pattern poisons", T, bfloat16, float16) {
+  int missed = 0;
+  for (std::uint32_t bits = 0; bits < 65536; ++bits) {
+    const T bad = T::from_bits(static_cast<std::uint16_t>(bits));
+    if (!support::is_nan(bad)) continue;
+    for (const int width : support::all_widths) {
+      GuardedTensor tensor(Layout{1, 3, 32, width});
+      actpack::quantize(std::array{T(1.0F), bad, T(-2.0F)}, tensor.view(), Rounding::nearest());
+      missed += GuardedTensor::same(tensor.params.data()[0], {0x7FC0, 0x7FC0}) ? 0 : 1;
+    }
+  }
+  CHECK(missed == 0);
 }
 
 TEST_CASE("quantize: vectors, arrays and spans need no type spelled") {

@@ -422,6 +422,22 @@ TEST_CASE_TEMPLATE("poison: NaN or infinity spoils its group alone, for every co
   }
 }
 
+TEST_CASE("poison: every pattern of NaN does it") {
+  for (const std::uint32_t bits :
+       {0x7FC00000U, 0xFFC00000U, 0x7F800001U, 0xFF800001U, 0x7FFFFFFFU, 0xFFFFFFFFU}) {
+    CAPTURE(bits);
+    for (const int width : support::all_widths) {
+      GuardedTensor tensor(Layout{1, 3, 32, width});
+      actpack::encode(std::array{1.0F, std::bit_cast<float>(bits), -2.0F}, tensor.view(),
+                      Rounding::nearest());
+      CHECK(tensor.params.data()[0].positive.bits == 0x7FC0);
+      CHECK(tensor.params.data()[0].negative.bits == 0x7FC0);
+      CHECK(tensor.sign_words.data()[0] == 1);
+      CHECK(tensor.magnitude_words.data()[0] == 0);
+    }
+  }
+}
+
 TEST_CASE("poison: a side too large for one bit poisons both") {
   const float above = std::nextafter(0x1.FEp127F, std::numeric_limits<float>::infinity());
   GuardedTensor tensor(Layout{1, 2, 32, 1});

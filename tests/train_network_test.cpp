@@ -5,6 +5,7 @@
 // one rule a trainer must not break, that the ReLU's mask is never read from rounded values.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -24,6 +25,9 @@ namespace {
 
 using namespace trainer;
 using Form = Codec::Form;
+
+// The steps are short: beside other tests, threads that spin would cost more than they save.
+[[maybe_unused]] const bool is_single_threaded = (omp_set_num_threads(1), true);
 
 constexpr PixelScale pixel_scale{1.0f / 64, -2.0f};
 constexpr std::int64_t classes = 4;
@@ -55,12 +59,13 @@ Codec make_codec(Form form, int bits = 2, bool is_subtractive = true) {
 
 // A network whose γ and β are not those of a newborn one: of either sign, none near 0.
 Network make_network(const std::vector<BlockShape>& shapes, std::uint64_t seed = 3) {
-  Network network(shapes, classes, seed);
+  Network network(shapes, classes, pixel_scale, seed);
   std::mt19937_64 random(seed + 1);
   const std::vector<Parameter*> parameters = network.parameters();
   for (std::size_t block = 0; block < shapes.size(); ++block) {
     for (float& gamma : parameters[3 * block + 1]->value.span()) {
-      gamma = (random() % 4 == 0 ? -1.0f : 1.0f) * (0.5f + static_cast<float>(random() % 100) / 100);
+      gamma =
+          (random() % 4 == 0 ? -1.0f : 1.0f) * (0.5f + static_cast<float>(random() % 100) / 100);
     }
     for (float& beta : parameters[3 * block + 2]->value.span()) {
       beta = static_cast<float>(random() % 100) / 200 - 0.2f;
@@ -70,7 +75,7 @@ Network make_network(const std::vector<BlockShape>& shapes, std::uint64_t seed =
 }
 
 std::vector<float> gradient_under(const Codec& codec, Network& network, const Batch& batch) {
-  Contexts contexts(codec, pixel_scale, 11);
+  Contexts contexts(codec, 11);
   return gradient_of(network, batch, contexts);
 }
 
@@ -138,8 +143,9 @@ class ReferenceNetwork {
               continue;
             }
             for (std::int64_t from = 0; from < channels; ++from) {
-              sum += in[static_cast<std::size_t>((row * width + column) * channels + from)] *
-                     weight[static_cast<std::size_t>((tap * channels + from) * shape.channels + to)];
+              sum +=
+                  in[static_cast<std::size_t>((row * width + column) * channels + from)] *
+                  weight[static_cast<std::size_t>((tap * channels + from) * shape.channels + to)];
             }
           }
           out.push_back(sum);
@@ -184,9 +190,11 @@ class ReferenceNetwork {
       for (std::int64_t x = 0; x + 1 < shape.input.width; x += 2) {
         for (std::int64_t channel = 0; channel < shape.channels; ++channel) {
           double largest = 0;
-          for (const auto& [row, column] : {std::pair{y, x}, {y, x + 1}, {y + 1, x}, {y + 1, x + 1}}) {
-            largest = std::max(largest, in[static_cast<std::size_t>(
-                                            (row * shape.input.width + column) * shape.channels + channel)]);
+          for (const auto& [row, column] :
+               {std::pair{y, x}, {y, x + 1}, {y + 1, x}, {y + 1, x + 1}}) {
+            largest = std::max(largest,
+                               in[static_cast<std::size_t>(
+                                   (row * shape.input.width + column) * shape.channels + channel)]);
           }
           out.push_back(largest);
         }
@@ -215,7 +223,8 @@ TEST_CASE("network: loss and gradient are those of a textbook implementation in 
   const Batch batch = random_batch(10, 42, 5);
   Network network = make_network(small_shapes());
   ReferenceNetwork reference(small_shapes(), network);
-  const std::vector<float> gradient = gradient_under(make_codec(Form::full_precision), network, batch);
+  const std::vector<float> gradient =
+      gradient_under(make_codec(Form::full_precision), network, batch);
 
   std::vector<float> expected;
   for (std::vector<double>& parameter : reference.parameters) {
@@ -233,7 +242,7 @@ TEST_CASE("network: loss and gradient are those of a textbook implementation in 
   REQUIRE(gradient.size() == expected.size());
   CHECK(relative_error(gradient, expected) < 1e-5);
 
-  Contexts contexts(make_codec(Form::full_precision), pixel_scale, 0);
+  Contexts contexts(make_codec(Form::full_precision), 0);
   const double loss = network.forward(random_batch(10, 42, 5), contexts).loss;
   CHECK(loss == doctest::Approx(reference.loss(batch)).epsilon(1e-6));
 }
@@ -245,7 +254,7 @@ TEST_CASE("contexts: the forward pass does not depend on them") {
     for (const bool has_tensor_range : {false, true}) {
       Codec codec = make_codec(form);
       codec.has_tensor_range = has_tensor_range;
-      Contexts contexts(codec, pixel_scale, 0);
+      Contexts contexts(codec, 0);
       const SavedActivations saved = network.forward(random_batch(10, 42, 5), contexts);
       const std::span<const float> found = saved.probabilities.span();
       if (expected.empty()) {
@@ -293,7 +302,6 @@ TEST_CASE("contexts: packed gradients approach the exact one as bits are added")
 }
 
 TEST_CASE("network: results do not depend on the number of threads") {
-  const int threads_before = omp_get_max_threads();
   const Batch batch = random_batch(21, 42, 5);
   for (const Form form : {Form::full_precision, Form::sign_magnitude, Form::affine}) {
     std::vector<float> expected;
@@ -307,7 +315,7 @@ TEST_CASE("network: results do not depend on the number of threads") {
       CHECK(gradient == expected);
     }
   }
-  omp_set_num_threads(threads_before);
+  omp_set_num_threads(1);
 }
 
 // A context that breaks the rule: it takes the ReLU's mask from the output as rounding left it.
@@ -319,14 +327,16 @@ class RoundedMaskContext final : public BlockContext {
   void save(std::int64_t first_image, const BlockValues& values) override {
     context_->save(first_image, values);
   }
-  void finish(Tensor<float> batch_norm_input, std::shared_ptr<const Tensor<float>> output) override {
+  void finish(Tensor<float> batch_norm_input,
+              std::shared_ptr<const Tensor<float>> output) override {
     context_->finish(std::move(batch_norm_input), std::move(output));
   }
   void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
     context_->load_argmax(image, argmax);
   }
-  void load_output(std::int64_t image, std::span<const std::uint8_t> argmax, std::span<float> output,
-                   std::span<float> normalized, std::span<float> scratch) const override {
+  void load_output(std::int64_t image, std::span<const std::uint8_t> argmax,
+                   std::span<float> output, std::span<float> normalized,
+                   std::span<float> scratch) const override {
     context_->load_output(image, argmax, output, normalized, scratch);
   }
   void relu_backward(std::int64_t image, std::span<const std::uint8_t> argmax,
@@ -350,10 +360,10 @@ class RoundedMaskContext final : public BlockContext {
 
 class RoundedMaskContexts final : public ContextFactory {
  public:
-  explicit RoundedMaskContexts(const Codec& codec) : contexts_(codec, pixel_scale, 11) {}
+  explicit RoundedMaskContexts(const Codec& codec) : contexts_(codec, 11) {}
   void begin_step() override { contexts_.begin_step(); }
-  std::unique_ptr<InputContext> keep_input(Tensor<std::uint8_t> pixels) override {
-    return contexts_.keep_input(std::move(pixels));
+  std::unique_ptr<InputContext> keep_input(Tensor<std::uint8_t> pixels, PixelScale scale) override {
+    return contexts_.keep_input(std::move(pixels), scale);
   }
   std::unique_ptr<BlockContext> make_block_context(const BlockSetting& block) override {
     return std::make_unique<RoundedMaskContext>(contexts_.make_block_context(block), block);
@@ -363,10 +373,11 @@ class RoundedMaskContexts final : public ContextFactory {
   Contexts contexts_;
 };
 
-TEST_CASE("relu mask: exact, the mean of k gradients converges; from rounded values, it gets stuck") {
+TEST_CASE(
+    "relu mask: exact, the mean of k gradients converges; from rounded values, it gets stuck") {
   const Batch batch = random_batch(24, 42, 5);
   Network network = make_network(small_shapes());
-  Contexts exact(make_codec(Form::full_precision), pixel_scale, 0);
+  Contexts exact(make_codec(Form::full_precision), 0);
   const auto errors_of = [&](ContextFactory& contexts) {
     return check_gradient(network, batch, exact, contexts, 256, [](std::int64_t) {});
   };
@@ -374,7 +385,7 @@ TEST_CASE("relu mask: exact, the mean of k gradients converges; from rounded val
     for (const bool is_subtractive : {false, true}) {
       CAPTURE(static_cast<int>(form));
       CAPTURE(is_subtractive);
-      Contexts contexts(make_codec(form, 2, is_subtractive), pixel_scale, 11);
+      Contexts contexts(make_codec(form, 2, is_subtractive), 11);
       const std::vector<GradientError> errors = errors_of(contexts);
       REQUIRE(errors.size() == 5);  // k = 1, 4, 16, 64, 256
       for (std::size_t i = 1; i < errors.size(); ++i) {
@@ -406,9 +417,11 @@ TEST_CASE("batch norm: a γ of zero, or far below the others, still gets its gra
     } else {
       gamma.value.span()[2] = 1e-3f;
     }
-    const std::vector<float> exact = gradient_under(make_codec(Form::full_precision), network, batch);
+    const std::vector<float> exact =
+        gradient_under(make_codec(Form::full_precision), network, batch);
     const std::vector<float> expected(gamma.gradient.span().begin(), gamma.gradient.span().end());
-    const std::vector<float> packed = gradient_under(make_codec(Form::sign_magnitude, 8), network, batch);
+    const std::vector<float> packed =
+        gradient_under(make_codec(Form::sign_magnitude, 8), network, batch);
     const std::vector<float> found(gamma.gradient.span().begin(), gamma.gradient.span().end());
     CHECK(std::ranges::none_of(found, [](float value) { return value == 0; }));
     CHECK(relative_error(found, expected) < 0.02);
@@ -433,9 +446,9 @@ TEST_CASE("batch norm: x̂ counts as recoverable from y unless a γ is below 2^-
 
 TEST_CASE("pooling: argmax is the first largest value, and gather and scatter use its place") {
   const Pooling pooling({3, 4, 1}, true);
-  const std::vector<float> input{1, 2, 5, 5,    //
-                                 2, 0, 5, 4,    //
-                                 9, 9, 9, 9};   // left out
+  const std::vector<float> input{1, 2, 5, 5,   //
+                                 2, 0, 5, 4,   //
+                                 9, 9, 9, 9};  // left out
   std::vector<float> output(2);
   std::vector<std::uint8_t> argmax(2);
   pooling.forward(input, output, argmax);
@@ -448,7 +461,8 @@ TEST_CASE("pooling: argmax is the first largest value, and gather and scatter us
   pooling.scatter_add(std::vector<float>{10, 20}, argmax, std::vector<float>{0.5f}, gradient);
   CHECK(gradient == std::vector<float>{1, 6, 11, 1, 1, 1, 1, 1, 1, 1, 1, 1});
   std::vector<std::int64_t> places;
-  pooling.for_each_place(argmax, [&](std::int64_t, std::int64_t place) { places.push_back(place); });
+  pooling.for_each_place(
+      argmax, [&](std::int64_t, std::int64_t, std::int64_t place) { places.push_back(place); });
   CHECK(places == std::vector<std::int64_t>{1, 2});
 }
 

@@ -49,7 +49,6 @@ struct BlockSetting {
   std::int64_t images;
   const Pooling& pooling;
   const BatchNorm& batch_norm;
-  bool feeds_classifier;
 };
 
 // Keeps what one block's backward pass needs. Calls for different images may run at the same time.
@@ -92,7 +91,8 @@ class ContextFactory {
   // Whether save() must see the whole batch at once, at the price of a transient tensor.
   virtual bool saves_whole_batch() const { return false; }
 
-  virtual std::unique_ptr<InputContext> keep_input(Tensor<std::uint8_t> pixels) = 0;
+  virtual std::unique_ptr<InputContext> keep_input(Tensor<std::uint8_t> pixels,
+                                                   PixelScale scale) = 0;
   virtual std::unique_ptr<BlockContext> make_block_context(const BlockSetting& block) = 0;
 };
 

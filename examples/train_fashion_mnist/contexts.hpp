@@ -97,46 +97,6 @@ class AffineFallbackContext final : public BlockContext {
   PackedArgmax argmax_;
 };
 
-// Keeps the block's output once more, with bits of its own, and leaves all else to `context`.
-class FinerOutputContext final : public BlockContext {
- public:
-  FinerOutputContext(std::unique_ptr<BlockContext> context, const BlockSetting& block,
-                     const Packing& packing)
-      : context_(std::move(context)),
-        output_(block.images, block.pooling.output().numel(), packing) {}
-
-  void save(std::int64_t first_image, const BlockValues& values) override {
-    context_->save(first_image, values);
-    output_.save(first_image, values.output);
-  }
-  void finish(Tensor<float> batch_norm_input,
-              std::shared_ptr<const Tensor<float>> output) override {
-    context_->finish(std::move(batch_norm_input), std::move(output));
-  }
-
-  void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
-    context_->load_argmax(image, argmax);
-  }
-  void load_output(std::int64_t image, std::span<const std::uint8_t> argmax,
-                   std::span<float> output, std::span<float> normalized,
-                   std::span<float> scratch) const override {
-    context_->load_output(image, argmax, output, normalized, scratch);
-    output_.load(image, output);
-    context_->relu_backward(image, argmax, output);  // the ReLU's zeros, exactly
-  }
-  void relu_backward(std::int64_t image, std::span<const std::uint8_t> argmax,
-                     std::span<float> gradient) const override {
-    context_->relu_backward(image, argmax, gradient);
-  }
-  void load_normalized(std::int64_t image, std::span<float> normalized) const override {
-    context_->load_normalized(image, normalized);
-  }
-
- private:
-  std::unique_ptr<BlockContext> context_;
-  AffineTensor output_;
-};
-
 // ActNN's way: affine copies of the batch norm input and of the next layer's input, the ReLU's
 // mask, and a byte per pooling position.
 class AffineContext final : public BlockContext {
@@ -189,11 +149,28 @@ class AffineContext final : public BlockContext {
   bool is_subtractive_;
 };
 
+// The network's input in affine codes, as ActNN keeps the input of every convolution.
+class AffineInput final : public InputContext {
+ public:
+  AffineInput(const Tensor<std::uint8_t>& pixels, PixelScale scale, const Packing& packing)
+      : values_(pixels.images(), pixels.row_size(), packing) {
+    Tensor<float> values(pixels.images(), pixels.row_size());
+    scale(pixels.span(), values.span());
+    values_.save(0, values.span());
+  }
+
+  void load(std::int64_t image, std::span<float> values) const override {
+    values_.load(image, values);
+  }
+
+ private:
+  AffineTensor values_;
+};
+
 // Makes the contexts that a codec asks for.
 class Contexts final : public ContextFactory {
  public:
-  Contexts(const Codec& codec, PixelScale pixel_scale, std::uint64_t seed)
-      : codec_(codec), pixel_scale_(pixel_scale), seed_(seed) {}
+  Contexts(const Codec& codec, std::uint64_t seed) : codec_(codec), seed_(seed) {}
 
   double codec_seconds() const { return clock_.seconds(); }
 
@@ -204,11 +181,12 @@ class Contexts final : public ContextFactory {
 
   bool saves_whole_batch() const override { return codec_.has_tensor_range; }
 
-  std::unique_ptr<InputContext> keep_input(Tensor<std::uint8_t> pixels) override {
-    if (codec_.form == Codec::Form::full_precision) {
-      return std::make_unique<FloatInput>(pixels, pixel_scale_);
+  std::unique_ptr<InputContext> keep_input(Tensor<std::uint8_t> pixels, PixelScale scale) override {
+    switch (codec_.form) {
+      case Codec::Form::full_precision: return std::make_unique<FloatInput>(pixels, scale);
+      case Codec::Form::affine: return std::make_unique<AffineInput>(pixels, scale, next_packing());
+      default: return std::make_unique<PixelInput>(std::move(pixels), scale);
     }
-    return std::make_unique<PixelInput>(std::move(pixels), pixel_scale_);
   }
 
   std::unique_ptr<BlockContext> make_block_context(const BlockSetting& block) override {
@@ -218,30 +196,20 @@ class Contexts final : public ContextFactory {
     if (codec_.form == Codec::Form::lean) {
       return std::make_unique<LeanContext>(block, clock_);
     }
-    // The classifier's input: few of the values, and much of the gradient's noise.
-    const int output_bits = block.feeds_classifier ? std::max(codec_.bits, 4) : codec_.bits;
-    const Packing packing = next_packing(codec_.bits);
-    const Packing output_packing = next_packing(output_bits);
+    const Packing packing = next_packing();
     if (codec_.form == Codec::Form::affine) {
-      return std::make_unique<AffineContext>(block, packing, output_packing);
+      return std::make_unique<AffineContext>(block, packing, next_packing());
     }
-    std::unique_ptr<BlockContext> context;
     if (block.batch_norm.is_invertible()) {
-      context = std::make_unique<SignMagnitudeContext>(block, packing);
-    } else {
-      context = std::make_unique<AffineFallbackContext>(block, packing);
+      return std::make_unique<SignMagnitudeContext>(block, packing);
     }
-    if (output_bits == codec_.bits) {
-      return context;
-    }
-    return std::make_unique<FinerOutputContext>(std::move(context), block, output_packing);
+    return std::make_unique<AffineFallbackContext>(block, packing);
   }
 
  private:
-  Packing next_packing(int bits) { return {codec_, bits, seed_, step_ << 16 | tensor_++, clock_}; }
+  Packing next_packing() { return {codec_, seed_, step_ << 16 | tensor_++, clock_}; }
 
   Codec codec_;
-  PixelScale pixel_scale_;
   std::uint64_t seed_;
   std::uint64_t step_ = 0;
   std::uint64_t tensor_ = 0;

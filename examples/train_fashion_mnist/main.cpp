@@ -99,8 +99,7 @@ class Experiment {
       run.codec_seconds_per_epoch = report.codec_seconds / static_cast<double>(options_.epochs);
       run.losses = report.losses;
     }
-    const std::int64_t correct =
-        network.count_correct(data_.test.pixels, data_.test.labels, pixel_scale_);
+    const std::int64_t correct = network.count_correct(data_.test.pixels, data_.test.labels);
     run.test_accuracy =
         100 * static_cast<double>(correct) / static_cast<double>(data_.test.labels.size());
     if (options_.check_gradient > 0) {
@@ -109,8 +108,10 @@ class Experiment {
   }
 
  private:
-  Network make_network() const { return {net_a(options_.depth), classes, options_.seed}; }
-  Contexts make_contexts(const Codec& codec) const { return {codec, pixel_scale_, options_.seed}; }
+  Network make_network() const {
+    return {net_a(options_.depth), classes, pixel_scale_, options_.seed};
+  }
+  Contexts make_contexts(const Codec& codec) const { return {codec, options_.seed}; }
   BatchStream batches() const { return {data_.train, options_.seed}; }
 
   StepReport measure_step(const Codec& codec) const {

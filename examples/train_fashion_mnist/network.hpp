@@ -40,7 +40,9 @@ struct SavedActivations {
 
 class Network {
  public:
-  Network(const std::vector<BlockShape>& shapes, std::int64_t classes, std::uint64_t seed) {
+  Network(const std::vector<BlockShape>& shapes, std::int64_t classes, PixelScale pixel_scale,
+          std::uint64_t seed)
+      : pixel_scale_(pixel_scale) {
     std::mt19937_64 random(seed);
     blocks_.reserve(shapes.size());
     for (const BlockShape& shape : shapes) {
@@ -67,12 +69,14 @@ class Network {
     SavedActivations saved;
     saved.labels = std::move(batch.labels);
     contexts.begin_step();
-    saved.input = contexts.keep_input(std::move(batch.pixels));
     Output output;
     for (Block& block : blocks_) {
-      Tensor<float> convolved = convolve(block, images, *saved.input, std::move(output));
-      saved.blocks.push_back(contexts.make_block_context(
-          {images, block.pooling, block.batch_norm, &block == &blocks_.back()}));
+      Tensor<float> convolved = convolve(block, images, batch.pixels, std::move(output));
+      if (&block == &blocks_.front()) {
+        saved.input = contexts.keep_input(std::move(batch.pixels), pixel_scale_);
+      }
+      saved.blocks.push_back(
+          contexts.make_block_context({images, block.pooling, block.batch_norm}));
       output = contexts.saves_whole_batch()
                    ? finish_whole_batch(block, std::move(convolved), *saved.blocks.back())
                    : finish_by_image(block, std::move(convolved), *saved.blocks.back());
@@ -92,7 +96,7 @@ class Network {
 
   // How many images come out right by the running statistics.
   std::int64_t count_correct(const Tensor<std::uint8_t>& pixels,
-                             std::span<const std::uint8_t> labels, const PixelScale& pixel_scale) {
+                             std::span<const std::uint8_t> labels) {
     for (Block& block : blocks_) {
       block.batch_norm.use_running_statistics();
     }
@@ -101,8 +105,8 @@ class Network {
       std::int64_t& count = correct.image(chunk.index)[0];
       count = 0;
       for (std::int64_t image = chunk.first; image < chunk.last; ++image) {
-        count += predict(pixels.image(image), pixel_scale, scratch(chunk)) ==
-                 labels[static_cast<std::size_t>(image)];
+        count +=
+            predict(pixels.image(image), scratch(chunk)) == labels[static_cast<std::size_t>(image)];
       }
     });
     return sum_chunks(correct)[0];
@@ -124,8 +128,9 @@ class Network {
 
   Scratch& scratch(const Chunk& chunk) { return scratch_[chunk.thread]; }
 
-  // The convolution's output, with batch norm set to its statistics. The first block reads `input`.
-  Tensor<float> convolve(Block& block, std::int64_t images, const InputContext& input,
+  // The convolution's output, with batch norm set to its statistics. The first block reads
+  // `pixels`.
+  Tensor<float> convolve(Block& block, std::int64_t images, const Tensor<std::uint8_t>& pixels,
                          Output previous) {
     const Convolution& convolution = block.convolution;
     Tensor<float> convolved(images, convolution.output().numel());
@@ -138,7 +143,7 @@ class Network {
           values = previous->image(image);
         } else {
           const std::span<float> loaded = work.input.first(convolution.input().numel());
-          input.load(image, loaded);
+          pixel_scale_(pixels.image(image), loaded);
           values = loaded;
         }
         convolution.forward(values, convolved.image(image), work.columns.span());
@@ -290,10 +295,9 @@ class Network {
     gradient.sums.add(chunk, values, work.normalized.first(pooling.output().numel()));
   }
 
-  std::size_t predict(std::span<const std::uint8_t> pixels, const PixelScale& pixel_scale,
-                      Scratch& work) const {
+  std::size_t predict(std::span<const std::uint8_t> pixels, Scratch& work) const {
     std::span<float> input = work.input.first(static_cast<std::int64_t>(pixels.size()));
-    pixel_scale(pixels, input);
+    pixel_scale_(pixels, input);
     for (const Block& block : blocks_) {
       const std::span<float> values = work.values.first(block.pooling.input().numel());
       block.convolution.forward(input, values, work.columns.span());
@@ -311,6 +315,7 @@ class Network {
     return static_cast<double>(images * block.pooling.input().pixels());
   }
 
+  PixelScale pixel_scale_;
   std::vector<Block> blocks_;
   std::optional<Classifier> classifier_;
   std::vector<Scratch> scratch_;

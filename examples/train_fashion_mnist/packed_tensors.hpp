@@ -29,9 +29,8 @@ struct Packing {
 
   // `stream` must differ for every tensor of every step: the noise is a function of it, of the seed
   // and of the element's index, and of nothing else.
-  Packing(const Codec& codec, int code_bits, std::uint64_t seed, std::uint64_t stream,
-          CodecClock& codec_clock)
-      : bits(code_bits), group_size(codec.group_size), has_tensor_range(codec.has_tensor_range),
+  Packing(const Codec& codec, std::uint64_t seed, std::uint64_t stream, CodecClock& codec_clock)
+      : bits(codec.bits), group_size(codec.group_size), has_tensor_range(codec.has_tensor_range),
         rounding(codec.is_stochastic ? actpack::Rounding::stochastic(seed, stream)
                                      : actpack::Rounding::nearest()),
         decoding(codec.is_subtractive ? actpack::Decoding::subtractive(rounding)
@@ -54,7 +53,7 @@ struct Packing {
 // Sets every value to zero whose place has no bit in the mask; bit `first` is the image's first.
 inline void keep_where(const std::uint32_t* mask_words, std::int64_t first, const Pooling& pooling,
                        std::span<const std::uint8_t> argmax, std::span<float> values) {
-  pooling.for_each_place(argmax, [=](std::int64_t at, std::int64_t place) {
+  pooling.for_each_place(argmax, [=](std::int64_t, std::int64_t at, std::int64_t place) {
     const bool is_kept = actpack::extract(mask_words, first + place, 1) != 0;
     values.data()[at] = is_kept ? values.data()[at] : 0.0f;
   });

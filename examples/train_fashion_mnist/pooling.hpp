@@ -62,12 +62,10 @@ class Pooling {
       const std::uint8_t* __restrict positions = argmax.data() + at;
       float* __restrict out = output.data() + at;
       for (std::int64_t c = 0; c < output_.channels; ++c) {
-        float value = in[corners[0] + c];
-        if (is_pooled_) {
-          value = positions[c] == 1 ? in[corners[1] + c] : value;
-          value = positions[c] == 2 ? in[corners[2] + c] : value;
-          value = positions[c] == 3 ? in[corners[3] + c] : value;
-        }
+        const int position = is_pooled_ ? positions[c] : 0;
+        const float top = position == 0 ? in[corners[0] + c] : in[corners[1] + c];
+        const float bottom = position == 2 ? in[corners[2] + c] : in[corners[3] + c];
+        const float value = position < 2 ? top : bottom;
         out[c] = map(static_cast<std::size_t>(c), value, out[c]);
       }
     });
@@ -82,33 +80,17 @@ class Pooling {
   // Adds gain[channel] · output to `input` at the places of `argmax`.
   void scatter_add(std::span<const float> output, std::span<const std::uint8_t> argmax,
                    std::span<const float> gain, std::span<float> input) const {
-    if (!is_pooled_) {
-      for (std::size_t pixel = 0; pixel < input.size(); pixel += gain.size()) {
-        for (std::size_t c = 0; c < gain.size(); ++c) {
-          input[pixel + c] += gain[c] * output[pixel + c];
-        }
-      }
-      return;
-    }
-    for_each_window([&](const std::array<std::int64_t, 4>& corners, std::int64_t at) {
-      const float* __restrict from = output.data() + at;
-      const std::uint8_t* __restrict positions = argmax.data() + at;
-      for (int corner = 0; corner < 4; ++corner) {
-        float* __restrict to = input.data() + corners[static_cast<std::size_t>(corner)];
-#pragma omp simd simdlen(16)  // the bytes would ask for 64 lanes: more than there are channels
-        for (std::int64_t c = 0; c < output_.channels; ++c) {
-          to[c] += positions[c] == corner ? gain.data()[c] * from[c] : 0.0f;
-        }
-      }
+    for_each_place(argmax, [&](std::int64_t channel, std::int64_t at, std::int64_t place) {
+      input.data()[place] += gain.data()[channel] * output.data()[at];
     });
   }
 
-  // Calls visit(index in the output, index in the input) for every place of `argmax`.
+  // Calls visit(channel, index in the output, index in the input) for every place of `argmax`.
   template <class Visit>
   void for_each_place(std::span<const std::uint8_t> argmax, const Visit& visit) const {
     for_each_window([&](const std::array<std::int64_t, 4>& corners, std::int64_t at) {
       for (std::int64_t c = 0; c < output_.channels; ++c) {
-        visit(at + c, corners[is_pooled_ ? argmax.data()[at + c] : 0] + c);
+        visit(c, at + c, corners[is_pooled_ ? argmax.data()[at + c] : 0] + c);
       }
     });
   }
