@@ -32,9 +32,9 @@ class LossCurve {
   }
 
   void write(std::ostream& out) const {
-    out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 840 480\" "
+    out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 840 520\" "
            "font-family=\"sans-serif\" "
-           "font-size=\"13\">\n<rect width=\"840\" height=\"480\" fill=\"white\"/>\n";
+           "font-size=\"13\">\n<rect width=\"840\" height=\"520\" fill=\"white\"/>\n";
     for (const double tick : loss_ticks) {
       if (tick >= lowest_ && tick <= highest_) {
         out << format("<line x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n", left,
@@ -63,13 +63,14 @@ class LossCurve {
       for (const Point& point : curves_[i].points) {
         out << format("%.1f,%.1f ", x(point.step), y(point.loss));
       }
-      const double row = top + 12 + 20 * static_cast<double>(i);
+      const double row = legend + 22 * static_cast<double>(i / 2);
+      const double column = i % 2 == 0 ? left : (left + right) / 2;
       out << "\"/>\n"
           << format(
                  "<line x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\" stroke-width=\"3\" "
                  "stroke=\"%s\"/>\n",
-                 legend, legend + 24, row, row, color)
-          << format("<text x=\"%g\" y=\"%g\">", legend + 32, row + 4) << escaped(curves_[i].name)
+                 column, column + 24, row, row, color)
+          << format("<text x=\"%g\" y=\"%g\">", column + 32, row + 4) << escaped(curves_[i].name)
           << "</text>\n";
     }
     out << "</svg>\n";
@@ -89,9 +90,9 @@ class LossCurve {
   static constexpr double right = 820;
   static constexpr double top = 20;
   static constexpr double bottom = 420;
-  static constexpr double legend = 480;
-  static constexpr std::array loss_ticks{0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5,
-                                         0.7,  1.0,  1.5,  2.0, 3.0, 5.0, 10.0};
+  static constexpr double legend = 480;  // two columns below
+  static constexpr std::array loss_ticks{0.01, 0.02, 0.05, 0.1, 0.2,  0.3,  0.5,  0.7,  1.0,
+                                         1.5,  2.0,  3.0,  5.0, 10.0, 20.0, 50.0, 100.0};
   static constexpr std::array colors{"#222222", "#1f77d4", "#e8730c", "#b3243c"};
 
   // The means of about 120 equal stretches: single steps would hide the curve in their noise.

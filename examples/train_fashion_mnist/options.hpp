@@ -48,6 +48,7 @@ struct Flag {
   std::string_view name;
   std::string_view values;
   std::string_view help;
+  std::string_view expected;
   std::function<bool(std::string_view)> set;
 };
 
@@ -75,22 +76,24 @@ inline std::vector<Flag> flags(Options& options) {
   Codec& codec = options.codec;
   return {
       {"--data", "DIR", "folder with Fashion-MNIST; none: a small generated data set",
-       [&](Text text) { return options.data = text, !text.empty(); }},
-      {"--epochs", "N", "passes over the training set (2)",
+       "a folder, or none", [&](Text text) { return options.data = text, !text.empty(); }},
+      {"--epochs", "N", "passes over the training set (2)", "a whole number from 0",
        [&](Text text) { return parse_number<std::int64_t>(text, 0, options.epochs); }},
-      {"--train-limit", "N", "train on the first N images only",
+      {"--train-limit", "N", "train on the first N images only", "a whole number from 1",
        [&](Text text) { return parse_number<std::int64_t>(text, 1, options.train_limit); }},
-      {"--seed", "S", "of weights, order and rounding (0)",
+      {"--seed", "S", "of weights, order and rounding (0)", "a whole number from 0 to 2^64 - 1",
        [&](Text text) { return parse_number<std::uint64_t>(text, 0, options.seed); }},
-      {"--threads", "T", "processor threads (all)",
+      {"--threads", "T", "processor threads (all)", "a whole number from 1 to 1024",
        [&](Text text) {
          return parse_number(text, 1, options.threads) && options.threads <= 1024;
        }},
       {"--depth", "D", "further convolutions behind the first block (0)",
+       "a whole number from 0 to 1000",
        [&](Text text) {
          return parse_number<std::int64_t>(text, 0, options.depth) && options.depth <= 1000;
        }},
       {"--bits", "32|8|4|2|1", "one run at this width, 32: full precision; else the comparison",
+       "32, 8, 4, 2 or 1",
        [&](Text text) {
          options.compares = false;
          return parse_number(text, 1, codec.bits) &&
@@ -99,23 +102,28 @@ inline std::vector<Flag> flags(Options& options) {
        }},
       {"--context", "affine|sign-magnitude",
        "what is kept: ActNN's copies, or actpack's one (sign-magnitude)",
+       "affine or sign-magnitude",
        [&](Text text) {
          codec.form = text == "affine" ? Codec::Form::affine : Codec::Form::sign_magnitude;
          return text == "affine" || text == "sign-magnitude";
        }},
       {"--decode", "plain|subtractive", "subtractive takes the dither out again (subtractive)",
+       "plain or subtractive",
        [&](Text text) { return parse_choice(text, "subtractive", "plain", codec.is_subtractive); }},
       {"--rounding", "stochastic|nearest", "how values become codes (stochastic)",
+       "stochastic or nearest",
        [&](Text text) { return parse_choice(text, "stochastic", "nearest", codec.is_stochastic); }},
-      {"--range", "group|tensor", "what shares one range (group)",
+      {"--range", "group|tensor", "what shares one range (group)", "group or tensor",
        [&](Text text) { return parse_choice(text, "tensor", "group", codec.has_tensor_range); }},
-      {"--group-size", "G", "values per group, a multiple of 32 (256)",
+      {"--group-size", "G", "values per group, a multiple of 32 (256)", "a positive multiple of 32",
        [&](Text text) {
          return parse_number(text, 32, codec.group_size) && codec.group_size % 32 == 0;
        }},
       {"--check-gradient", "K", "error of the mean of up to K compressed gradients",
+       "a whole number from 1",
        [&](Text text) { return parse_number<std::int64_t>(text, 1, options.check_gradient); }},
       {"--json", "FILE", "results; beside it FILE's stem.svg with the loss curves",
+       "a file name that does not end in .svg",
        [&](Text text) { return options.json = text, !text.empty() && !text.ends_with(".svg"); }},
   };
 }
@@ -129,7 +137,7 @@ inline std::string help() {
       "rounding with one range per tensor, in one table.\n\n";
   for (const Flag& flag : flags(options)) {
     std::string left = "  " + std::string(flag.name) + " " + std::string(flag.values);
-    left.resize(std::max<std::size_t>(left.size() + 2, 34), ' ');
+    left.resize(std::max<std::size_t>(left.size() + 2, 36), ' ');
     text += left + std::string(flag.help) + "\n";
   }
   return text;
@@ -150,11 +158,10 @@ inline Options parse_options(std::span<const char* const> arguments) {
       throw OptionError(name + ": unknown flag (--help lists them)");
     }
     if (++i == arguments.size()) {
-      throw OptionError(name + ": needs a value, " + std::string(flag->values));
+      throw OptionError(name + ": needs a value: " + std::string(flag->expected));
     }
     if (!flag->set(arguments[i])) {
-      throw OptionError(name + " " + arguments[i] + ": expected " + std::string(flag->values) +
-                        ", " + std::string(flag->help));
+      throw OptionError(name + " " + arguments[i] + ": expected " + std::string(flag->expected));
     }
   }
   if (options.codec.bits == 32) {

@@ -4,6 +4,7 @@
 // What a run has to show for itself: the table for people, the JSON file for programs.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdarg>
 #include <cstdint>
@@ -61,16 +62,26 @@ inline std::string describe(const Codec& codec) {
          (codec.has_tensor_range ? ", one range" : format(", group %d", codec.group_size));
 }
 
+// The first column of the tables.
+inline int name_width(const std::vector<Run>& runs) {
+  std::size_t width = 28;
+  for (const Run& run : runs) {
+    width = std::max(width, run.name.size());
+  }
+  return static_cast<int>(width);
+}
+
 inline void print_table(const std::vector<Run>& runs, std::ostream& out) {
   const auto ratio = [](std::int64_t whole, std::int64_t part) {
     return format("%.2fx", static_cast<double>(whole) / static_cast<double>(part));
   };
-  out << format("%-42s %8s %9s %8s %8s %8s %8s %8s %7s\n", "activations kept as", "accuracy",
+  const int width = name_width(runs);
+  out << format("%-*s %8s %9s %8s %8s %8s %8s %8s %7s\n", width, "activations kept as", "accuracy",
                 "saved MB", "vs full", "vs lean", "peak MB", "s/epoch", "codec s", "codec %");
   for (const Run& run : runs) {
     const double codec_share =
         run.seconds_per_epoch > 0 ? 100 * run.codec_seconds_per_epoch / run.seconds_per_epoch : 0;
-    out << format("%-42s %7.2f%% %9.3f %8s %8s %8.2f %8.2f %8.2f %6.1f%%\n", run.name.c_str(),
+    out << format("%-*s %7.2f%% %9.3f %8s %8s %8.2f %8.2f %8.2f %6.1f%%\n", width, run.name.c_str(),
                   run.test_accuracy, 1e-6 * static_cast<double>(run.saved_bytes),
                   ratio(run.saved_bytes_fp32, run.saved_bytes).c_str(),
                   ratio(run.saved_bytes_lean, run.saved_bytes).c_str(),
@@ -80,13 +91,14 @@ inline void print_table(const std::vector<Run>& runs, std::ostream& out) {
 }
 
 inline void print_gradient_errors(const std::vector<Run>& runs, std::ostream& out) {
-  out << format("%-42s", "gradient error, mean of k =");
+  const int width = name_width(runs);
+  out << format("%-*s", width, "gradient error, mean of k =");
   for (const GradientError& error : runs.front().gradient_error) {
     out << format(" %8lld", static_cast<long long>(error.k));
   }
   out << "\n";
   for (const Run& run : runs) {
-    out << format("%-42s", run.name.c_str());
+    out << format("%-*s", width, run.name.c_str());
     for (const GradientError& error : run.gradient_error) {
       out << format(" %8.4f", error.error);
     }

@@ -124,7 +124,7 @@ void dequantize_groups(const ConstPackedView& in, std::span<T> x, const Decoding
 template <class T>
 void quantize(std::span<const T> x, PackedView out, Rounding rounding) {
   out.layout.validate();
-  detail::require_all(out.layout, static_cast<std::int64_t>(x.size()));
+  detail::require_all(out.layout, {"x", x});
   quantize(x, out, rounding, 0);
 }
 
@@ -133,8 +133,7 @@ void quantize(std::span<const T> x, PackedView out, Rounding rounding) {
 template <class T>
 void quantize(std::span<const T> x, PackedView out, Rounding rounding, std::int64_t first_row) {
   out.layout.validate();
-  const std::int64_t numel = static_cast<std::int64_t>(x.size());
-  const detail::ElementInterval rows = detail::require_rows(out.layout, numel, first_row);
+  const detail::ElementInterval rows = detail::require_rows(out.layout, {"x", x}, first_row);
   detail::require_memory(x, "x");
   detail::require_view(out, rows);
   detail::require_host(rounding);
@@ -150,8 +149,7 @@ template <class T>
 void dequantize(ConstPackedView in, std::int64_t first, std::span<T> x,
                 Decoding decoding = Decoding::plain()) {
   in.layout.validate();
-  const std::int64_t numel = static_cast<std::int64_t>(x.size());
-  const detail::ElementInterval elements = detail::require_range(in.layout, first, numel);
+  const detail::ElementInterval elements = detail::require_range(in.layout, first, {"x", x});
   detail::require_memory(x, "x");
   detail::require_view(in, elements);
   detail::require_host(decoding.rounding);
@@ -162,7 +160,7 @@ void dequantize(ConstPackedView in, std::int64_t first, std::span<T> x,
 template <class T>
 void dequantize(ConstPackedView in, std::span<T> x, Decoding decoding = Decoding::plain()) {
   in.layout.validate();
-  detail::require_all(in.layout, static_cast<std::int64_t>(x.size()));
+  detail::require_all(in.layout, {"x", x});
   dequantize(in, 0, x, decoding);
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -72,7 +73,8 @@ struct Rounding {
 
   /// The same with {seed, offset} read from device memory when a kernel runs, so that a replayed
   /// graph draws fresh noise. Host verbs refuse it.
-  static constexpr Rounding stochastic(const std::uint64_t* device_seed_and_offset) {
+  static constexpr Rounding stochastic(
+      std::convertible_to<const std::uint64_t*> auto device_seed_and_offset) {  // never a literal 0
     return {.is_stochastic = true, .device_seed_and_offset = device_seed_and_offset};
   }
 };

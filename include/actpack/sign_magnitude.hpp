@@ -247,8 +247,7 @@ template <class T>
 void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::span<T> y,
                   const Decoding& decoding, NegativeSide negative_side) {
   in.layout.validate();
-  const ElementInterval elements =
-      require_range(in.layout, first, static_cast<std::int64_t>(y.size()));
+  const ElementInterval elements = require_range(in.layout, first, {"y", y});
   require_memory(y, "y");
   require_view(in);
   require_host(decoding.rounding);
@@ -267,7 +266,7 @@ void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::spa
 template <class T>
 void encode(std::span<const T> y, SignMagnitudeView out, Rounding rounding) {
   out.layout.validate();
-  detail::require_all(out.layout, static_cast<std::int64_t>(y.size()));
+  detail::require_all(out.layout, {"y", y});
   encode(y, out, rounding, 0);
 }
 
@@ -276,8 +275,7 @@ template <class T>
 void encode(std::span<const T> y, SignMagnitudeView out, Rounding rounding,
             std::int64_t first_row) {
   out.layout.validate();
-  const detail::ElementInterval rows =
-      detail::require_rows(out.layout, static_cast<std::int64_t>(y.size()), first_row);
+  const detail::ElementInterval rows = detail::require_rows(out.layout, {"y", y}, first_row);
   detail::require_memory(y, "y");
   detail::require_view(out);
   detail::require_host(rounding);
@@ -297,7 +295,7 @@ void decode(ConstSignMagnitudeView in, std::int64_t first, std::span<T> y,
 template <class T>
 void decode(ConstSignMagnitudeView in, std::span<T> y, Decoding decoding = Decoding::plain()) {
   in.layout.validate();
-  detail::require_all(in.layout, static_cast<std::int64_t>(y.size()));
+  detail::require_all(in.layout, {"y", y});
   decode(in, 0, y, decoding);
 }
 
@@ -314,7 +312,7 @@ void decode_relu(ConstSignMagnitudeView in, std::int64_t first, std::span<T> y,
 template <class T>
 void decode_relu(ConstSignMagnitudeView in, std::span<T> y, Decoding decoding = Decoding::plain()) {
   in.layout.validate();
-  detail::require_all(in.layout, static_cast<std::int64_t>(y.size()));
+  detail::require_all(in.layout, {"y", y});
   decode_relu(in, 0, y, decoding);
 }
 
@@ -327,8 +325,7 @@ void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::int64_
   in.layout.validate();
   detail::require(dx.size() == dy.size(), "dx.size() = ", dx.size(),
                   " but dy.size() = ", dy.size());
-  const detail::ElementInterval elements =
-      detail::require_range(in.layout, first, static_cast<std::int64_t>(dy.size()));
+  const detail::ElementInterval elements = detail::require_range(in.layout, first, {"dy", dy});
   detail::require_memory(dy, "dy");
   detail::require_memory(dx, "dx");
   detail::require_view(in);
@@ -350,7 +347,7 @@ void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::int64_
 template <class T>
 void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::span<T> dx) {
   in.layout.validate();
-  detail::require_all(in.layout, static_cast<std::int64_t>(dy.size()));
+  detail::require_all(in.layout, {"dy", dy});
   relu_backward(dy, in, 0, dx);
 }
 

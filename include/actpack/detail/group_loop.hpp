@@ -21,32 +21,41 @@ struct ElementInterval {
   std::int64_t first, end;
 };
 
-/// The elements of a chunk of `numel` values that starts with row `first_row`: whole rows, all in
-/// the tensor.
-inline ElementInterval require_rows(const Layout& layout, std::int64_t numel,
-                                    std::int64_t first_row) {
+/// The size of a range of values, and what the caller knows it as.
+struct NamedSize {
+  const char* name;
+  std::int64_t size;
+
+  template <class Values>
+  NamedSize(const char* argument, const Values& values)
+      : name(argument), size(static_cast<std::int64_t>(values.size())) {}
+};
+
+/// The elements of a chunk of values that starts with row `first_row`: whole rows, all in the
+/// tensor.
+inline ElementInterval require_rows(const Layout& layout, NamedSize x, std::int64_t first_row) {
   require(first_row >= 0 && first_row <= layout.rows, "first_row = ", first_row,
           " but layout.rows = ", layout.rows);
   const std::int64_t first =
       first_row == layout.rows ? layout.numel() : first_row * layout.row_size;
-  require(numel <= layout.numel() - first, "x.size() = ", numel, " from row ", first_row,
+  require(x.size <= layout.numel() - first, x.name, ".size() = ", x.size, " from row ", first_row,
           " exceeds the layout's ", layout.numel(), " elements");
   require(
-      first + numel == layout.numel() || numel % std::max<std::int64_t>(layout.row_size, 1) == 0,
-      "x.size() = ", numel, " is not a whole number of rows of ", layout.row_size);
-  return {first, first + numel};
+      first + x.size == layout.numel() || x.size % std::max<std::int64_t>(layout.row_size, 1) == 0,
+      x.name, ".size() = ", x.size, " is not a whole number of rows of ", layout.row_size);
+  return {first, first + x.size};
 }
 
-inline ElementInterval require_range(const Layout& layout, std::int64_t first, std::int64_t numel) {
-  require(first >= 0 && first <= layout.numel() && numel <= layout.numel() - first,
-          "first = ", first, " and x.size() = ", numel, " exceed the layout's ", layout.numel(),
-          " elements");
-  return {first, first + numel};
+inline ElementInterval require_range(const Layout& layout, std::int64_t first, NamedSize x) {
+  require(first >= 0 && first <= layout.numel() && x.size <= layout.numel() - first,
+          "first = ", first, " and ", x.name, ".size() = ", x.size, " exceed the layout's ",
+          layout.numel(), " elements");
+  return {first, first + x.size};
 }
 
-inline void require_all(const Layout& layout, std::int64_t numel) {
-  require(numel == layout.numel(), "x.size() = ", numel, " but the layout has ", layout.numel(),
-          " elements");
+inline void require_all(const Layout& layout, NamedSize x) {
+  require(x.size == layout.numel(), x.name, ".size() = ", x.size, " but the layout has ",
+          layout.numel(), " elements");
 }
 
 /// One group of a tensor.
