@@ -11,7 +11,7 @@
 #include <new>
 #include <vector>
 
-#include "memory.cpp"  // replaces operator new and delete in this program
+#include "memory.cpp"  // NOLINT(bugprone-suspicious-include): replaces operator new and delete
 #include "training.hpp"
 
 namespace {
@@ -112,7 +112,7 @@ TEST_CASE("training: a few steps on generated data lower the loss alike in every
     codec.form = form;
     Network network(net_a(0), 10, measure_pixels(data.pixels.span()), 0);
     Contexts contexts(codec, 0);
-    const TrainingReport report = train(network, data, 0, 12, 12, contexts, [](std::int64_t) {});
+    const TrainingReport report = train(network, data, 0, 12, 100, contexts, [](std::int64_t) {});
     REQUIRE(report.losses.size() == 12);
     CHECK(report.losses.back() < 0.85 * report.losses.front());
   }

@@ -51,7 +51,9 @@ inline Batch read_images(const std::filesystem::path& folder, const std::string&
                                     std::to_string(wrong - labels.values.begin()) +
                                     ", expected 0 to 9");
   }
-  Batch batch{Tensor<std::uint8_t>(count, 28 * 28), std::move(labels.values)};
+  Batch batch;
+  batch.pixels = Tensor<std::uint8_t>(count, 28 * 28);
+  batch.labels = std::move(labels.values);
   std::ranges::copy(images.values, batch.pixels.span().begin());
   return batch;
 }
@@ -111,8 +113,9 @@ inline PixelScale measure_pixels(std::span<const std::uint8_t> pixels) {
 
 // The images at `indices`.
 inline Batch gather(const Batch& data, std::span<const std::int64_t> indices) {
-  Batch batch{
-      Tensor<std::uint8_t>(static_cast<std::int64_t>(indices.size()), data.pixels.row_size()), {}};
+  Batch batch;
+  batch.pixels =
+      Tensor<std::uint8_t>(static_cast<std::int64_t>(indices.size()), data.pixels.row_size());
   batch.labels.reserve(indices.size());
   for (std::size_t i = 0; i < indices.size(); ++i) {
     std::ranges::copy(data.pixels.image(indices[i]),

@@ -24,7 +24,9 @@ struct GradientError {
 
 inline std::vector<float> gradient_of(Network& network, const Batch& batch,
                                       ContextFactory& contexts) {
-  Batch copy{Tensor<std::uint8_t>(batch.pixels.images(), batch.pixels.row_size()), batch.labels};
+  Batch copy;
+  copy.pixels = Tensor<std::uint8_t>(batch.pixels.images(), batch.pixels.row_size());
+  copy.labels = batch.labels;
   std::ranges::copy(batch.pixels.span(), copy.pixels.span().begin());
   network.backward(network.forward(std::move(copy), contexts));
   std::vector<float> gradient;

@@ -88,6 +88,10 @@ inline void print_table(const std::vector<Run>& runs, std::ostream& out) {
                   1e-6 * static_cast<double>(run.peak_bytes), run.seconds_per_epoch,
                   run.codec_seconds_per_epoch, codec_share);
   }
+  out << "saved: live between forward and backward pass; peak: the most live in a step. Both are "
+         "the\n"
+         "allocator's, less what was there before the step, which is the same in every run.\n"
+         "full: every tensor that an autograd framework keeps; lean: one float copy per block.\n";
 }
 
 inline void print_gradient_errors(const std::vector<Run>& runs, std::ostream& out) {
