@@ -19,7 +19,7 @@ class Classifier {
  public:
   Classifier(std::int64_t inputs, std::int64_t classes, std::mt19937_64& random)
       : weight(inputs * classes), bias(classes, 0), inputs_(inputs), classes_(classes) {
-    fill_normal(weight.value.span(), inputs, random);
+    fill_normal(weight.value.span(), std::sqrt(1.0 / static_cast<double>(inputs)), random);
   }
 
   Parameter weight;  // [inputs][classes]

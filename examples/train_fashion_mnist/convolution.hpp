@@ -23,7 +23,7 @@ class Convolution {
   Convolution(Shape input, std::int64_t output_channels, std::mt19937_64& random)
       : weight(9 * input.channels * output_channels),
         input_(input), output_{input.height, input.width, output_channels} {
-    fill_normal(weight.value.span(), taps(), random);
+    fill_normal(weight.value.span(), std::sqrt(2.0 / static_cast<double>(taps())), random);
   }
 
   Parameter weight;  // [3][3][input channels][output channels]

@@ -169,12 +169,11 @@ void run_program(const Options& options) {
   limit(data.train, options.train_limit);
   std::cout << "Data: " << data.origin << ", " << data.train.labels.size() << " + "
             << data.test.labels.size() << " images" << std::endl;
-  std::ofstream json;
-  std::ofstream picture;
-  if (!options.json.empty()) {  // before the work, not after it
-    json = open_for_writing(options.json);
-    picture = open_for_writing(std::filesystem::path(options.json).replace_extension(".svg"));
-  }
+  const std::filesystem::path json_path = options.json;
+  const std::filesystem::path picture_path =
+      std::filesystem::path(json_path).replace_extension(".svg");
+  std::ofstream json = open_for_writing(json_path);  // before the work, not after it
+  std::ofstream picture = open_for_writing(picture_path);
   std::vector<Run> runs = planned_runs(options);
   Experiment experiment(options, data);
   for (Run& run : runs) {
@@ -184,10 +183,10 @@ void run_program(const Options& options) {
   if (options.check_gradient > 0) {
     print_gradient_errors(runs, std::cout);
   }
-  if (!options.json.empty()) {
-    write_json(options, data.origin, runs, json);
-    LossCurve(runs).write(picture);
-  }
+  write_json(options, data.origin, runs, json);
+  LossCurve(runs).write(picture);
+  std::cout << "Results in " << json_path.string() << ", loss curves in " << picture_path.string()
+            << std::endl;
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ struct Options {
   bool compares = true;  // no --bits: train all ways of the comparison, one after the other
   Codec codec;           // of the only run or, when comparing, of the second
   std::int64_t check_gradient = 0;
-  std::string json;
+  std::string json = "train_fashion_mnist.json";
   bool wants_help = false;
 };
 
@@ -122,7 +122,7 @@ inline std::vector<Flag> flags(Options& options) {
       {"--check-gradient", "K", "error of the mean of up to K compressed gradients",
        "a whole number from 1",
        [&](Text text) { return parse_number<std::int64_t>(text, 1, options.check_gradient); }},
-      {"--json", "FILE", "results; beside it FILE's stem.svg with the loss curves",
+      {"--json", "FILE", "results (train_fashion_mnist.json); loss curves beside it, in .svg",
        "a file name that does not end in .svg",
        [&](Text text) { return options.json = text, !text.empty() && !text.ends_with(".svg"); }},
   };

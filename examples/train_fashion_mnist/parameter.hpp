@@ -47,10 +47,8 @@ class GradientSum {
   Tensor<float> partial_;
 };
 
-// The weights that training starts from, of outputs with `inputs` inputs each: normal, with the
-// variance that frameworks take by default.
-inline void fill_normal(std::span<float> values, std::int64_t inputs, std::mt19937_64& random) {
-  std::normal_distribution<double> normal(0, std::sqrt(1 / (3.0 * static_cast<double>(inputs))));
+inline void fill_normal(std::span<float> values, double deviation, std::mt19937_64& random) {
+  std::normal_distribution<double> normal(0, deviation);
   for (float& value : values) {
     value = static_cast<float>(normal(random));
   }
