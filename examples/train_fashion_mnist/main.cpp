@@ -3,7 +3,7 @@
 //
 // Trains a small convolutional network on Fashion-MNIST with its activations kept in full
 // precision, by actpack and by others, and shows what that does to accuracy, memory and time.
-// contexts.hpp is where actpack plugs in.
+// packed_tensors.hpp is where actpack plugs in.
 
 #include <omp.h>
 
