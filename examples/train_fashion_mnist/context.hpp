@@ -59,8 +59,8 @@ class BlockContext {
   // Forward: save() until all images are in, then finish(). Whoever keeps the tensors themselves
   // takes them there; all others leave them to be freed.
   virtual void save(std::int64_t first_image, const BlockValues& values) = 0;
-  virtual void finish(Tensor<float> batch_norm_input,
-                      std::shared_ptr<const Tensor<float>> output) = 0;
+  virtual void finish(Tensor<float> /*batch_norm_input*/,
+                      std::shared_ptr<const Tensor<float>> /*output*/) {}
 
   // Backward: which value of each window is the output.
   virtual void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const = 0;

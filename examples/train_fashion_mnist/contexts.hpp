@@ -27,7 +27,6 @@ class SignMagnitudeContext final : public BlockContext {
     relu_input_.save(first_image, values.relu_input);
     argmax_.save(first_image, values.argmax);
   }
-  void finish(Tensor<float>, std::shared_ptr<const Tensor<float>>) override {}
 
   void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
     argmax_.load(image, argmax);
@@ -67,7 +66,6 @@ class AffineFallbackContext final : public BlockContext {
     mask_.save(first_image, values.relu_input);
     argmax_.save(first_image, values.argmax);
   }
-  void finish(Tensor<float>, std::shared_ptr<const Tensor<float>>) override {}
 
   void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
     argmax_.load(image, argmax);
@@ -115,7 +113,6 @@ class AffineContext final : public BlockContext {
     mask_.save(first_image, values.relu_input);
     std::ranges::copy(values.argmax, argmax_.from(first_image).begin());
   }
-  void finish(Tensor<float>, std::shared_ptr<const Tensor<float>>) override {}
 
   void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
     std::ranges::copy(argmax_.image(image), argmax.begin());
