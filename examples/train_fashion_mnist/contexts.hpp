@@ -53,31 +53,16 @@ class SignMagnitudeContext final : public BlockContext {
   PackedArgmax argmax_;
 };
 
-// What stands in for it while x̂ cannot be had back from y, because some γ is nearly 0: an affine
-// copy of the batch norm input, from which all else is computed, and the ReLU's mask. As small.
-class AffineFallbackContext final : public BlockContext {
+// An affine copy of the batch norm input, and the ReLU's mask: what both contexts below build on.
+class MaskedAffineContext : public BlockContext {
  public:
-  AffineFallbackContext(const BlockSetting& block, const Packing& packing)
+  MaskedAffineContext(const BlockSetting& block, const Packing& packing)
       : block_(block), batch_norm_input_(block.images, block.pooling.input().numel(), packing),
-        mask_(block, packing.clock), argmax_(block, packing.clock) {}
+        mask_(block, packing.clock) {}
 
   void save(std::int64_t first_image, const BlockValues& values) override {
     batch_norm_input_.save(first_image, values.batch_norm_input);
     mask_.save(first_image, values.relu_input);
-    argmax_.save(first_image, values.argmax);
-  }
-
-  void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
-    argmax_.load(image, argmax);
-  }
-  void load_output(std::int64_t image, std::span<const std::uint8_t> argmax,
-                   std::span<float> output, std::span<float> normalized,
-                   std::span<float> scratch) const override {
-    batch_norm_input_.load(image, scratch);
-    block_.pooling.gather(scratch, argmax, normalized);
-    block_.batch_norm.apply()(normalized, output);
-    mask_.apply_mask(image, argmax, output);
-    block_.batch_norm.normalize()(normalized, normalized);
   }
   void relu_backward(std::int64_t image, std::span<const std::uint8_t> argmax,
                      std::span<float> gradient) const override {
@@ -88,32 +73,65 @@ class AffineFallbackContext final : public BlockContext {
     block_.batch_norm.normalize()(normalized, normalized);
   }
 
+ protected:
+  const BlockSetting& block() const { return block_; }
+
+  // The batch norm input at the places that the block's output comes from.
+  void load_pooled_input(std::int64_t image, std::span<const std::uint8_t> argmax,
+                         std::span<float> pooled, std::span<float> scratch) const {
+    batch_norm_input_.load(image, scratch);
+    block_.pooling.gather(scratch, argmax, pooled);
+  }
+
  private:
   BlockSetting block_;
   AffineTensor batch_norm_input_;
   ReluMask mask_;
+};
+
+// What stands in for actpack's way while x̂ cannot be had back from y, because some γ is nearly 0:
+// the output, too, is computed from the batch norm input. As small.
+class AffineFallbackContext final : public MaskedAffineContext {
+ public:
+  AffineFallbackContext(const BlockSetting& block, const Packing& packing)
+      : MaskedAffineContext(block, packing), argmax_(block, packing.clock) {}
+
+  void save(std::int64_t first_image, const BlockValues& values) override {
+    MaskedAffineContext::save(first_image, values);
+    argmax_.save(first_image, values.argmax);
+  }
+  void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
+    argmax_.load(image, argmax);
+  }
+  void load_output(std::int64_t image, std::span<const std::uint8_t> argmax,
+                   std::span<float> output, std::span<float> normalized,
+                   std::span<float> scratch) const override {
+    load_pooled_input(image, argmax, normalized, scratch);
+    block().batch_norm.apply()(normalized, output);
+    relu_backward(image, argmax, output);  // the mask makes it the ReLU's output
+    block().batch_norm.normalize()(normalized, normalized);
+  }
+
+ private:
   PackedArgmax argmax_;
 };
 
-// ActNN's way: affine copies of the batch norm input and of the next layer's input, the ReLU's
-// mask, and a byte per pooling position.
-class AffineContext final : public BlockContext {
+// ActNN's way: beside these an affine copy of the next layer's input, and a byte per pooling
+// position.
+class AffineContext final : public MaskedAffineContext {
  public:
   AffineContext(const BlockSetting& block, const Packing& input_packing,
                 const Packing& output_packing)
-      : block_(block),
-        batch_norm_input_(block.images, block.pooling.input().numel(), input_packing),
+      : MaskedAffineContext(block, input_packing),
         output_(block.images, block.pooling.output().numel(), output_packing),
-        mask_(block, output_packing.clock), argmax_(block.images, block.pooling.argmax_numel()),
+        argmax_(block.images, block.pooling.argmax_numel()),
         is_subtractive_(output_packing.decoding.is_subtractive()) {}
 
   void save(std::int64_t first_image, const BlockValues& values) override {
-    batch_norm_input_.save(first_image, values.batch_norm_input);
+    MaskedAffineContext::save(first_image, values);
     output_.save(first_image, values.output);
-    mask_.save(first_image, values.relu_input);
     std::ranges::copy(values.argmax, argmax_.from(first_image).begin());
   }
-
   void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
     std::ranges::copy(argmax_.image(image), argmax.begin());
   }
@@ -122,26 +140,14 @@ class AffineContext final : public BlockContext {
                    std::span<float> scratch) const override {
     output_.load(image, output);
     if (is_subtractive_) {  // would put noise on the ReLU's zeros; plainly they decode exactly
-      mask_.apply_mask(image, argmax, output);
+      relu_backward(image, argmax, output);
     }
-    batch_norm_input_.load(image, scratch);
-    block_.pooling.gather(scratch, argmax, normalized);
-    block_.batch_norm.normalize()(normalized, normalized);
-  }
-  void relu_backward(std::int64_t image, std::span<const std::uint8_t> argmax,
-                     std::span<float> gradient) const override {
-    mask_.apply_mask(image, argmax, gradient);
-  }
-  void load_normalized(std::int64_t image, std::span<float> normalized) const override {
-    batch_norm_input_.load(image, normalized);
-    block_.batch_norm.normalize()(normalized, normalized);
+    load_pooled_input(image, argmax, normalized, scratch);
+    block().batch_norm.normalize()(normalized, normalized);
   }
 
  private:
-  BlockSetting block_;
-  AffineTensor batch_norm_input_;
   AffineTensor output_;
-  ReluMask mask_;
   Tensor<std::uint8_t> argmax_;
   bool is_subtractive_;
 };
