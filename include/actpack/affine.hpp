@@ -5,6 +5,7 @@
 // stored.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "actpack/bit_pack.hpp"
@@ -30,40 +31,40 @@ namespace detail {
 /// Steps below this would have reciprocals beyond float's range.
 inline constexpr float smallest_scale = 0x1p-112f;
 
-/// high − low as an unevaluated sum `rounded + error`, exactly (Knuth's two-sum). Precondition: no
-/// overflow.
-struct Difference {
-  float rounded, error;
+/// Returns the smallest float ≥ high − low, exactly. Precondition: high ≥ low, no overflow.
+ACTPACK_HD inline float subtract_up(float high, float low) {
+#if ACTPACK_DEVICE_ARCH
+  return __fsub_ru(high, low);
+#else
+  // Knuth's two-sum: rounded + error is the difference.
+  const float rounded = high - low;
+  const float high_part = rounded + low;
+  const float low_part = high_part - rounded;
+  const float error = (high - high_part) - (low - low_part);
+  return error > 0 ? float_of(bits_of(rounded) + 1) : rounded;
+#endif
+}
 
-  ACTPACK_HD constexpr Difference(float high, float low) : rounded(high - low), error(0) {
-    const float high_part = rounded + low;
-    const float low_part = high_part - rounded;
-    error = (high - high_part) - (low - low_part);
-  }
-};
-
-/// Returns the smallest bfloat16 s ≥ 2^−112, or +∞, with max_code · s ≥ range exactly; 0 for range
-/// 0.
-ACTPACK_HD constexpr bfloat16 fit_scale(Difference range, int bits) {
-  if (range.rounded == 0) {
+/// Returns the smallest bfloat16 s ≥ 2^−112, or +∞, with max_code · s ≥ range; 0 for range 0.
+ACTPACK_HD constexpr bfloat16 fit_scale(float range, int bits) {
+  if (range == 0) {
     return bfloat16(0.0f);
   }
-  // The exact quotient lies in (s − step, s]. Three roundings move it by at most 3 · 2^−24 of
-  // itself, the factor moves it up by more, so truncation gives s − step or s, and one exact
-  // comparison tells which.
+  // The exact quotient lies in (s − step, s]. Two roundings move it by at most 2^−23 of itself, the
+  // factor moves it up by more, so truncation gives s − step or s, and one exact comparison tells
+  // which.
   constexpr float above_one = 1 + 0x1p-22f;
   const float above_inverse = bits == 1   ? above_one
                               : bits == 2 ? above_one / 3
                               : bits == 4 ? above_one / 15
                                           : above_one / 255;
-  const float quotient = range.rounded * above_inverse;
+  const float quotient = range * above_inverse;
   const float truncated = float_of(bits_of(quotient) & 0xFFFF0000u);
   const float candidate = truncated < smallest_scale ? smallest_scale : truncated;
   const float covered =
       static_cast<float>(max_code(bits)) * candidate;  // 16 significant bits: exact, or +∞
-  const bool covers = covered > range.rounded || (covered == range.rounded && range.error <= 0);
   return bfloat16::from_bits(
-      static_cast<std::uint16_t>((bits_of(candidate) >> 16) + (covers ? 0 : 1)));
+      static_cast<std::uint16_t>((bits_of(candidate) >> 16) + (covered >= range ? 0 : 1)));
 }
 
 /// Whether arithmetic on a group's values could leave float's range: then encoding halves and
@@ -87,15 +88,23 @@ ACTPACK_HD inline float position_of(std::uint32_t code, std::uint32_t dither, fl
   return fma(-alpha, static_cast<float>(centred), static_cast<float>(level));
 }
 
+/// Returns 2^14 / scale, correctly rounded, from an approximation within two units in the last
+/// place, by one Newton step: a scale has 8 significant bits, and for each of the 128 mantissas
+/// every such start ends at the same number (by enumeration). Precondition: 2^−112 ≤ scale < 2^127.
+ACTPACK_HD inline float refine_steps(float approximate, float scale) {
+  const float error = fma(-approximate, scale * 0x1p-14f, 1.0f);
+  return fma(error, approximate, approximate);
+}
+
 /// 2^14 / scale, correctly rounded: positions per unit of distance; 0 for a group without a range.
 ACTPACK_HD inline float steps_per_unit(float scale) {
-  if (scale == 0) {
-    return 0;
-  }
-#if ACTPACK_ON_DEVICE
-  return __fdiv_rn(0x1p14f, scale);  // IEEE whatever the flags
+#if ACTPACK_DEVICE_ARCH
+  float approximate;  // within one unit in the last place
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(approximate) : "f"(scale * 0x1p-14f));
+  const float steps = refine_steps(approximate, scale);
+  return scale == 0 ? 0 : steps;
 #else
-  return 0x1p14f / scale;
+  return scale == 0 ? 0 : 0x1p14f / scale;
 #endif
 }
 
@@ -106,17 +115,19 @@ ACTPACK_HD inline float steps_per_unit(float scale) {
 /// `max` exactly. A constant group whose value bfloat16 can hold has scale 0. Poisoned if `min` or
 /// `max` is not finite or no finite parameters cover them. Precondition: min ≤ max unless one is
 /// NaN.
-ACTPACK_HD constexpr GroupParams fit_params(float min, float max, int bits) {
+ACTPACK_HD inline GroupParams fit_params(float min, float max, int bits) {
   const bfloat16 stored_min = round_down(min + 0.0f);
   const float low = stored_min;
+  if (std::fabs(low) < 0x1p126f && std::fabs(max) < 0x1p126f) {
+    return {detail::fit_scale(detail::subtract_up(max, low), bits), stored_min};
+  }
   if (!detail::is_finite(low) || !detail::is_finite(max)) {
     return poisoned_params;
   }
-  // A range above FLT_MAX is fitted at half its size; halving a bfloat16 or a number that large is
-  // exact.
+  // A range above FLT_MAX is fitted at half its size; halving numbers that large is exact.
   const bool halve = !detail::is_finite(max - low);
   const float half = halve ? 0.5f : 1.0f;
-  const float unit_scale = detail::fit_scale(detail::Difference(max * half, low * half), bits);
+  const float unit_scale = detail::fit_scale(detail::subtract_up(max * half, low * half), bits);
   const bfloat16 scale(halve ? 2 * unit_scale : unit_scale);
   return detail::is_finite(scale) ? GroupParams{scale, stored_min} : poisoned_params;
 }

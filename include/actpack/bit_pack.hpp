@@ -25,8 +25,7 @@ ACTPACK_HD constexpr std::uint32_t max_code(int bits) { return (1u << bits) - 1;
 
 /// Returns the number of words that hold `numel` codes.
 ACTPACK_HD constexpr std::int64_t words_for(std::int64_t numel, int bits) {
-  const int per_word = 32 / bits;
-  return numel / per_word + (numel % per_word != 0 ? 1 : 0);
+  return (numel * bits + 31) / 32;
 }
 
 /// Returns code number `element` of the codes that start at `words`.
@@ -92,14 +91,21 @@ void extract_block(const std::uint32_t* words, std::uint8_t* codes) {
   split_codes<Bits, block_codes>(bytes, codes);
 }
 
-/// Calls f(std::integral_constant<int, bits>).
+/// A width as a type.
+template <int Bits>
+struct Width {
+  static constexpr int bits = Bits;
+};
+
+/// Calls f(Width<bits>).
+ACTPACK_AS_CALLABLE
 template <class F>
-void dispatch_width(int bits, F f) {
+ACTPACK_HD void dispatch_width(int bits, F f) {
   switch (bits) {
-    case 1: return f(std::integral_constant<int, 1>{});
-    case 2: return f(std::integral_constant<int, 2>{});
-    case 4: return f(std::integral_constant<int, 4>{});
-    default: return f(std::integral_constant<int, 8>{});
+    case 1: return f(Width<1>{});
+    case 2: return f(Width<2>{});
+    case 4: return f(Width<4>{});
+    default: return f(Width<8>{});
   }
 }
 
@@ -113,8 +119,8 @@ inline void insert_codes(const std::uint8_t* codes, std::int64_t count, int bits
   if (lane == 0) {
     dispatch_width(bits, [&](auto width) {
       for (; count >= block_codes; count -= block_codes, codes += block_codes) {
-        insert_block<width()>(codes, words);
-        words += block_codes * width() / 32;
+        insert_block<decltype(width)::bits>(codes, words);
+        words += block_codes * decltype(width)::bits / 32;
       }
     });
   }
@@ -139,8 +145,8 @@ inline void extract_codes(const std::uint32_t* words, std::int64_t first, std::i
   if (lane == 0) {
     dispatch_width(bits, [&](auto width) {
       for (; count >= block_codes; count -= block_codes, codes += block_codes) {
-        extract_block<width()>(words, codes);
-        words += block_codes * width() / 32;
+        extract_block<decltype(width)::bits>(words, codes);
+        words += block_codes * decltype(width)::bits / 32;
       }
     });
   }

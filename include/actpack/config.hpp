@@ -14,11 +14,19 @@
 #define ACTPACK_HD
 #endif
 
-/// 1 while a function is being compiled for the device, where directed rounding is an instruction.
-#if defined(__CUDA_ARCH__)
-#define ACTPACK_ON_DEVICE 1
+/// In front of an ACTPACK_HD template that calls its argument: it may be called where that may.
+#if defined(__CUDACC__)
+#define ACTPACK_AS_CALLABLE _Pragma("nv_exec_check_disable")
 #else
-#define ACTPACK_ON_DEVICE 0
+#define ACTPACK_AS_CALLABLE
+#endif
+
+/// While a function is being compiled for a CUDA device: ten times its compute capability (900 for
+/// 9.0). On the host: 0.
+#if defined(__CUDA_ARCH__)
+#define ACTPACK_DEVICE_ARCH __CUDA_ARCH__
+#else
+#define ACTPACK_DEVICE_ARCH 0
 #endif
 
 // The stored bits are a promise about IEEE arithmetic in the default environment: rounding to

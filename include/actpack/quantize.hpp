@@ -10,6 +10,7 @@
 
 #include "actpack/affine.hpp"
 #include "actpack/detail/element_range.hpp"
+#include "actpack/detail/group.hpp"
 #include "actpack/detail/group_loop.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
@@ -40,20 +41,6 @@ inline void require_view(const ConstPackedView& view, ElementInterval elements) 
         "row_offsets[", row, "] = ", view.row_offsets[row], " and row_offsets[", row + 1,
         "] = ", view.row_offsets[row + 1], " do not enclose the row's ", words, " words");
   }
-}
-
-/// Where a group's codes are, and how wide.
-struct CodePlace {
-  std::int64_t word;
-  int bits;
-};
-
-inline CodePlace place_of(const ConstPackedView& view, const Group& group) {
-  const int bits = view.row_bits != nullptr ? view.row_bits[group.row] : view.layout.bits;
-  const std::int64_t row_start = view.row_offsets != nullptr
-                                     ? view.row_offsets[group.row]
-                                     : group.row * view.layout.words_per_row();
-  return {row_start + group.column * bits / 32, bits};
 }
 
 template <class T>

@@ -25,7 +25,7 @@ inline constexpr std::uint32_t half_step = 1u << (fraction_bits - 1);
 /// Returns a · b + c, rounded once. The format never lets a rounded product feed a float addition,
 /// so the bits do not depend on what a compiler contracts.
 ACTPACK_HD inline float fma(float a, float b, float c) {
-#if ACTPACK_ON_DEVICE
+#if ACTPACK_DEVICE_ARCH
   return __fmaf_rn(a, b, c);
 #else
   return std::fma(a, b, c);
@@ -34,7 +34,7 @@ ACTPACK_HD inline float fma(float a, float b, float c) {
 
 /// Returns ⌊distance · steps⌋ of the exact product. Precondition: 0 ≤ distance · steps < 2^23.
 ACTPACK_HD inline std::int32_t floor_product(float distance, float steps) {
-#if ACTPACK_ON_DEVICE
+#if ACTPACK_DEVICE_ARCH
   // Rounding down at 2^23 leaves the floor in the mantissa.
   return __float_as_int(__fmaf_rd(distance, steps, 0x1p23f)) & 0x7FFFFF;
 #elif defined(FP_FAST_FMAF)

@@ -19,6 +19,7 @@
 
 #include "actpack/affine.hpp"
 #include "actpack/detail/element_range.hpp"
+#include "actpack/detail/group.hpp"
 #include "actpack/detail/group_loop.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
@@ -100,13 +101,8 @@ inline void require_view(const ConstSignMagnitudeView& view) {
   require_memory(view.params, view.layout.num_groups(), "params");
 }
 
-/// The first word of a group in a plane of `bits` bits.
-inline std::int64_t word_of(const Layout& layout, const Group& group, int bits) {
-  return group.row * words_for(layout.row_size, bits) + group.column * bits / 32;
-}
-
 /// Each side of 0 is an affine group whose smallest value is 0; both are poisoned if one is.
-inline SignMagnitudeParams fit_sides(ValueRange range, int bits) {
+ACTPACK_HD inline SignMagnitudeParams fit_sides(ValueRange range, int bits) {
   const GroupParams positive = fit_params(0, range.max < 0 ? 0 : range.max, bits);
   const GroupParams negative = fit_params(0, range.min > 0 ? 0 : -range.min, bits);
   if (is_poisoned(positive) || is_poisoned(negative)) {
@@ -115,7 +111,7 @@ inline SignMagnitudeParams fit_sides(ValueRange range, int bits) {
   return {positive.scale, negative.scale};
 }
 
-inline bool is_poisoned(SignMagnitudeParams params) { return is_nan(params.positive); }
+ACTPACK_HD constexpr bool is_poisoned(SignMagnitudeParams params) { return is_nan(params.positive); }
 
 /// A pair of factors, one for each side, chosen without a branch: signs are as good as random.
 class SideFactor {
@@ -185,8 +181,8 @@ void encode_groups(std::span<const T> y, const SignMagnitudeView& out, const Rou
   DitherTile tile(rounding);
   for_each_group(layout, elements.first, elements.end, [&](const Group& group) {
     const T* values = y.data() + (group.first - elements.first);
-    std::uint32_t* signs = out.sign_words + word_of(layout, group, 1);
-    std::uint32_t* magnitudes = out.magnitude_words + word_of(layout, group, layout.bits);
+    std::uint32_t* signs = out.sign_words + uniform_place(layout, group, 1).word;
+    std::uint32_t* magnitudes = out.magnitude_words + uniform_place(layout, group, layout.bits).word;
     const SignMagnitudeParams params = fit_sides(range_of(values, group.size), layout.bits);
     out.params[group.index] = params;
     std::fill_n(signs, words_for(group.size, 1), 0u);
@@ -217,8 +213,8 @@ void decode_groups(const ConstSignMagnitudeView& in, std::span<T> y, const Decod
   const Layout& layout = in.layout;
   DitherTile tile(decoding.rounding);
   for_each_group(layout, elements.first, elements.end, [&](const Group& group) {
-    const std::uint32_t* signs = in.sign_words + word_of(layout, group, 1);
-    const std::uint32_t* magnitudes = in.magnitude_words + word_of(layout, group, layout.bits);
+    const std::uint32_t* signs = in.sign_words + uniform_place(layout, group, 1).word;
+    const std::uint32_t* magnitudes = in.magnitude_words + uniform_place(layout, group, layout.bits).word;
     const SideDecoder decoder(in.params[group.index], negative_side, decoding.alpha);
     T* values = y.data() + (group.first - elements.first);
     const std::int64_t begin = std::max<std::int64_t>(elements.first - group.first, 0);
@@ -330,7 +326,7 @@ void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::int64_
   detail::require_memory(dx, "dx");
   detail::require_view(in);
   detail::for_each_group(in.layout, elements.first, elements.end, [&](const detail::Group& group) {
-    const std::uint32_t* signs = in.sign_words + detail::word_of(in.layout, group, 1);
+    const std::uint32_t* signs = in.sign_words + detail::uniform_place(in.layout, group, 1).word;
     const T masked(detail::is_poisoned(in.params[group.index]) ? float{poisoned_params.scale}
                                                                : 0.0f);
     const std::int64_t begin = std::max<std::int64_t>(elements.first - group.first, 0);

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "actpack/detail/group.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/layout.hpp"
@@ -58,15 +59,6 @@ inline void require_all(const Layout& layout, NamedSize x) {
           layout.numel(), " elements");
 }
 
-/// One group of a tensor.
-struct Group {
-  std::int64_t index;  // in the tensor: the place of its parameters, and the name of its noise
-  std::int64_t row;
-  std::int64_t column;  // of its first element, within the row
-  std::int64_t first;   // its first element, within the tensor
-  std::int64_t size;    // elements that exist
-};
-
 /// Calls visit(group) for each group that holds one of elements [first, end) of a valid layout, in
 /// order.
 template <class Visit>
@@ -77,12 +69,7 @@ void for_each_group(const Layout& layout, std::int64_t first, std::int64_t end, 
   std::int64_t row = first / layout.row_size;
   std::int64_t column = first % layout.row_size / layout.group_size * layout.group_size;
   while (row * layout.row_size + column < end) {
-    visit(
-        Group{.index = row * layout.groups_per_row() + column / layout.group_size,
-              .row = row,
-              .column = column,
-              .first = row * layout.row_size + column,
-              .size = std::min<std::int64_t>(layout.size_of_row(row) - column, layout.group_size)});
+    visit(group_at(layout, row * layout.groups_per_row() + column / layout.group_size, row, column));
     column += layout.group_size;
     if (column >= layout.row_size) {
       column = 0;
@@ -90,11 +77,6 @@ void for_each_group(const Layout& layout, std::int64_t first, std::int64_t end, 
     }
   }
 }
-
-/// The smallest and largest of some values; one of them is not finite if a value is not.
-struct ValueRange {
-  float min, max;
-};
 
 /// A float's bits, so that the order of integers is that of floats, −0 is below +0 and NaN is
 /// beyond ±∞. Its own inverse on bits.

@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// One group, worked on by a team of lanes: what the library's kernels are made of, and anybody's
+// may be. A kernel that computes activations can pack them in the same pass, and one that needs
+// them can unpack them as it goes.
+//
+// Every function here is called by all lanes of a team together. For a group size of 32 … 512 in
+// powers of two the natural team has group_size / 16 lanes (team_lanes()), so that each has one
+// slice: half a warp for 256. Nothing needs shared memory, allocates or synchronises beyond the
+// team's shuffles.
+#pragma once
+
+#include <cstdint>
+
+#include "actpack/affine.hpp"
+#include "actpack/bit_pack.hpp"
+#include "actpack/config.hpp"
+#include "actpack/cuda/slice.hpp"
+#include "actpack/cuda/team.hpp"
+#include "actpack/rounding.hpp"
+#include "actpack/sign_magnitude.hpp"
+
+namespace actpack {
+
+/// One group, as a team sees it.
+struct GroupShape {
+  std::int64_t index;             // in the tensor: names its noise
+  std::int32_t size;              // elements that exist; 0: the team only keeps others company
+  std::int32_t group_size = 256;  // a positive multiple of 32
+  std::int32_t bits = 2;          // 1, 2, 4 or 8
+};
+
+/// Returns the number of lanes that share a group: one for each slice where that is a power of two,
+/// else a warp, whose lanes take several slices or none.
+ACTPACK_HD constexpr int team_lanes(std::int32_t group_size) {
+  const int slices = group_size / detail::elements_per_call;
+  return slices < warp_size && (slices & (slices - 1)) == 0 ? slices : warp_size;
+}
+
+namespace detail {
+
+ACTPACK_HD constexpr int slices_of(const GroupShape& group) {
+  return group.group_size / elements_per_call;
+}
+
+/// The first elements of a run, as a mask: those that are in front of element `end` of the group.
+ACTPACK_HD constexpr SliceMask run_before(std::int32_t first, std::int32_t end) {
+  const std::int32_t count = end - first;
+  return count >= run_size ? 0xFF : count <= 0 ? 0 : (1u << count) - 1;
+}
+
+/// Slice number `index` of a group, of which elements [begin, end) are wanted.
+ACTPACK_HD constexpr SlicePlace slice_at(const GroupShape& group, int index, std::int32_t begin,
+                                         std::int32_t end) {
+  SlicePlace place{index, {run_size * index, group.group_size / 2 + run_size * index}, 0};
+  if (begin == 0 && end == group.group_size) {
+    place.present = whole_slice;
+  } else if (index < slices_of(group)) {
+    for (int i = 0; i < 2; ++i) {
+      place.present |= (run_before(place.first[i], end) & ~run_before(place.first[i], begin))
+                       << (run_size * i);
+    }
+  }
+  return place;
+}
+
+ACTPACK_HD constexpr std::uint32_t words_of(const GroupShape& group, int bits) {
+  return static_cast<std::uint32_t>(words_for(group.size, bits));
+}
+
+template <int Shift>
+ACTPACK_HD SliceDither<Shift> dither_of(const Rounding& rounding, const GroupShape& group,
+                                        int slice) {
+  return {rounding, group.index * slices_of(group) + slice};
+}
+
+/// The range of a group and, of every lane, its first slice: most often its only one.
+template <class Team, class Load>
+ACTPACK_HD auto load_first_slices(const Team& team, const GroupShape& group, const Load& load) {
+  return team.map([&](int lane) {
+    const SlicePlace place = slice_at(group, lane, 0, group.size);
+    return place.present != 0 ? load(place) : Slice{};
+  });
+}
+
+template <class Team, class Slices, class Load>
+ACTPACK_HD ValueRange range_of_group(const Team& team, const GroupShape& group,
+                                     const Slices& first_slices, const Load& load) {
+  const auto ranges = team.map(
+      [&](int lane, const Slice& first_slice) {
+        ValueRange range = range_of(first_slice, slice_at(group, lane, 0, group.size).present);
+        for (int slice = lane + team.lanes(); slice < slices_of(group); slice += team.lanes()) {
+          const SlicePlace place = slice_at(group, slice, 0, group.size);
+          if (place.present != 0) {
+            range = join(range, range_of(load(place), place.present));
+          }
+        }
+        return range;
+      },
+      first_slices);
+  return team.reduce(ranges, [](ValueRange a, ValueRange b) { return join(a, b); });
+}
+
+/// Calls visit(place, slice) for a lane's slices, the first of which is at hand.
+template <class Team, class Load, class Visit>
+ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int lane,
+                               const Slice& first_slice, const Load& load, Visit visit) {
+  visit(slice_at(group, lane, 0, group.size), first_slice);
+  for (int slice = lane + team.lanes(); slice < slices_of(group); slice += team.lanes()) {
+    const SlicePlace place = slice_at(group, slice, 0, group.size);
+    visit(place, place.present != 0 ? load(place) : Slice{});
+  }
+}
+
+}  // namespace detail
+
+/// Quantizes one group: writes its words_for(size, bits) `words` and its `params`.
+///
+/// `load(place)` returns the elements of a slice (detail::SlicePlace says which; absent elements
+/// may hold anything); it is called by the lane that owns the slice, once if the team has a lane
+/// for every slice, else twice. `rounding` is one that `detail::resolve` returned. The words are
+/// those of the host's `quantize`, whatever the team.
+template <class Team, class Load>
+ACTPACK_HD void quantize_group(const Team& team, const GroupShape& group, const Rounding& rounding,
+                               const Load& load, std::uint32_t* words, GroupParams* params) {
+  const auto first_slices = detail::load_first_slices(team, group, load);
+  const detail::ValueRange range = detail::range_of_group(team, group, first_slices, load);
+  team.map(
+      [&](int lane, const Slice& first_slice) {
+        detail::dispatch_width(group.bits, [&](auto width) {
+          constexpr int bits = decltype(width)::bits;
+          const GroupParams fitted = fit_params(range.min, range.max, bits);
+          const bool poisoned = is_poisoned(fitted);
+          if (lane == 0 && group.size > 0) {
+            *params = fitted;
+          }
+          const detail::AffineSliceEncoder<bits> encoder(fitted);
+          detail::for_each_slice(
+              team, group, lane, first_slice, load,
+              [&](const detail::SlicePlace& place, const Slice& x) {
+                detail::SlicePieces<bits> codes{};
+                if (!poisoned) {
+                  codes = detail::encode_slice<bits>(
+                      x, place.present, encoder,
+                      detail::dither_of<detail::code_shift<bits>>(rounding, group, place.index));
+                }
+                detail::store_codes<bits>(words, detail::words_of(group, bits), place, codes);
+              });
+        });
+      },
+      first_slices);
+}
+
+/// Decodes elements [begin, end) of one group: calls `store(place, slice)` for the slices that hold
+/// some of them, by the lane that owns the slice. Values are float, saturated for storage as T.
+template <class T, class Team, class Store>
+ACTPACK_HD void dequantize_group(const Team& team, const GroupShape& group, std::int32_t begin,
+                                 std::int32_t end, const Decoding& decoding,
+                                 const std::uint32_t* words, GroupParams params,
+                                 const Store& store) {
+  team.map([&](int lane) {
+    detail::dispatch_width(group.bits, [&](auto width) {
+      constexpr int bits = decltype(width)::bits;
+      for (int slice = lane; slice < detail::slices_of(group); slice += team.lanes()) {
+        const detail::SlicePlace place = detail::slice_at(group, slice, begin, end);
+        if (place.present == 0) {
+          continue;
+        }
+        const auto codes = detail::load_codes<bits>(words, detail::words_of(group, bits), place);
+        Slice x;
+        if (decoding.is_subtractive()) {
+          x = detail::positions_of<bits>(
+              codes, detail::dither_of<16>(decoding.rounding, group, slice), decoding.alpha);
+          detail::place_levels<T, bits>(x, params, detail::position_unit);
+        } else {
+          x = detail::levels_of<bits>(codes);
+          detail::place_levels<T, bits>(x, params, 1);
+        }
+        store(place, x);
+      }
+    });
+  });
+}
+
+}  // namespace actpack

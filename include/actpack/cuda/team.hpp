@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Who works on a group: some lanes of a warp, or one host thread that plays them all.
+//
+// Cooperative code is a function of a team, in phases: map() is what each lane does alone, reduce()
+// is where the lanes meet. What map() returns is each lane's own until the next phase, so nothing
+// needs shared memory, and the same source runs, and is tested, without a GPU.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "actpack/config.hpp"
+
+namespace actpack {
+
+inline constexpr int warp_size = 32;
+
+/// All lanes of a team, played in turn by the calling host thread.
+class HostTeam {
+ public:
+  /// One value for each lane.
+  template <class T>
+  using PerLane = std::array<T, warp_size>;
+
+  /// `lanes` [1, 32] is a power of two.
+  explicit HostTeam(int lanes) : lanes_(lanes) {}
+
+  int lanes() const { return lanes_; }
+
+  /// Returns f(lane, v...) of every lane.
+  template <class F, class... V>
+  auto map(F f, const std::array<V, warp_size>&... v) const {
+    using Result = std::invoke_result_t<F, int, const V&...>;
+    if constexpr (std::is_void_v<Result>) {
+      for (int lane = 0; lane < lanes_; ++lane) {
+        f(lane, v[static_cast<std::size_t>(lane)]...);
+      }
+    } else {
+      PerLane<Result> results{};
+      for (int lane = 0; lane < lanes_; ++lane) {
+        results[static_cast<std::size_t>(lane)] = f(lane, v[static_cast<std::size_t>(lane)]...);
+      }
+      return results;
+    }
+  }
+
+  /// Returns all lanes' values combined by `op`, which must be associative and commutative.
+  template <class T, class Op>
+  T reduce(PerLane<T> v, Op op) const {
+    for (int half = lanes_ / 2; half > 0; half /= 2) {  // in the order of the device's butterfly
+      for (int lane = 0; lane < half; ++lane) {
+        const std::size_t i = static_cast<std::size_t>(lane);
+        v[i] = op(v[i], v[i + static_cast<std::size_t>(half)]);
+      }
+    }
+    return v[0];
+  }
+
+ private:
+  int lanes_;
+};
+
+#if defined(__CUDACC__) || defined(ACTPACK_SIMT)
+
+/// The calling lane of a team of neighbouring lanes of one warp.
+class DeviceTeam {
+ public:
+  template <class T>
+  using PerLane = T;
+
+  /// `lanes` [1, 32] is a power of two; the block is one-dimensional. `active` names the lanes of
+  /// the warp that call every function of their team together: all 32 of them, unless the caller
+  /// has let some go their own way.
+  __device__ explicit DeviceTeam(int lanes, std::uint32_t active = 0xFFFFFFFFu)
+      : lanes_(lanes), active_(active) {}
+
+  __device__ int lanes() const { return lanes_; }
+
+  template <class F, class... V>
+  __device__ auto map(F f, const V&... v) const {
+    return f(static_cast<int>(threadIdx.x) & (lanes_ - 1), v...);
+  }
+
+  template <class T, class Op>
+  __device__ T reduce(T v, Op op) const {
+    for (int distance = lanes_ / 2; distance > 0; distance /= 2) {
+      v = op(v, exchange(v, distance));
+    }
+    return v;
+  }
+
+ private:
+  /// The value of the lane whose number differs by the bit `distance`.
+  template <class T>
+  __device__ T exchange(T v, int distance) const {
+    static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % 4 == 0);
+    std::uint32_t words[sizeof(T) / 4];
+    __builtin_memcpy(words, &v, sizeof v);
+    for (std::uint32_t& word : words) {
+      word = __shfl_xor_sync(active_, word, distance);
+    }
+    __builtin_memcpy(&v, words, sizeof v);
+    return v;
+  }
+
+  int lanes_;
+  std::uint32_t active_;
+};
+
+#endif
+
+}  // namespace actpack

@@ -1,0 +1,60 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// One group of a tensor: which elements it holds, between which values, and where its codes are.
+#pragma once
+
+#include <cstdint>
+
+#include "actpack/config.hpp"
+#include "actpack/layout.hpp"
+#include "actpack/packed.hpp"
+
+namespace actpack::detail {
+
+/// One group of a tensor.
+struct Group {
+  std::int64_t index;  // in the tensor: the place of its parameters, and the name of its noise
+  std::int64_t row;
+  std::int64_t column;  // of its first element, within the row
+  std::int64_t first;   // its first element, within the tensor
+  std::int64_t size;    // elements that exist
+};
+
+/// The smallest and largest of some values; one of them is not finite if a value is not.
+struct ValueRange {
+  float min, max;
+};
+
+/// Returns the group that starts at `column` of `row`.
+ACTPACK_HD constexpr Group group_at(const Layout& layout, std::int64_t index, std::int64_t row,
+                                    std::int64_t column) {
+  const std::int64_t left = layout.size_of_row(row) - column;
+  return {.index = index,
+          .row = row,
+          .column = column,
+          .first = row * layout.row_size + column,
+          .size = left < layout.group_size ? left : layout.group_size};
+}
+
+/// Where a group's codes are, and how wide.
+struct CodePlace {
+  std::int64_t word;
+  int bits;
+};
+
+/// The place of a group's codes where all rows have `bits` bits.
+ACTPACK_HD constexpr CodePlace uniform_place(const Layout& layout, const Group& group, int bits) {
+  return {group.row * words_for(layout.row_size, bits) + group.column * bits / 32, bits};
+}
+
+/// The place of a group's codes in a packed tensor.
+ACTPACK_HD constexpr CodePlace place_of(const ConstPackedView& view, const Group& group) {
+  if (view.row_bits == nullptr) {
+    return uniform_place(view.layout, group, view.layout.bits);
+  }
+  const int bits = view.row_bits[group.row];
+  return {view.row_offsets[group.row] + group.column * bits / 32, bits};
+}
+
+}  // namespace actpack::detail
