@@ -16,7 +16,7 @@
 namespace actpack {
 
 /// What a group stores beside its codes: the step between two codes and the value of code 0.
-struct GroupParams {
+struct alignas(4) GroupParams {
   bfloat16 scale, min;
 };
 
@@ -46,10 +46,8 @@ ACTPACK_HD inline float subtract_up(float high, float low) {
 }
 
 /// Returns the smallest bfloat16 s ≥ 2^−112, or +∞, with max_code · s ≥ range; 0 for range 0.
-ACTPACK_HD constexpr bfloat16 fit_scale(float range, int bits) {
-  if (range == 0) {
-    return bfloat16(0.0f);
-  }
+ACTPACK_HD inline bfloat16 fit_scale(float range, int bits) {
+  const float smallest = range > 0 ? smallest_scale : 0;
   // The exact quotient lies in (s − step, s]. Two roundings move it by at most 2^−23 of itself, the
   // factor moves it up by more, so truncation gives s − step or s, and one exact comparison tells
   // which.
@@ -60,11 +58,11 @@ ACTPACK_HD constexpr bfloat16 fit_scale(float range, int bits) {
                                           : above_one / 255;
   const float quotient = range * above_inverse;
   const float truncated = float_of(bits_of(quotient) & 0xFFFF0000u);
-  const float candidate = truncated < smallest_scale ? smallest_scale : truncated;
+  const float candidate = std::fmax(truncated, smallest);
   const float covered =
       static_cast<float>(max_code(bits)) * candidate;  // 16 significant bits: exact, or +∞
-  return bfloat16::from_bits(
-      static_cast<std::uint16_t>((bits_of(candidate) >> 16) + (covered >= range ? 0 : 1)));
+  const std::uint32_t fitted = bits_of(candidate) + (covered >= range ? 0 : 0x10000u);
+  return bfloat16::from_bits(static_cast<std::uint16_t>(fitted >> 16));
 }
 
 /// Whether arithmetic on a group's values could leave float's range: then encoding halves and
@@ -118,9 +116,6 @@ ACTPACK_HD inline float steps_per_unit(float scale) {
 ACTPACK_HD inline GroupParams fit_params(float min, float max, int bits) {
   const bfloat16 stored_min = round_down(min + 0.0f);
   const float low = stored_min;
-  if (std::fabs(low) < 0x1p126f && std::fabs(max) < 0x1p126f) {
-    return {detail::fit_scale(detail::subtract_up(max, low), bits), stored_min};
-  }
   if (!detail::is_finite(low) || !detail::is_finite(max)) {
     return poisoned_params;
   }

@@ -97,13 +97,21 @@ template <class T>
 concept Element =
     std::is_same_v<T, float> || std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
 
+namespace detail {
+
+/// round_down where x is not NaN.
+ACTPACK_HD constexpr bfloat16 round_number_down(float x) {
+  const std::uint32_t b = bits_of(x);
+  const std::uint32_t away_from_zero = b >> 31 != 0 ? 0xFFFF : 0;
+  return bfloat16::from_bits(static_cast<std::uint16_t>((b + away_from_zero) >> 16));
+}
+
+}  // namespace detail
+
 /// Returns the largest bfloat16 that is not above `x`; −∞ where there is no finite one, NaN for
 /// NaN.
 ACTPACK_HD constexpr bfloat16 round_down(float x) {
-  const std::uint32_t b = detail::bits_of(x);
-  const std::uint32_t away_from_zero = (b + 0xFFFF) >> 16;
-  const std::uint32_t rounded = (b & detail::sign_bit) != 0 ? away_from_zero : b >> 16;
-  return detail::is_nan(x) ? bfloat16(x) : bfloat16::from_bits(static_cast<std::uint16_t>(rounded));
+  return detail::is_nan(x) ? bfloat16(x) : detail::round_number_down(x);
 }
 
 /// Returns `x` in T, rounded to nearest even; a finite x beyond T's range gives T's largest finite

@@ -16,30 +16,65 @@ struct RandomWords {
   std::uint32_t word[4];
 };
 
+/// The keys of all rounds, which follow from the seed: worth computing once for many calls.
+template <int Rounds = 7>
+struct PhiloxKeys {
+  std::uint32_t key[Rounds][2];
+
+  ACTPACK_HD constexpr explicit PhiloxKeys(std::uint64_t seed) : key{} {
+    std::uint32_t k0 = static_cast<std::uint32_t>(seed);
+    std::uint32_t k1 = static_cast<std::uint32_t>(seed >> 32);
+    for (auto& round : key) {
+      round[0] = k0;
+      round[1] = k1;
+      k0 += 0x9E3779B9;  // the golden ratio and √3 − 1: a Weyl sequence
+      k1 += 0xBB67AE85;
+    }
+  }
+};
+
+namespace detail {
+
+/// Both halves of a product of two words.
+struct WideProduct {
+  std::uint32_t low, high;
+
+  ACTPACK_HD constexpr WideProduct(std::uint32_t a, std::uint32_t b) : low(0), high(0) {
+    const std::uint64_t product = std::uint64_t{a} * b;
+    low = static_cast<std::uint32_t>(product);
+    high = static_cast<std::uint32_t>(product >> 32);
+  }
+};
+
+}  // namespace detail
+
 /// Returns the Philox4x32 block of counter (`index`: low 64 bits, `offset`: high 64 bits) under the
-/// key `seed`. Distinct (seed, offset, index) are distinct (key, counter) pairs, so the streams of
+/// key that `keys` were made from. Distinct (seed, offset, index) are distinct (key, counter) pairs, so the streams of
 /// two (seed, offset) never overlap. Seven rounds pass BigCrush. Allocates nothing, throws nothing.
 /// Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11.
-template <int Rounds = 7>
+template <int Rounds>
 ACTPACK_HD constexpr RandomWords philox4x32(std::uint64_t index, std::uint64_t offset,
-                                            std::uint64_t seed) {
+                                            const PhiloxKeys<Rounds>& keys) {
   std::uint32_t c0 = static_cast<std::uint32_t>(index);
   std::uint32_t c1 = static_cast<std::uint32_t>(index >> 32);
   std::uint32_t c2 = static_cast<std::uint32_t>(offset);
   std::uint32_t c3 = static_cast<std::uint32_t>(offset >> 32);
-  std::uint32_t k0 = static_cast<std::uint32_t>(seed);
-  std::uint32_t k1 = static_cast<std::uint32_t>(seed >> 32);
-  for (int round = 0; round < Rounds; ++round) {
-    const std::uint64_t p0 = std::uint64_t{0xD2511F53} * c0;
-    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57} * c2;
-    c0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
-    c2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
-    c1 = static_cast<std::uint32_t>(p1);
-    c3 = static_cast<std::uint32_t>(p0);
-    k0 += 0x9E3779B9;  // the golden ratio and √3 − 1: the Weyl sequence of round keys
-    k1 += 0xBB67AE85;
+  for (const auto& key : keys.key) {
+    const detail::WideProduct p0(0xD2511F53, c0);
+    const detail::WideProduct p1(0xCD9E8D57, c2);
+    c0 = p1.high ^ c1 ^ key[0];
+    c2 = p0.high ^ c3 ^ key[1];
+    c1 = p1.low;
+    c3 = p0.low;
   }
   return {{c0, c1, c2, c3}};
+}
+
+/// The same from the key `seed` itself.
+template <int Rounds = 7>
+ACTPACK_HD constexpr RandomWords philox4x32(std::uint64_t index, std::uint64_t offset,
+                                            std::uint64_t seed) {
+  return philox4x32(index, offset, PhiloxKeys<Rounds>(seed));
 }
 
 }  // namespace actpack

@@ -30,7 +30,7 @@
 namespace actpack {
 
 /// The steps of a group's positive and negative magnitudes; 0 for a side without values.
-struct SignMagnitudeParams {
+struct alignas(4) SignMagnitudeParams {
   bfloat16 positive, negative;
 };
 

@@ -69,26 +69,28 @@ ACTPACK_HD constexpr std::uint32_t words_of(const GroupShape& group, int bits) {
   return static_cast<std::uint32_t>(words_for(group.size, bits));
 }
 
-template <int Shift>
-ACTPACK_HD SliceDither<Shift> dither_of(const Rounding& rounding, const GroupShape& group,
-                                        int slice) {
-  return {rounding, group.index * slices_of(group) + slice};
+template <int Shift, class Noise>
+ACTPACK_HD SliceDither<Shift> dither_of(const Noise& noise, const GroupShape& group, int slice) {
+  return noise.template dither<Shift>(group.index * slices_of(group) + slice);
+}
+
+template <class Load>
+ACTPACK_HD auto load_present(const SlicePlace& place, const Load& load) {
+  using Elements = decltype(load(place));
+  return place.present != 0 ? load(place) : Elements{};
 }
 
 /// The range of a group and, of every lane, its first slice: most often its only one.
 template <class Team, class Load>
 ACTPACK_HD auto load_first_slices(const Team& team, const GroupShape& group, const Load& load) {
-  return team.map([&](int lane) {
-    const SlicePlace place = slice_at(group, lane, 0, group.size);
-    return place.present != 0 ? load(place) : Slice{};
-  });
+  return team.map([&](int lane) { return load_present(slice_at(group, lane, 0, group.size), load); });
 }
 
 template <class Team, class Slices, class Load>
 ACTPACK_HD ValueRange range_of_group(const Team& team, const GroupShape& group,
                                      const Slices& first_slices, const Load& load) {
   const auto ranges = team.map(
-      [&](int lane, const Slice& first_slice) {
+      [&](int lane, const auto& first_slice) {
         ValueRange range = range_of(first_slice, slice_at(group, lane, 0, group.size).present);
         for (int slice = lane + team.lanes(); slice < slices_of(group); slice += team.lanes()) {
           const SlicePlace place = slice_at(group, slice, 0, group.size);
@@ -103,15 +105,56 @@ ACTPACK_HD ValueRange range_of_group(const Team& team, const GroupShape& group,
 }
 
 /// Calls visit(place, slice) for a lane's slices, the first of which is at hand.
-template <class Team, class Load, class Visit>
+template <class Team, class Elements, class Load, class Visit>
 ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int lane,
-                               const Slice& first_slice, const Load& load, Visit visit) {
+                               const Elements& first_slice, const Load& load, Visit visit) {
   visit(slice_at(group, lane, 0, group.size), first_slice);
   for (int slice = lane + team.lanes(); slice < slices_of(group); slice += team.lanes()) {
     const SlicePlace place = slice_at(group, slice, 0, group.size);
-    visit(place, place.present != 0 ? load(place) : Slice{});
+    visit(place, load_present(place, load));
   }
 }
+
+/// Calls visit(place) for those of a lane's slices that hold some of elements [begin, end).
+template <class Team, class Visit>
+ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int lane,
+                               std::int32_t begin, std::int32_t end, Visit visit) {
+  const auto visit_present = [&](int slice) {
+    const SlicePlace place = slice_at(group, slice, begin, end);
+    if (place.present != 0) {
+      visit(place);
+    }
+  };
+  visit_present(lane);  // most often the only one
+  for (int slice = lane + team.lanes(); slice < slices_of(group); slice += team.lanes()) {
+    visit_present(slice);
+  }
+}
+
+/// Where decoding puts elements, in units of `unit` steps above the smallest: at their codes' levels
+/// for NearestNoise, else there less `alpha` times the dither that encoding added.
+template <int Bits, class Noise>
+class Places {
+  static constexpr bool is_plain = std::is_same_v<Noise, NearestNoise>;
+
+ public:
+  static constexpr float unit = is_plain ? 1 : position_unit;
+
+  ACTPACK_HD Places(const Noise& noise, float alpha) : noise_(noise), alpha_(alpha) {}
+
+  ACTPACK_HD Slice of(const SlicePieces<Bits>& codes, const GroupShape& group,
+                      const SlicePlace& place) const {
+    if constexpr (is_plain) {
+      return levels_of<Bits>(codes);
+    } else {
+      return positions_of<Bits>(codes, dither_of<16>(noise_, group, place.index), alpha_);
+    }
+  }
+
+ private:
+  const Noise& noise_;
+  float alpha_;
+};
 
 }  // namespace detail
 
@@ -119,32 +162,27 @@ ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int la
 ///
 /// `load(place)` returns the elements of a slice (detail::SlicePlace says which; absent elements
 /// may hold anything); it is called by the lane that owns the slice, once if the team has a lane
-/// for every slice, else twice. `rounding` is one that `detail::resolve` returned. The words are
-/// those of the host's `quantize`, whatever the team.
-template <class Team, class Load>
-ACTPACK_HD void quantize_group(const Team& team, const GroupShape& group, const Rounding& rounding,
+/// for every slice, else twice. `noise` has been resolved. The words are those of the host's
+/// `quantize`, whatever the team.
+template <class Team, class Noise, class Load>
+ACTPACK_HD void quantize_group(const Team& team, const GroupShape& group, const Noise& noise,
                                const Load& load, std::uint32_t* words, GroupParams* params) {
   const auto first_slices = detail::load_first_slices(team, group, load);
   const detail::ValueRange range = detail::range_of_group(team, group, first_slices, load);
   team.map(
-      [&](int lane, const Slice& first_slice) {
+      [&](int lane, const auto& first_slice) {
         detail::dispatch_width(group.bits, [&](auto width) {
           constexpr int bits = decltype(width)::bits;
-          const GroupParams fitted = fit_params(range.min, range.max, bits);
-          const bool poisoned = is_poisoned(fitted);
+          const detail::AffineSliceEncoder<bits> encoder(range);
           if (lane == 0 && group.size > 0) {
-            *params = fitted;
+            detail::store_to(params, encoder.params());
           }
-          const detail::AffineSliceEncoder<bits> encoder(fitted);
           detail::for_each_slice(
               team, group, lane, first_slice, load,
-              [&](const detail::SlicePlace& place, const Slice& x) {
-                detail::SlicePieces<bits> codes{};
-                if (!poisoned) {
-                  codes = detail::encode_slice<bits>(
-                      x, place.present, encoder,
-                      detail::dither_of<detail::code_shift<bits>>(rounding, group, place.index));
-                }
+              [&](const detail::SlicePlace& place, const auto& x) {
+                const auto dither =
+                    detail::dither_of<detail::code_shift<bits>>(noise, group, place.index);
+                const auto codes = detail::encode_slice<bits>(x, place.present, encoder, dither);
                 detail::store_codes<bits>(words, detail::words_of(group, bits), place, codes);
               });
         });
@@ -154,31 +192,23 @@ ACTPACK_HD void quantize_group(const Team& team, const GroupShape& group, const 
 
 /// Decodes elements [begin, end) of one group: calls `store(place, slice)` for the slices that hold
 /// some of them, by the lane that owns the slice. Values are float, saturated for storage as T.
-template <class T, class Team, class Store>
+/// `noise` is NearestNoise for plain decoding, else the one used for encoding, resolved, and
+/// `alpha` the share of it that is taken out.
+template <class T, class Team, class Noise, class Store>
 ACTPACK_HD void dequantize_group(const Team& team, const GroupShape& group, std::int32_t begin,
-                                 std::int32_t end, const Decoding& decoding,
+                                 std::int32_t end, const Noise& noise, float alpha,
                                  const std::uint32_t* words, GroupParams params,
                                  const Store& store) {
   team.map([&](int lane) {
     detail::dispatch_width(group.bits, [&](auto width) {
       constexpr int bits = decltype(width)::bits;
-      for (int slice = lane; slice < detail::slices_of(group); slice += team.lanes()) {
-        const detail::SlicePlace place = detail::slice_at(group, slice, begin, end);
-        if (place.present == 0) {
-          continue;
-        }
+      const detail::Places<bits, Noise> places(noise, alpha);
+      const detail::AffineSliceDecoder<bits> decoder(params, places.unit);
+      detail::for_each_slice(team, group, lane, begin, end, [&](const detail::SlicePlace& place) {
         const auto codes = detail::load_codes<bits>(words, detail::words_of(group, bits), place);
-        Slice x;
-        if (decoding.is_subtractive()) {
-          x = detail::positions_of<bits>(
-              codes, detail::dither_of<16>(decoding.rounding, group, slice), decoding.alpha);
-          detail::place_levels<T, bits>(x, params, detail::position_unit);
-        } else {
-          x = detail::levels_of<bits>(codes);
-          detail::place_levels<T, bits>(x, params, 1);
-        }
-        store(place, x);
-      }
+        detail::decode_slice<T>(places.of(codes, group, place), decoder,
+                                [&](const Slice& x) { store(place, x); });
+      });
     });
   });
 }

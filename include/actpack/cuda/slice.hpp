@@ -28,6 +28,8 @@ namespace actpack {
 /// holds two runs of neighbours: elements 8i … 8i + 7, then G/2 + 8i … G/2 + 8i + 7.
 struct Slice {
   float value[detail::elements_per_call];
+
+  ACTPACK_HD float operator[](int j) const { return value[j]; }
 };
 
 namespace detail {
@@ -68,6 +70,27 @@ ACTPACK_HD inline std::uint32_t dot_bytes(std::uint32_t a, std::uint32_t b, std:
 #endif
 }
 
+/// (a ^ b) & c and (a & b) | c, each in one instruction, of which compilers make two when b and c
+/// are constants.
+ACTPACK_HD inline std::uint32_t xor_and(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+#if ACTPACK_DEVICE_ARCH
+  std::uint32_t result;
+  asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
+  return result;
+#else
+  return (a ^ b) & c;
+#endif
+}
+ACTPACK_HD inline std::uint32_t and_or(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+#if ACTPACK_DEVICE_ARCH
+  std::uint32_t result;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
+  return result;
+#else
+  return (a & b) | c;
+#endif
+}
+
 /// The smaller (larger) of two numbers; NaN if either is.
 ACTPACK_HD inline float min_or_nan(float a, float b) {
 #if ACTPACK_DEVICE_ARCH >= 800
@@ -93,26 +116,19 @@ inline constexpr std::uint32_t integer_bits = 0x4B000000u;
 inline constexpr float integer_base = 0x1p23f;
 
 /// The bits of the float 2^23 + n + ⌊distance · steps⌋, given those of 2^23 + n. Precondition: 0 ≤
-/// n + distance · steps < 2^23.
+/// n + distance · steps < 2^23, or NaN, which gives anything.
 ACTPACK_HD inline std::uint32_t add_floor_product(std::uint32_t integer, float distance,
                                                   float steps) {
 #if ACTPACK_DEVICE_ARCH
   return __float_as_uint(__fmaf_rd(distance, steps, __uint_as_float(integer)));
 #else
-  return integer + static_cast<std::uint32_t>(floor_product(distance, steps));
+  return is_nan(distance * steps)
+             ? integer
+             : integer + static_cast<std::uint32_t>(floor_product(distance, steps));
 #endif
 }
 
 // Noise.
-
-/// The rounding with its seed and offset at hand: what verbs on the device call first.
-ACTPACK_HD inline Rounding resolve(Rounding rounding) {
-  if (rounding.device_seed_and_offset != nullptr) {
-    rounding.seed = rounding.device_seed_and_offset[0];
-    rounding.offset = rounding.device_seed_and_offset[1];
-  }
-  return rounding;
-}
 
 /// The dithers of a slice's elements, as integers of `Shift` bits: dither · 2^(Shift − 14).
 template <int Shift>
@@ -120,43 +136,79 @@ class SliceDither {
   static_assert(Shift == 14 || Shift == 16);
 
  public:
-  ACTPACK_HD SliceDither(const Rounding& rounding, std::int64_t call) {
-    if (rounding.is_stochastic) {
-      const RandomWords random =
-          philox4x32(static_cast<std::uint64_t>(call), rounding.offset, rounding.seed);
-      for (int i = 0; i < 4; ++i) {
-        spread(random.word[i], even_[i], odd_[i]);
-      }
-    } else {
-      for (int i = 0; i < 4; ++i) {
-        even_[i] = odd_[i] = half_step << (Shift - fraction_bits) << 16 |
-                             half_step << (Shift - fraction_bits);
+  /// Those that round to nearest.
+  ACTPACK_HD SliceDither() {
+    for (int i = 0; i < 4; ++i) {
+      even_[i] = Shift == 16 ? 0x80008000u : 0x20002000u;
+      odd_[i] = Shift == 16 ? 0x00800080u : 0x20002000u;
+    }
+  }
+
+  /// Both half-words of each word at once, as even_dither and odd_dither (rounding.hpp) do one.
+  ACTPACK_HD explicit SliceDither(const RandomWords& random) {
+    for (int i = 0; i < 4; ++i) {
+      const std::uint32_t word = random.word[i];
+      if constexpr (Shift == 16) {
+        even_[i] = word & 0xFFFCFFFCu;
+        odd_[i] = xor_and(word, 0xFF00FF00u, 0xFCFFFCFFu);  // bytes still to be swapped
+      } else {
+        even_[i] = word >> 2 & 0x3FFF3FFFu;
+        odd_[i] = (permute_bytes(word, 0, 0x2301) ^ 0x00FF00FFu) >> 2 & 0x3FFF3FFFu;
       }
     }
   }
 
   /// The bits of the float 2^23 + (the dither of element j).
   ACTPACK_HD std::uint32_t operator()(int j) const {
-    const std::uint32_t pair = j % 2 == 0 ? even_[j / 4] : odd_[j / 4];
-    return permute_bytes(pair, integer_bits, j % 4 / 2 == 0 ? 0x7610 : 0x7632);
+    const bool swap = j % 2 != 0 && Shift == 16;
+    const std::uint32_t half_word = j % 4 < 2 ? (swap ? 0x7601 : 0x7610) : swap ? 0x7623 : 0x7632;
+    return permute_bytes(j % 2 == 0 ? even_[j / 4] : odd_[j / 4], integer_bits, half_word);
   }
 
  private:
-  /// Both half-words of `word` at once, as even_dither and odd_dither (rounding.hpp) do one.
-  ACTPACK_HD static void spread(std::uint32_t word, std::uint32_t& even, std::uint32_t& odd) {
-    const std::uint32_t rotated = permute_bytes(word, 0, 0x2301) ^ 0x00FF00FF;
-    constexpr int drop = 16 - fraction_bits;
-    if constexpr (Shift == 16) {
-      even = word & 0xFFFCFFFCu;
-      odd = rotated & 0xFFFCFFFCu;
-    } else {
-      even = word >> drop & 0x3FFF3FFFu;
-      odd = rotated >> drop & 0x3FFF3FFFu;
-    }
-  }
-
   std::uint32_t even_[4], odd_[4];
 };
+
+}  // namespace detail
+
+// What a kernel needs of a Rounding: one of three types, so that no lane pays for the others.
+// resolve() is called once, by the kernel, and what it returns draws the dithers.
+
+/// Rounding::nearest().
+struct NearestNoise {
+  ACTPACK_HD NearestNoise resolve() const { return {}; }
+
+  template <int Shift>
+  ACTPACK_HD detail::SliceDither<Shift> dither(std::int64_t) const {
+    return {};
+  }
+};
+
+/// Rounding::stochastic(seed, offset), its round keys made beforehand.
+struct SeededNoise {
+  PhiloxKeys<> keys;
+  std::uint64_t offset;
+
+  ACTPACK_HD SeededNoise(std::uint64_t seed, std::uint64_t stream_offset)
+      : keys(seed), offset(stream_offset) {}
+
+  ACTPACK_HD const SeededNoise& resolve() const { return *this; }
+
+  template <int Shift>
+  ACTPACK_HD detail::SliceDither<Shift> dither(std::int64_t call) const {
+    return detail::SliceDither<Shift>(
+        philox4x32(static_cast<std::uint64_t>(call), offset, keys));
+  }
+};
+
+/// Rounding::stochastic(device_seed_and_offset).
+struct DeviceSeededNoise {
+  const std::uint64_t* seed_and_offset;
+
+  ACTPACK_HD SeededNoise resolve() const { return {seed_and_offset[0], seed_and_offset[1]}; }
+};
+
+namespace detail {
 
 // Codes.
 
@@ -206,57 +258,82 @@ ACTPACK_HD float level(Piece<Bits> piece, int j, float unit) {
     constexpr int per_half_word = 16 / Bits;
     const std::uint32_t word = std::uint32_t{piece} >> (j / per_half_word * 16);
     const int place = j % per_half_word * Bits;
-    const std::uint32_t integer = (word & max_code(Bits) << place) | integer_bits;
+    const std::uint32_t integer = and_or(word, max_code(Bits) << place, integer_bits);
     return (float_of(integer) - integer_base) * (unit / static_cast<float>(1 << place));
   }
 }
 
-/// Positions of a run's elements in one affine group.
+/// Whether nothing about a group is extreme: no NaN or infinity, no overflow to step aside for.
+ACTPACK_HD inline bool is_ordinary(ValueRange range) {
+  return std::fabs(range.min) < 0x1p115f && std::fabs(range.max) < 0x1p115f;
+}
+
+/// Fits a group's parameters to its range, then gives positions, as Encoder (affine.hpp) does.
 template <int Bits>
 class AffineSliceEncoder {
  public:
-  /// Precondition: `params` are not poisoned.
-  ACTPACK_HD explicit AffineSliceEncoder(GroupParams params) {
-    // Encoder's arithmetic, the product taken 2^(code_shift − 14) times: either factor may be, as
-    // only the distance of a group near overflow is large, and only its steps are not.
+  ACTPACK_HD explicit AffineSliceEncoder(ValueRange range) {
+    // Positions are 2^(code_shift − 14) times as fine. Either factor of the product may be larger,
+    // as only the distances of a group near overflow are huge, and only its steps are not.
     constexpr float finer = 1 << (code_shift<Bits> - fraction_bits);
-    const bool near_overflow = is_near_overflow(params.scale, params.min);
-    unit_ = near_overflow ? 0.5f : finer;
-    offset_ = -(unit_ * params.min);
-    steps_ = near_overflow ? finer * steps_per_unit(0.5f * params.scale)
-                           : steps_per_unit(params.scale);
+    if (is_ordinary(range)) {
+      const bfloat16 min = round_number_down(range.min + 0.0f);
+      params_ = {fit_scale(subtract_up(range.max, min), Bits), min};
+      unit_ = finer;
+      steps_ = steps_per_unit(params_.scale);
+    } else {
+      params_ = fit_params(range.min, range.max, Bits);
+      const bool near_overflow = is_near_overflow(params_.scale, params_.min);
+      unit_ = near_overflow ? 0.5f : finer;
+      steps_ = steps_per_unit(near_overflow ? 0.5f * params_.scale : float{params_.scale}) *
+               (near_overflow ? finer : 1);
+      keep_ = is_poisoned(params_) ? 0 : keep_;
+    }
+    offset_ = -(unit_ * params_.min);
   }
 
+  ACTPACK_HD GroupParams params() const { return params_; }
+
+  /// What is left of codes: everything, or nothing of those of a poisoned group.
+  ACTPACK_HD std::uint32_t keep() const { return keep_; }
+
+  /// Returns the bits of 2^23 + `dither` + the position of x, given those of 2^23 + `dither`.
   ACTPACK_HD std::uint32_t operator()(float x, std::uint32_t dither) const {
     return add_floor_product(dither, fma(x, unit_, offset_), steps_);
   }
 
  private:
+  GroupParams params_;
   float unit_, offset_, steps_;
+  std::uint32_t keep_ = 0xFFFFFFFFu;
 };
 
-/// Positions of magnitudes in one sign-magnitude group.
+/// Fits both sides of a sign-magnitude group, then gives positions of magnitudes, as SideEncoder
+/// (sign_magnitude.hpp) does.
 template <int Bits>
 class SideSliceEncoder {
  public:
-  /// Precondition: `params` are not poisoned.
-  ACTPACK_HD explicit SideSliceEncoder(SignMagnitudeParams params)
-      : steps_(1, 1) {
+  ACTPACK_HD explicit SideSliceEncoder(ValueRange range) : params_(fit_sides(range, Bits)) {
     constexpr float finer = 1 << (code_shift<Bits> - fraction_bits);
-    const bool near_overflow = is_near_overflow(params.positive, params.negative);
-    unit_ = near_overflow ? 1 : finer;
+    const bool near_overflow = !is_ordinary(range);  // then, magnitudes cannot be scaled
     const float side_unit = near_overflow ? finer : 1;
-    steps_ = SideFactor(side_unit * steps_per_unit(params.positive),
-                        side_unit * steps_per_unit(params.negative));
+    unit_ = near_overflow ? 1 : finer;
+    steps_ = SideFactor(side_unit * steps_per_unit(params_.positive),
+                        side_unit * steps_per_unit(params_.negative));
+    keep_ = is_poisoned(params_) ? 0 : keep_;
   }
 
+  ACTPACK_HD SignMagnitudeParams params() const { return params_; }
+  ACTPACK_HD std::uint32_t keep() const { return keep_; }
   ACTPACK_HD std::uint32_t operator()(float y, std::uint32_t dither) const {
     return add_floor_product(dither, std::fabs(y) * unit_, steps_(y > 0));
   }
 
  private:
-  float unit_ = 1;
-  SideFactor steps_;
+  SignMagnitudeParams params_;
+  float unit_;
+  SideFactor steps_{0, 0};
+  std::uint32_t keep_ = 0xFFFFFFFFu;
 };
 
 /// Codes of a slice: one piece for each run.
@@ -266,21 +343,22 @@ struct SlicePieces {
 };
 
 /// Encodes a slice; elements that are not `present` get code 0.
-template <int Bits, class Encoder>
-ACTPACK_HD SlicePieces<Bits> encode_slice(const Slice& x, SliceMask present, const Encoder& encoder,
+template <int Bits, class Elements, class Encoder>
+ACTPACK_HD SlicePieces<Bits> encode_slice(const Elements& x, SliceMask present, const Encoder& encoder,
                                           const SliceDither<code_shift<Bits>>& dither) {
   SlicePieces<Bits> pieces{};
   for (int i = 0; i < 2; ++i) {
     std::uint32_t position[run_size];
     for (int j = 0; j < run_size; ++j) {
-      position[j] = encoder(x.value[run_size * i + j], dither(run_size * i + j));
+      position[j] = encoder(x[run_size * i + j], dither(run_size * i + j));
     }
     if (present != whole_slice) {
       for (int j = 0; j < run_size; ++j) {
         position[j] = (present >> (run_size * i + j) & 1) != 0 ? position[j] : 0;
       }
     }
-    pieces.run[i] = merge_run<Bits>(position);
+    const std::uint64_t keep = encoder.keep() * 0x100000001u;
+    pieces.run[i] = static_cast<Piece<Bits>>(merge_run<Bits>(position) & keep);
   }
   return pieces;
 }
@@ -292,23 +370,19 @@ ACTPACK_HD inline ValueRange join(ValueRange a, ValueRange b) {
 inline constexpr ValueRange no_values = {std::numeric_limits<float>::infinity(),
                                          -std::numeric_limits<float>::infinity()};
 
-ACTPACK_HD inline ValueRange range_of(const Slice& x, SliceMask present) {
+template <class Elements>
+ACTPACK_HD ValueRange range_of(const Elements& x, SliceMask present) {
   if (present == whole_slice) {
-    ValueRange range[elements_per_call];
-    for (int j = 0; j < elements_per_call; ++j) {
-      range[j] = {x.value[j], x.value[j]};
+    ValueRange range = {x[0], x[0]};
+    for (int j = 1; j < elements_per_call; ++j) {
+      range = join(range, {x[j], x[j]});
     }
-    for (int half = elements_per_call / 2; half > 0; half /= 2) {
-      for (int j = 0; j < half; ++j) {
-        range[j] = join(range[j], range[j + half]);
-      }
-    }
-    return range[0];
+    return range;
   }
   ValueRange range = no_values;
   for (int j = 0; j < elements_per_call; ++j) {
     if ((present >> j & 1) != 0) {
-      range = join(range, {x.value[j], x.value[j]});
+      range = join(range, {x[j], x[j]});
     }
   }
   return range;
@@ -347,44 +421,64 @@ inline constexpr float largest_of = std::is_same_v<T, float16>    ? 65504.0f
                                     : std::is_same_v<T, bfloat16> ? 0x1.fep127f
                                                                   : float_max;
 
-/// Brings values beyond ±largest back to it; keeps NaN.
-ACTPACK_HD inline void saturate(Slice& x, float largest) {
-  for (float& value : x.value) {
-    value = value > largest ? largest : value < -largest ? -largest : value;
-  }
-}
+/// Turns levels or positions, in steps of `unit`, into the values of an affine group, as Decoder
+/// (affine.hpp) does.
+template <int Bits>
+class AffineSliceDecoder {
+ public:
+  ACTPACK_HD AffineSliceDecoder(GroupParams params, float unit)
+      : scale_(params.scale), min_(params.min), unit_scale_(unit * params.scale) {}
 
-/// Replaces levels or positions, in steps of `unit`, by the values of an affine group, saturated
-/// for storage as T.
-template <class T, int Bits>
-ACTPACK_HD void place_levels(Slice& x, GroupParams params, float unit) {
-  const float min = params.min;
-  const float scale = params.scale;
-  for (float& value : x.value) {
-    value = fma(value, scale * unit, min);
-  }
-  // Half a step beyond the last code is as far as subtraction goes. NaN compares false.
-  constexpr float reach = static_cast<float>(max_code(Bits)) + 0.5f;
-  if (!(fma(reach, scale, std::fabs(min)) <= largest_of<T>)) {
-    saturate(x, largest_of<T>);
-  }
-}
+  ACTPACK_HD float operator()(float place, int) const { return fma(place, unit_scale_, min_); }
 
-/// The same for a sign-magnitude group: bit j of `signs` is the sign of value[j].
-template <class T, int Bits>
-ACTPACK_HD void place_levels(Slice& x, std::uint32_t signs, SignMagnitudeParams params,
-                             NegativeSide negative_side, float unit) {
-  // As in SideDecoder (sign_magnitude.hpp).
-  const float positive = params.positive;
-  const float negative =
-      negative_side == NegativeSide::zero && !is_poisoned(params) ? 0.0f : -params.negative;
-  const SideFactor step(positive * unit, negative * unit);
+  /// No value is larger: half a step beyond the last code is as far as subtraction goes.
+  ACTPACK_HD float bound() const {
+    return fma(static_cast<float>(max_code(Bits)) + 0.5f, scale_, std::fabs(min_));
+  }
+
+ private:
+  float scale_, min_, unit_scale_;
+};
+
+/// The same for a sign-magnitude group, as SideDecoder (sign_magnitude.hpp) does: bit j of `signs`
+/// is the sign of element j.
+template <int Bits>
+class SideSliceDecoder {
+ public:
+  ACTPACK_HD SideSliceDecoder(SignMagnitudeParams params, NegativeSide negative_side, float unit,
+                              std::uint32_t signs)
+      : positive_(params.positive),
+        negative_(negative_side == NegativeSide::zero && !is_poisoned(params) ? 0.0f
+                                                                              : -params.negative),
+        unit_step_(unit * positive_, unit * negative_), signs_(signs) {}
+
+  ACTPACK_HD float operator()(float place, int j) const {
+    return place * unit_step_(signs_ >> j & 1) + 0.0f;
+  }
+  ACTPACK_HD float bound() const {
+    return (static_cast<float>(max_code(Bits)) + 0.5f) * max_or_nan(positive_, -negative_);
+  }
+
+ private:
+  float positive_, negative_;
+  SideFactor unit_step_;
+  std::uint32_t signs_;
+};
+
+/// Calls store(x) with the values at `places`, none of them beyond T's finite ones.
+template <class T, class Decoder, class Store>
+ACTPACK_HD void decode_slice(const Slice& places, const Decoder& decoder, const Store& store) {
+  Slice x;
   for (int j = 0; j < elements_per_call; ++j) {
-    x.value[j] = x.value[j] * step(signs >> j & 1) + 0.0f;
+    x.value[j] = decoder(places.value[j], j);
   }
-  constexpr float reach = static_cast<float>(max_code(Bits)) + 0.5f;
-  if (!(reach * positive <= largest_of<T> && reach * -negative <= largest_of<T>)) {
-    saturate(x, largest_of<T>);
+  if (decoder.bound() <= largest_of<T>) {
+    store(x);
+  } else {  // some may be, or the group is poisoned
+    for (float& value : x.value) {
+      value = value > largest_of<T> ? largest_of<T> : value < -largest_of<T> ? -largest_of<T> : value;
+    }
+    store(x);
   }
 }
 
@@ -412,6 +506,23 @@ ACTPACK_HD void store_to(void* to, const U& value) {
   *static_cast<U*>(to) = value;
 #else
   std::memcpy(to, &value, sizeof value);
+#endif
+}
+
+ACTPACK_HD inline Vector load_vector(const void* from) {
+#if ACTPACK_DEVICE_ARCH
+  const uint4 v = *static_cast<const uint4*>(from);
+  return {v.x, v.y, v.z, v.w};
+#else
+  return load_from<Vector>(from);
+#endif
+}
+
+ACTPACK_HD inline void store_vector(void* to, const Vector& v) {
+#if ACTPACK_DEVICE_ARCH
+  __stwb(static_cast<uint4*>(to), make_uint4(v.word[0], v.word[1], v.word[2], v.word[3]));
+#else
+  store_to(to, v);
 #endif
 }
 
@@ -451,21 +562,78 @@ ACTPACK_HD std::uint32_t join_pair(float first, float second) {
 #endif
 }
 
-/// Reads a run of T at an aligned address.
+/// The smaller (larger) of two pairs of T, half by half; NaN where either is.
 template <class T>
-ACTPACK_HD void load_run(const T* from, float* to) {
-  constexpr int per_vector = static_cast<int>(sizeof(Vector) / sizeof(T));
-  for (int i = 0; i < run_size; i += per_vector) {
-    const Vector vector = load_from<Vector>(from + i);
-    for (int j = 0; j < 4; ++j) {
-      if constexpr (std::is_same_v<T, float>) {
-        to[i + j] = float_of(vector.word[j]);
-      } else {
-        split_pair<T>(vector.word[j], to[i + 2 * j], to[i + 2 * j + 1]);
-      }
-    }
+ACTPACK_HD std::uint32_t min_pair(std::uint32_t a, std::uint32_t b) {
+#if ACTPACK_DEVICE_ARCH >= 800
+  std::uint32_t result;
+  if constexpr (std::is_same_v<T, float16>) {
+    asm("min.NaN.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  } else {
+    asm("min.NaN.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
   }
+  return result;
+#else
+  float a0, a1, b0, b1;
+  split_pair<T>(a, a0, a1);
+  split_pair<T>(b, b0, b1);
+  return join_pair<T>(min_or_nan(a0, b0), min_or_nan(a1, b1));
+#endif
 }
+template <class T>
+ACTPACK_HD std::uint32_t max_pair(std::uint32_t a, std::uint32_t b) {
+#if ACTPACK_DEVICE_ARCH >= 800
+  std::uint32_t result;
+  if constexpr (std::is_same_v<T, float16>) {
+    asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  } else {
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  }
+  return result;
+#else
+  float a0, a1, b0, b1;
+  split_pair<T>(a, a0, a1);
+  split_pair<T>(b, b0, b1);
+  return join_pair<T>(max_or_nan(a0, b0), max_or_nan(a1, b1));
+#endif
+}
+
+/// A slice in a 2-byte type, as it lies in memory: half the registers, and half the comparisons.
+template <class T>
+struct PairSlice {
+  std::uint32_t pair[elements_per_call / 2];
+
+  ACTPACK_HD float operator[](int j) const {
+    float first, second;
+    split_pair<T>(pair[j / 2], first, second);
+    return j % 2 == 0 ? first : second;
+  }
+};
+
+template <class T>
+ACTPACK_HD ValueRange range_of(const PairSlice<T>& x, SliceMask present) {
+  if (present != whole_slice) {
+    Slice values;
+    for (int j = 0; j < elements_per_call; ++j) {
+      values.value[j] = x[j];
+    }
+    return range_of(values, present);
+  }
+  std::uint32_t min = x.pair[0];
+  std::uint32_t max = x.pair[0];
+  for (int i = 1; i < elements_per_call / 2; ++i) {
+    min = min_pair<T>(min, x.pair[i]);
+    max = max_pair<T>(max, x.pair[i]);
+  }
+  float min0, min1, max0, max1;
+  split_pair<T>(min, min0, min1);
+  split_pair<T>(max, max0, max1);
+  return {min_or_nan(min0, min1), max_or_nan(max0, max1)};
+}
+
+/// What a slice of T is held in.
+template <class T>
+using SliceOf = std::conditional_t<std::is_same_v<T, float>, Slice, PairSlice<T>>;
 
 /// Writes a run of T at an aligned address.
 template <class T>
@@ -480,7 +648,7 @@ ACTPACK_HD void store_run(T* to, const float* from) {
         vector.word[j] = join_pair<T>(from[i + 2 * j], from[i + 2 * j + 1]);
       }
     }
-    store_to(to + i, vector);
+    store_vector(to + i, vector);
   }
 }
 
@@ -491,19 +659,34 @@ struct SlicePlace {
   SliceMask present;
 };
 
-/// Reads the elements of a slice that are present; `group` points to the group's element 0, aligned
-/// to a Vector or not.
+/// Reads the elements of a slice that are present, others as 0; `group` points to the group's
+/// element 0, aligned to a Vector or not.
 template <class T>
-ACTPACK_HD Slice load_slice(const T* group, const SlicePlace& place, bool is_aligned) {
-  Slice x;
+ACTPACK_HD SliceOf<T> load_slice(const T* group, const SlicePlace& place, bool is_aligned) {
+  constexpr int per_vector = static_cast<int>(sizeof(Vector) / sizeof(T));
+  SliceOf<T> x{};
   if (place.present == whole_slice && is_aligned) {
-    load_run(group + place.first[0], x.value);
-    load_run(group + place.first[1], x.value + run_size);
-    return x;
-  }
-  for (int j = 0; j < elements_per_call; ++j) {
-    const bool is_present = (place.present >> j & 1) != 0;
-    x.value[j] = is_present ? float(group[place.first[j / run_size] + j % run_size]) : 0.0f;
+    for (int j = 0; j < elements_per_call; j += per_vector) {
+      const Vector vector = load_vector(group + place.first[j / run_size] + j % run_size);
+      for (int i = 0; i < 4; ++i) {
+        if constexpr (std::is_same_v<T, float>) {
+          x.value[j + i] = float_of(vector.word[i]);
+        } else {
+          x.pair[j / 2 + i] = vector.word[i];
+        }
+      }
+    }
+  } else {
+    for (int j = 0; j < elements_per_call; ++j) {
+      if ((place.present >> j & 1) != 0) {
+        const T value = group[place.first[j / run_size] + j % run_size];
+        if constexpr (std::is_same_v<T, float>) {
+          x.value[j] = value;
+        } else {
+          x.pair[j / 2] |= std::uint32_t{value.bits} << (j % 2 * 16);
+        }
+      }
+    }
   }
   return x;
 }
