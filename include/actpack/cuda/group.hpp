@@ -158,59 +158,119 @@ class Places {
 
 }  // namespace detail
 
-/// Quantizes one group: writes its words_for(size, bits) `words` and its `params`.
-///
-/// `load(place)` returns the elements of a slice (detail::SlicePlace says which; absent elements
-/// may hold anything); it is called by the lane that owns the slice, once if the team has a lane
-/// for every slice, else twice. `noise` has been resolved. The words are those of the host's
-/// `quantize`, whatever the team.
-template <class Team, class Noise, class Load>
-ACTPACK_HD void quantize_group(const Team& team, const GroupShape& group, const Noise& noise,
-                               const Load& load, std::uint32_t* words, GroupParams* params) {
-  const auto first_slices = detail::load_first_slices(team, group, load);
-  const detail::ValueRange range = detail::range_of_group(team, group, first_slices, load);
+namespace detail {
+
+/// Fits a group's parameters and encodes it: writes `params`, and calls write(place, elements,
+/// codes) for each slice, by the lane that owns it.
+template <template <int> class Encoder, class Team, class Noise, class Load, class Params,
+          class Write>
+ACTPACK_HD void encode_slices(const Team& team, const GroupShape& group, const Noise& noise,
+                              const Load& load, Params* params, const Write& write) {
+  const auto first_slices = load_first_slices(team, group, load);
+  const ValueRange range = range_of_group(team, group, first_slices, load);
   team.map(
       [&](int lane, const auto& first_slice) {
-        detail::dispatch_width(group.bits, [&](auto width) {
+        dispatch_width(group.bits, [&](auto width) {
           constexpr int bits = decltype(width)::bits;
-          const detail::AffineSliceEncoder<bits> encoder(range);
+          const Encoder<bits> encoder(range);
           if (lane == 0 && group.size > 0) {
-            detail::store_to(params, encoder.params());
+            store_to(params, encoder.params());
           }
-          detail::for_each_slice(
-              team, group, lane, first_slice, load,
-              [&](const detail::SlicePlace& place, const auto& x) {
-                const auto dither =
-                    detail::dither_of<detail::code_shift<bits>>(noise, group, place.index);
-                const auto codes = detail::encode_slice<bits>(x, place.present, encoder, dither);
-                detail::store_codes<bits>(words, detail::words_of(group, bits), place, codes);
-              });
+          for_each_slice(team, group, lane, first_slice, load,
+                         [&](const SlicePlace& place, const auto& x) {
+                           const auto dither = dither_of<code_shift<bits>>(noise, group, place.index);
+                           write(place, x, encode_slice<bits>(x, place.present, encoder, dither));
+                         });
         });
       },
       first_slices);
 }
 
+/// Reads, places and decodes the slices of elements [begin, end): calls store(place, slice).
+template <class T, class Team, class Noise, class DecoderOf, class Store>
+ACTPACK_HD void decode_slices(const Team& team, const GroupShape& group, std::int32_t begin,
+                              std::int32_t end, const Noise& noise, float alpha,
+                              const std::uint32_t* words, const DecoderOf& decoder_of,
+                              const Store& store) {
+  team.map([&](int lane) {
+    dispatch_width(group.bits, [&](auto width) {
+      constexpr int bits = decltype(width)::bits;
+      const Places<bits, Noise> places(noise, alpha);
+      for_each_slice(team, group, lane, begin, end, [&](const SlicePlace& place) {
+        const auto codes = load_codes<bits>(words, words_of(group, bits), place);
+        decode_slice<T>(places.of(codes, group, place), decoder_of(width, places.unit, place),
+                        [&](const Slice& x) { store(place, x); });
+      });
+    });
+  });
+}
+
+}  // namespace detail
+
+/// Quantizes one group: writes its words_for(size, bits) `words` and its `params`.
+///
+/// `load(place)` returns the elements of a slice: an actpack::Slice, or anything that
+/// detail::load_slice returns. detail::SlicePlace says which elements those are; the ones that are
+/// not present may hold anything. It is called by the lane that owns the slice, once if the team has
+/// a lane for every slice, else twice. `noise` has been resolved. The words are those of the host's
+/// `quantize`, whatever the team.
+template <class Team, class Noise, class Load>
+ACTPACK_HD void quantize_group(const Team& team, const GroupShape& group, const Noise& noise,
+                               const Load& load, std::uint32_t* words, GroupParams* params) {
+  detail::encode_slices<detail::AffineSliceEncoder>(
+      team, group, noise, load, params,
+      [&](const detail::SlicePlace& place, const auto&, const auto& codes) {
+        detail::store_codes(words, detail::words_of(group, codes.bits), place, codes);
+      });
+}
+
 /// Decodes elements [begin, end) of one group: calls `store(place, slice)` for the slices that hold
-/// some of them, by the lane that owns the slice. Values are float, saturated for storage as T.
-/// `noise` is NearestNoise for plain decoding, else the one used for encoding, resolved, and
+/// some of them, by the lane that owns the slice. Values are float, none beyond the finite values of
+/// T. `noise` is NearestNoise for plain decoding, else the one used for encoding, resolved, and
 /// `alpha` the share of it that is taken out.
 template <class T, class Team, class Noise, class Store>
 ACTPACK_HD void dequantize_group(const Team& team, const GroupShape& group, std::int32_t begin,
                                  std::int32_t end, const Noise& noise, float alpha,
                                  const std::uint32_t* words, GroupParams params,
                                  const Store& store) {
-  team.map([&](int lane) {
-    detail::dispatch_width(group.bits, [&](auto width) {
-      constexpr int bits = decltype(width)::bits;
-      const detail::Places<bits, Noise> places(noise, alpha);
-      const detail::AffineSliceDecoder<bits> decoder(params, places.unit);
-      detail::for_each_slice(team, group, lane, begin, end, [&](const detail::SlicePlace& place) {
-        const auto codes = detail::load_codes<bits>(words, detail::words_of(group, bits), place);
-        detail::decode_slice<T>(places.of(codes, group, place), decoder,
-                                [&](const Slice& x) { store(place, x); });
+  detail::decode_slices<T>(
+      team, group, begin, end, noise, alpha, words,
+      [&](auto width, float unit, const detail::SlicePlace&) {
+        return detail::AffineSliceDecoder<decltype(width)::bits>(params, unit);
+      },
+      store);
+}
+
+/// Encodes one group of a sign-magnitude context, as `quantize_group` does an affine one.
+template <class Team, class Noise, class Load>
+ACTPACK_HD void encode_group(const Team& team, const GroupShape& group, const Noise& noise,
+                             const Load& load, std::uint32_t* sign_words,
+                             std::uint32_t* magnitude_words, SignMagnitudeParams* params) {
+  detail::encode_slices<detail::SideSliceEncoder>(
+      team, group, noise, load, params,
+      [&](const detail::SlicePlace& place, const auto& y, const auto& codes) {
+        detail::store_codes(sign_words, detail::words_of(group, 1), place,
+                            detail::signs_of(y, place.present));
+        detail::store_codes(magnitude_words, detail::words_of(group, codes.bits), place, codes);
       });
-    });
-  });
+}
+
+/// Decodes elements [begin, end) of one group of a sign-magnitude context, as `dequantize_group`
+/// does of an affine one; what is not positive gives 0 if `negative_side` says so.
+template <class T, class Team, class Noise, class Store>
+ACTPACK_HD void decode_group(const Team& team, const GroupShape& group, std::int32_t begin,
+                             std::int32_t end, const Noise& noise, float alpha,
+                             detail::NegativeSide negative_side, const std::uint32_t* sign_words,
+                             const std::uint32_t* magnitude_words, SignMagnitudeParams params,
+                             const Store& store) {
+  detail::decode_slices<T>(
+      team, group, begin, end, noise, alpha, magnitude_words,
+      [&](auto width, float unit, const detail::SlicePlace& place) {
+        const auto signs = detail::load_codes<1>(sign_words, detail::words_of(group, 1), place);
+        return detail::SideSliceDecoder<decltype(width)::bits>(
+            params, negative_side, unit, signs.run[0] | std::uint32_t{signs.run[1]} << 8);
+      },
+      store);
 }
 
 }  // namespace actpack

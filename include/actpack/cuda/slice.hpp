@@ -339,6 +339,7 @@ class SideSliceEncoder {
 /// Codes of a slice: one piece for each run.
 template <int Bits>
 struct SlicePieces {
+  static constexpr int bits = Bits;
   Piece<Bits> run[2];
 };
 
@@ -361,6 +362,17 @@ ACTPACK_HD SlicePieces<Bits> encode_slice(const Elements& x, SliceMask present, 
     pieces.run[i] = static_cast<Piece<Bits>>(merge_run<Bits>(position) & keep);
   }
   return pieces;
+}
+
+/// One bit for each element: whether it is present and positive.
+template <class Elements>
+ACTPACK_HD SlicePieces<1> signs_of(const Elements& y, SliceMask present) {
+  SliceMask signs = 0;
+  for (int j = 0; j < elements_per_call; ++j) {
+    signs |= y[j] > 0 ? 1u << j : 0u;
+  }
+  signs &= present;
+  return {{static_cast<std::uint8_t>(signs), static_cast<std::uint8_t>(signs >> 8)}};
 }
 
 /// The smallest and largest of the elements that are present; NaN if one of them is.
