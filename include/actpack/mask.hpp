@@ -70,6 +70,16 @@ inline void require_drop_probability(double p) {
   require(p >= 0 && p < 1, "drop_probability = ", p, " is not in [0, 1)");
 }
 
+/// A random word below this keeps an element.
+inline std::uint64_t keep_threshold(double drop_probability) {
+  return static_cast<std::uint64_t>(std::llround((1 - drop_probability) * 0x1p32));
+}
+
+inline void require_dropout(const Rounding& rounding, std::int64_t first) {
+  require(first >= 0 && first % 32 == 0, "first = ", first, " is not a multiple of 32");
+  require(rounding.is_stochastic, "rounding is to nearest, but dropout draws at random");
+}
+
 /// What a kept element is multiplied by, so that the mean stays.
 inline float dropout_scale(double drop_probability) {
   return static_cast<float>(1 / (1 - drop_probability));
@@ -121,11 +131,9 @@ void dropout(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask
   detail::require_mask(mask, x.size());
   detail::require_pair(x, "x", y, "y");
   detail::require_drop_probability(drop_probability);
-  detail::require(first >= 0 && first % 32 == 0, "first = ", first, " is not a multiple of 32");
-  detail::require(rounding.is_stochastic, "rounding is to nearest, but dropout draws at random");
+  detail::require_dropout(rounding, first);
   detail::require_host(rounding);
-  const std::uint64_t threshold =
-      static_cast<std::uint64_t>(std::llround((1 - drop_probability) * 0x1p32));
+  const std::uint64_t threshold = detail::keep_threshold(drop_probability);
   const float scale = detail::dropout_scale(drop_probability);
   RandomWords random{};
   detail::fill_mask(mask, x.size(), [&](std::size_t e) {

@@ -108,10 +108,16 @@ ACTPACK_HD ValueRange range_of_group(const Team& team, const GroupShape& group,
 template <class Team, class Elements, class Load, class Visit>
 ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int lane,
                                const Elements& first_slice, const Load& load, Visit visit) {
-  visit(slice_at(group, lane, 0, group.size), first_slice);
-  for (int slice = lane + team.lanes(); slice < slices_of(group); slice += team.lanes()) {
-    const SlicePlace place = slice_at(group, slice, 0, group.size);
-    visit(place, load_present(place, load));
+  Elements x = first_slice;
+  SlicePlace place = slice_at(group, lane, 0, group.size);
+  for (;;) {
+    visit(place, x);
+    const int next = place.index + team.lanes();
+    if (next >= slices_of(group)) {
+      return;
+    }
+    place = slice_at(group, next, 0, group.size);
+    x = load_present(place, load);
   }
 }
 
@@ -119,16 +125,14 @@ ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int la
 template <class Team, class Visit>
 ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int lane,
                                std::int32_t begin, std::int32_t end, Visit visit) {
-  const auto visit_present = [&](int slice) {
+  int slice = lane;
+  do {  // most often once
     const SlicePlace place = slice_at(group, slice, begin, end);
     if (place.present != 0) {
       visit(place);
     }
-  };
-  visit_present(lane);  // most often the only one
-  for (int slice = lane + team.lanes(); slice < slices_of(group); slice += team.lanes()) {
-    visit_present(slice);
-  }
+    slice += team.lanes();
+  } while (slice < slices_of(group));
 }
 
 /// Where decoding puts elements, in units of `unit` steps above the smallest: at their codes' levels

@@ -194,18 +194,26 @@ struct SeededNoise {
 
   ACTPACK_HD const SeededNoise& resolve() const { return *this; }
 
+  ACTPACK_HD RandomWords draw(std::int64_t call) const {
+    return philox4x32(static_cast<std::uint64_t>(call), offset, keys);
+  }
+
   template <int Shift>
   ACTPACK_HD detail::SliceDither<Shift> dither(std::int64_t call) const {
-    return detail::SliceDither<Shift>(
-        philox4x32(static_cast<std::uint64_t>(call), offset, keys));
+    return detail::SliceDither<Shift>(draw(call));
   }
 };
 
-/// Rounding::stochastic(device_seed_and_offset).
-struct DeviceSeededNoise {
-  const std::uint64_t* seed_and_offset;
+/// Any stochastic Rounding, {seed, offset} being read from device memory if it says so.
+struct StochasticNoise {
+  SeededNoise seeded;
+  const std::uint64_t* device_seed_and_offset;
 
-  ACTPACK_HD SeededNoise resolve() const { return {seed_and_offset[0], seed_and_offset[1]}; }
+  ACTPACK_HD SeededNoise resolve() const {
+    return device_seed_and_offset == nullptr
+               ? seeded
+               : SeededNoise(device_seed_and_offset[0], device_seed_and_offset[1]);
+  }
 };
 
 namespace detail {

@@ -1,0 +1,312 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// What the kernels do that walk a tensor group by group: the same source for devices and for tests
+// on the host.
+//
+// Two forms of each: a flat one for whole groups of 256 that follow each other without gaps, and one
+// for rows of any size, width and group size.
+#pragma once
+
+#include <cstdint>
+
+#include "actpack/cuda/group.hpp"
+#include "actpack/detail/group.hpp"
+#include "actpack/packed.hpp"
+#include "actpack/sign_magnitude.hpp"
+
+namespace actpack::detail {
+
+// One group into or out of a packed tensor of either kind.
+
+/// The words a group's codes begin with: in its own width, and at one bit.
+struct GroupWords {
+  std::int64_t codes, signs;
+};
+
+template <class Team, class Noise, class Load>
+ACTPACK_HD void encode_into(const PackedView& out, const Team& team, const GroupShape& group,
+                            GroupWords first, const Noise& noise, const Load& load) {
+  quantize_group(team, group, noise, load, out.words + first.codes, out.params + group.index);
+}
+
+template <class Team, class Noise, class Load>
+ACTPACK_HD void encode_into(const SignMagnitudeView& out, const Team& team, const GroupShape& group,
+                            GroupWords first, const Noise& noise, const Load& load) {
+  encode_group(team, group, noise, load, out.sign_words + first.signs,
+               out.magnitude_words + first.codes, out.params + group.index);
+}
+
+/// What decoding may be told: the share of the dither to take out, and what becomes of negatives.
+struct DecodeOptions {
+  float alpha;
+  NegativeSide negative_side;
+};
+
+template <class T, class Team, class Noise, class Store>
+ACTPACK_HD void decode_from(const ConstPackedView& in, const Team& team, const GroupShape& group,
+                            GroupWords first, std::int32_t begin, std::int32_t end,
+                            const Noise& noise, const DecodeOptions& options, const Store& store) {
+  dequantize_group<T>(team, group, begin, end, noise, options.alpha, in.words + first.codes,
+                      in.params[group.index], store);
+}
+
+template <class T, class Team, class Noise, class Store>
+ACTPACK_HD void decode_from(const ConstSignMagnitudeView& in, const Team& team,
+                            const GroupShape& group, GroupWords first, std::int32_t begin,
+                            std::int32_t end, const Noise& noise, const DecodeOptions& options,
+                            const Store& store) {
+  decode_group<T>(team, group, begin, end, noise, options.alpha, options.negative_side,
+                  in.sign_words + first.signs, in.magnitude_words + first.codes,
+                  in.params[group.index], store);
+}
+
+// Flat tensors: whole groups of 256 without gaps, of which everything but the number is a constant.
+
+inline constexpr std::int32_t flat_group_size = 256;
+inline constexpr int flat_lanes = team_lanes(flat_group_size);
+inline constexpr int flat_blocks = 6;  // 40 registers a thread
+
+/// Groups that one warp takes: their number in a flat tensor is a multiple of it, so that a warp has
+/// work for all its lanes or none.
+inline constexpr std::int64_t flat_multiple = warp_size / flat_lanes;
+
+template <int Bits>
+ACTPACK_HD GroupShape flat_shape(std::int64_t index) {
+  return {index, flat_group_size, flat_group_size, Bits};
+}
+
+template <int Bits>
+ACTPACK_HD GroupWords flat_words(std::int64_t index) {
+  return {index * (flat_group_size / 32 * Bits), index * (flat_group_size / 32)};
+}
+
+/// Encodes the groups of `x`, which is aligned to a Vector.
+template <class T, class View, class Noise, int Bits>
+struct EncodeFlat {
+  const T* x;
+  View out;
+  Noise noise;
+  std::int64_t num_groups;
+
+  static constexpr int blocks_per_multiprocessor = flat_blocks;
+  ACTPACK_HD static constexpr int lanes() { return flat_lanes; }
+
+  template <class Team>
+  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+    if (index >= num_groups) {
+      return;
+    }
+    const T* elements = x + index * flat_group_size;
+    encode_into(out, team, flat_shape<Bits>(index), flat_words<Bits>(index), noise.resolve(),
+                [&](const SlicePlace& slice) { return load_slice(elements, slice, true); });
+  }
+};
+
+/// Decodes groups to `x`, which is aligned to a Vector.
+template <class T, class View, class Noise, int Bits>
+struct DecodeFlat {
+  View in;
+  T* x;
+  Noise noise;
+  DecodeOptions options;
+  std::int64_t num_groups;
+
+  static constexpr int blocks_per_multiprocessor = flat_blocks;
+  ACTPACK_HD static constexpr int lanes() { return flat_lanes; }
+
+  template <class Team>
+  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+    if (index >= num_groups) {
+      return;
+    }
+    T* elements = x + index * flat_group_size;
+    decode_from<T>(in, team, flat_shape<Bits>(index), flat_words<Bits>(index), 0, flat_group_size,
+                   noise.resolve(), options, [&](const SlicePlace& slice, const Slice& values) {
+                     store_slice(elements, slice, true, values);
+                   });
+  }
+};
+
+// Rows.
+
+inline constexpr int row_blocks = 3;  // 80 registers: all widths are in one kernel
+
+/// Walks groups [first_group, end_group) of a tensor of any layout.
+struct RowWalk {
+  std::int64_t groups_per_row, first_group, end_group;
+
+  /// The group of a team; of size 0 behind the last.
+  ACTPACK_HD Group group_of(const Layout& layout, std::int64_t index) const {
+    const std::int64_t number = first_group + index;
+    if (number >= end_group) {
+      return Group{};
+    }
+    // Divided as 32-bit numbers where they are, which takes a fraction of the time.
+    const bool is_small = (number | groups_per_row) >> 32 == 0;
+    const std::int64_t row = is_small ? static_cast<std::uint32_t>(number) /
+                                            static_cast<std::uint32_t>(groups_per_row)
+                                      : number / groups_per_row;
+    return group_at(layout, number, row, (number - row * groups_per_row) * layout.group_size);
+  }
+};
+
+ACTPACK_HD inline GroupShape shape_of(const Layout& layout, const Group& group, int bits) {
+  return {group.index, static_cast<std::int32_t>(group.size), layout.group_size, bits};
+}
+
+ACTPACK_HD inline CodePlace code_place(const ConstPackedView& view, const Group& group) {
+  return place_of(view, group);
+}
+ACTPACK_HD inline CodePlace code_place(const ConstSignMagnitudeView& view, const Group& group) {
+  return uniform_place(view.layout, group, view.layout.bits);
+}
+
+ACTPACK_HD inline GroupWords words_of(const Layout& layout, const Group& group, CodePlace place) {
+  return {place.word, uniform_place(layout, group, 1).word};
+}
+
+/// Where an element of the tensor is in a group, or on which end of it.
+ACTPACK_HD inline std::int32_t group_element(const Group& group, std::int64_t element) {
+  const std::int64_t e = element - group.first;
+  return static_cast<std::int32_t>(e < 0 ? 0 : e < group.size ? e : group.size);
+}
+
+/// Encodes groups of whole rows; `x` is where the tensor's element 0 is or would be.
+template <class T, class View, class Noise>
+struct EncodeRows {
+  const T* x;
+  View out;
+  Noise noise;
+  RowWalk walk;
+
+  static constexpr int blocks_per_multiprocessor = row_blocks;
+  ACTPACK_HD int lanes() const { return team_lanes(out.layout.group_size); }
+
+  template <class Team>
+  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+    const auto& source = noise.resolve();
+    const Group group = walk.group_of(out.layout, index);
+    const CodePlace place = group.size > 0 ? code_place(out, group) : CodePlace{0, 1};
+    const T* elements = x + group.first;
+    const bool is_aligned = is_vector_aligned(elements);
+    encode_into(out, team, shape_of(out.layout, group, place.bits),
+                words_of(out.layout, group, place), source, [&](const SlicePlace& slice) {
+                  return load_slice(elements, slice, is_aligned);
+                });
+  }
+};
+
+/// What decoding does to values before it stores them: nothing.
+struct NoEpilogue {
+  ACTPACK_HD void operator()(Slice&, const SlicePlace&, std::int64_t) const {}
+};
+
+/// Decodes elements [first, end) of a tensor; `x` is where its element 0 is or would be.
+template <class T, class View, class Noise, class Epilogue>
+struct DecodeRows {
+  View in;
+  T* x;
+  std::int64_t first, end;
+  Noise noise;
+  DecodeOptions options;
+  Epilogue epilogue;
+  RowWalk walk;
+
+  static constexpr int blocks_per_multiprocessor = row_blocks;
+  ACTPACK_HD int lanes() const { return team_lanes(in.layout.group_size); }
+
+  template <class Team>
+  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+    const auto& source = noise.resolve();
+    const Group group = walk.group_of(in.layout, index);
+    if (group.size == 0) {
+      return;
+    }
+    const CodePlace place = code_place(in, group);
+    T* elements = x + group.first;
+    const bool is_aligned = is_vector_aligned(elements);
+    decode_from<T>(in, team, shape_of(in.layout, group, place.bits),
+                   words_of(in.layout, group, place), group_element(group, first), group_element(group, end), source, options,
+                   [&](const SlicePlace& slice, Slice values) {
+                     epilogue(values, slice, group.first);
+                     store_slice(elements, slice, is_aligned, values);
+                   });
+  }
+};
+
+/// Multiplies, shifts and masks decoded values: see DecodingEpilogue (cuda/quantize.hpp).
+template <class T>
+struct ChannelEpilogue {
+  const float* scale;
+  const float* shift;
+  std::int64_t channels, inner;
+  const std::uint32_t* mask;
+
+  ACTPACK_HD void operator()(Slice& x, const SlicePlace& place, std::int64_t group_first) const {
+    for (int run = 0; run < 2; ++run) {
+      const std::int64_t first = group_first + place.first[run];
+      std::int64_t channel = scale != nullptr || shift != nullptr ? first / inner : 0;
+      std::int64_t next_channel = (channel + 1) * inner - first;
+      channel %= channels;
+      for (int j = 0; j < run_size; ++j) {
+        if (j == next_channel) {
+          next_channel += inner;
+          channel = channel + 1 == channels ? 0 : channel + 1;
+        }
+        if ((place.present >> (run_size * run + j) & 1) == 0) {
+          continue;
+        }
+        float& value = x.value[run_size * run + j];
+        if (mask != nullptr && extract(mask, first + j, 1) == 0) {
+          value = 0;
+        } else {
+          value = saturate_cast<T>(fma(value, scale != nullptr ? scale[channel] : 1.0f,
+                                       shift != nullptr ? shift[channel] : 0.0f));
+        }
+      }
+    }
+  }
+};
+
+/// Writes dx = dy where the sign of a context is positive, else 0; NaN where its group is poisoned.
+template <class T>
+struct ReluBackwardRows {
+  const T* dy;
+  ConstSignMagnitudeView in;
+  T* dx;
+  std::int64_t first, end;
+  RowWalk walk;
+
+  static constexpr int blocks_per_multiprocessor = row_blocks;
+  ACTPACK_HD int lanes() const { return team_lanes(in.layout.group_size); }
+
+  template <class Team>
+  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+    const Group group = walk.group_of(in.layout, index);
+    if (group.size == 0) {
+      return;
+    }
+    const GroupShape shape = shape_of(in.layout, group, 1);
+    const std::uint32_t* signs = in.sign_words + uniform_place(in.layout, group, 1).word;
+    const bool poisoned = is_poisoned(in.params[group.index]);
+    const bool is_aligned =
+        is_vector_aligned(dy + group.first) && is_vector_aligned(dx + group.first);
+    team.map([&](int lane) {
+      for_each_slice(team, shape, lane, group_element(group, first), group_element(group, end),
+                     [&](const SlicePlace& place) {
+                       const auto codes = load_codes<1>(signs, words_of(shape, 1), place);
+                       const auto gradient = load_slice(dy + group.first, place, is_aligned);
+                       Slice x;
+                       for (int j = 0; j < elements_per_call; ++j) {
+                         const bool pass = (codes.run[j / run_size] >> j % run_size & 1) != 0;
+                         x.value[j] = poisoned ? float{poisoned_params.scale}
+                                               : pass ? gradient[j] : 0.0f;
+                       }
+                       store_slice(dx + group.first, place, is_aligned, x);
+                     });
+    });
+  }
+};
+
+}  // namespace actpack::detail

@@ -1,0 +1,27 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// The one kernel that runs a body on the device: a body is a functor (team, index), called for
+// every index by the lanes of one team.
+#pragma once
+
+#include <cstdint>
+
+#include "actpack/cuda/team.hpp"
+
+namespace actpack::detail {
+
+inline constexpr int block_threads = 256;
+
+/// Body::lanes() is the size of a team; at least Body::blocks_per_multiprocessor blocks are to find
+/// registers. Teams of the last blocks may get indices beyond the last:
+/// a body must do nothing there but keep its warp company in reduce().
+template <class Body>
+__global__ void __launch_bounds__(block_threads, Body::blocks_per_multiprocessor) team_kernel(const Body body) {
+  const int lanes = body.lanes();
+  const std::int64_t teams_per_block = block_threads / lanes;
+  body(DeviceTeam(lanes),
+       static_cast<std::int64_t>(blockIdx.x) * teams_per_block + threadIdx.x / lanes);
+}
+
+}  // namespace actpack::detail

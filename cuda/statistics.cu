@@ -1,0 +1,29 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Sums over rows on the device.
+#include "actpack/cuda/statistics.hpp"
+
+#include "launch.cuh"
+#include "statistics_body.hpp"
+
+namespace actpack {
+
+template <DeviceElement T>
+void row_statistics(const T* x, const Layout& layout, RowStatistics* statistics,
+                    cudaStream_t stream) {
+  layout.validate();
+  detail::require_memory(x, layout.numel(), "x");
+  detail::require_memory(statistics, layout.rows, "statistics");
+  using Body = detail::SumRow<detail::Storage<T>>;
+  detail::enqueue(&detail::statistics_kernel<Body>,
+                  Body{detail::as_storage(x), layout, layout.groups_per_row(), statistics},
+                  layout.rows, detail::statistics_threads, "row_statistics", stream);
+}
+
+template void row_statistics<float>(const float*, const Layout&, RowStatistics*, cudaStream_t);
+template void row_statistics<__half>(const __half*, const Layout&, RowStatistics*, cudaStream_t);
+template void row_statistics<__nv_bfloat16>(const __nv_bfloat16*, const Layout&, RowStatistics*,
+                                            cudaStream_t);
+
+}  // namespace actpack
