@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# Whether device code is compiled, and the CUDA language if so. A consumer has to ask for it.
+# Whether device code is compiled, and the CUDA language and toolkit if so. A consumer has to ask
+# for it.
 
 set(compiler_found OFF)
 if(PROJECT_IS_TOP_LEVEL AND NOT DEFINED ACTPACK_BUILD_CUDA)
@@ -18,6 +19,7 @@ if(ACTPACK_BUILD_CUDA)
     set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real 100-real 120)
   endif()
   enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
   if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION) # CMake 3.25 believes that nvcc stops at C++17
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)

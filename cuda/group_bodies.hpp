@@ -9,11 +9,13 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "actpack/cuda/group.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/packed.hpp"
 #include "actpack/sign_magnitude.hpp"
+#include "block.hpp"
 
 namespace actpack::detail {
 
@@ -65,11 +67,14 @@ ACTPACK_HD void decode_from(const ConstSignMagnitudeView& in, const Team& team,
 
 inline constexpr std::int32_t flat_group_size = 256;
 inline constexpr int flat_lanes = team_lanes(flat_group_size);
-inline constexpr int flat_blocks = 6;  // 40 registers a thread
 
-/// Groups that one warp takes: their number in a flat tensor is a multiple of it, so that a warp has
-/// work for all its lanes or none.
-inline constexpr std::int64_t flat_multiple = warp_size / flat_lanes;
+/// 40 registers a thread; 64 where codes and signs are made.
+template <class View>
+inline constexpr int flat_blocks = std::is_same_v<View, SignMagnitudeView> ? 4 : 6;
+
+/// Groups of one block, all of which a flat kernel has work for: a test for the last one would make
+/// every branch look divergent to the compiler and cost a tenth of the instructions.
+inline constexpr std::int64_t flat_multiple = block_threads / flat_lanes;
 
 template <int Bits>
 ACTPACK_HD GroupShape flat_shape(std::int64_t index) {
@@ -87,16 +92,12 @@ struct EncodeFlat {
   const T* x;
   View out;
   Noise noise;
-  std::int64_t num_groups;
 
-  static constexpr int blocks_per_multiprocessor = flat_blocks;
+  static constexpr int blocks_per_multiprocessor = flat_blocks<View>;
   ACTPACK_HD static constexpr int lanes() { return flat_lanes; }
 
   template <class Team>
   ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
-    if (index >= num_groups) {
-      return;
-    }
     const T* elements = x + index * flat_group_size;
     encode_into(out, team, flat_shape<Bits>(index), flat_words<Bits>(index), noise.resolve(),
                 [&](const SlicePlace& slice) { return load_slice(elements, slice, true); });
@@ -110,16 +111,12 @@ struct DecodeFlat {
   T* x;
   Noise noise;
   DecodeOptions options;
-  std::int64_t num_groups;
 
-  static constexpr int blocks_per_multiprocessor = flat_blocks;
+  static constexpr int blocks_per_multiprocessor = flat_blocks<View>;
   ACTPACK_HD static constexpr int lanes() { return flat_lanes; }
 
   template <class Team>
   ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
-    if (index >= num_groups) {
-      return;
-    }
     T* elements = x + index * flat_group_size;
     decode_from<T>(in, team, flat_shape<Bits>(index), flat_words<Bits>(index), 0, flat_group_size,
                    noise.resolve(), options, [&](const SlicePlace& slice, const Slice& values) {

@@ -33,8 +33,8 @@ inline void require_device_view(const ConstSignMagnitudeView& view) {
 inline bool is_mixed(const ConstPackedView& view) { return view.row_bits != nullptr; }
 inline bool is_mixed(const ConstSignMagnitudeView&) { return false; }
 
-/// The number of groups, from the first, that the flat bodies can take; the rest, at most two groups
-/// of a tensor that has any, is left to the others.
+/// The number of groups, from the first, that the flat bodies can take; the rest is left to the
+/// others: all of a tensor with gaps, at most a block's work of one without.
 template <class View>
 std::int64_t flat_groups(const View& view, const void* values) {
   const Layout& layout = view.layout;
@@ -70,7 +70,7 @@ void encode_rows(const T* values, const char* name, const View& out, const Round
     with_fast_noise(rounding, [&](const auto& noise) {
       dispatch_width(layout.bits, [&](auto width) {
         enqueue(EncodeFlat<Storage<T>, View, std::decay_t<decltype(noise)>, decltype(width)::bits>{
-                    x, out, noise, flat},
+                    x, out, noise},
                 flat, verb, stream);
       });
     });
@@ -122,7 +122,7 @@ void decode_elements(const View& in, std::int64_t first, std::int64_t count, T* 
         dispatch_width(layout.bits, [&](auto width) {
           enqueue(
               DecodeFlat<Storage<T>, View, std::decay_t<decltype(noise)>, decltype(width)::bits>{
-                  in, x, noise, options, flat},
+                  in, x, noise, options},
               flat, verb, stream);
         });
       });

@@ -8,16 +8,15 @@
 #include <cstdint>
 
 #include "actpack/cuda/team.hpp"
+#include "block.hpp"
 
 namespace actpack::detail {
-
-inline constexpr int block_threads = 256;
 
 /// Body::lanes() is the size of a team; at least Body::blocks_per_multiprocessor blocks are to find
 /// registers. Teams of the last blocks may get indices beyond the last:
 /// a body must do nothing there but keep its warp company in reduce().
 template <class Body>
-__global__ void __launch_bounds__(block_threads, Body::blocks_per_multiprocessor) team_kernel(const Body body) {
+__global__ void __launch_bounds__(block_threads, Body::blocks_per_multiprocessor) team_kernel(const __grid_constant__ Body body) {
   const int lanes = body.lanes();
   const std::int64_t teams_per_block = block_threads / lanes;
   body(DeviceTeam(lanes),

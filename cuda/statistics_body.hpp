@@ -58,7 +58,7 @@ class DeviceBlock {
 };
 
 template <class Body>
-__global__ void __launch_bounds__(statistics_threads) statistics_kernel(const Body body) {
+__global__ void __launch_bounds__(statistics_threads) statistics_kernel(const __grid_constant__ Body body) {
   __shared__ RowStatistics shared[statistics_warps];
   body(DeviceBlock(shared), static_cast<std::int64_t>(blockIdx.x));
 }

@@ -74,6 +74,13 @@ ACTPACK_HD SliceDither<Shift> dither_of(const Noise& noise, const GroupShape& gr
   return noise.template dither<Shift>(group.index * slices_of(group) + slice);
 }
 
+/// Where a lane's slices end: behind the first if there are no more slices than lanes, which spares
+/// compilers that know the sizes a loop.
+template <class Team>
+ACTPACK_HD int end_of_slices(const Team& team, const GroupShape& group, int lane) {
+  return slices_of(group) <= team.lanes() ? lane + 1 : slices_of(group);
+}
+
 template <class Load>
 ACTPACK_HD auto load_present(const SlicePlace& place, const Load& load) {
   using Elements = decltype(load(place));
@@ -92,7 +99,8 @@ ACTPACK_HD ValueRange range_of_group(const Team& team, const GroupShape& group,
   const auto ranges = team.map(
       [&](int lane, const auto& first_slice) {
         ValueRange range = range_of(first_slice, slice_at(group, lane, 0, group.size).present);
-        for (int slice = lane + team.lanes(); slice < slices_of(group); slice += team.lanes()) {
+        for (int slice = lane + team.lanes(); slice < end_of_slices(team, group, lane);
+             slice += team.lanes()) {
           const SlicePlace place = slice_at(group, slice, 0, group.size);
           if (place.present != 0) {
             range = join(range, range_of(load(place), place.present));
@@ -108,23 +116,20 @@ ACTPACK_HD ValueRange range_of_group(const Team& team, const GroupShape& group,
 template <class Team, class Elements, class Load, class Visit>
 ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int lane,
                                const Elements& first_slice, const Load& load, Visit visit) {
-  Elements x = first_slice;
-  SlicePlace place = slice_at(group, lane, 0, group.size);
-  for (;;) {
-    visit(place, x);
-    const int next = place.index + team.lanes();
-    if (next >= slices_of(group)) {
-      return;
-    }
-    place = slice_at(group, next, 0, group.size);
-    x = load_present(place, load);
-  }
+  const int end = end_of_slices(team, group, lane);
+  int slice = lane;
+  do {  // most often once
+    const SlicePlace place = slice_at(group, slice, 0, group.size);
+    visit(place, slice == lane ? first_slice : load_present(place, load));
+    slice += team.lanes();
+  } while (slice < end);
 }
 
 /// Calls visit(place) for those of a lane's slices that hold some of elements [begin, end).
 template <class Team, class Visit>
 ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int lane,
                                std::int32_t begin, std::int32_t end, Visit visit) {
+  const int last = end_of_slices(team, group, lane);
   int slice = lane;
   do {  // most often once
     const SlicePlace place = slice_at(group, slice, begin, end);
@@ -132,7 +137,7 @@ ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int la
       visit(place);
     }
     slice += team.lanes();
-  } while (slice < slices_of(group));
+  } while (slice < last);
 }
 
 /// Where decoding puts elements, in units of `unit` steps above the smallest: at their codes' levels
