@@ -54,9 +54,12 @@ ACTPACK_HD constexpr SliceMask run_before(std::int32_t first, std::int32_t end) 
 ACTPACK_HD constexpr SlicePlace slice_at(const GroupShape& group, int index, std::int32_t begin,
                                          std::int32_t end) {
   SlicePlace place{index, {run_size * index, group.group_size / 2 + run_size * index}, 0};
+  if (index >= slices_of(group)) {
+    return place;
+  }
   if (begin == 0 && end == group.group_size) {
     place.present = whole_slice;
-  } else if (index < slices_of(group)) {
+  } else {
     for (int i = 0; i < 2; ++i) {
       place.present |= (run_before(place.first[i], end) & ~run_before(place.first[i], begin))
                        << (run_size * i);
@@ -120,7 +123,9 @@ ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int la
   int slice = lane;
   do {  // most often once
     const SlicePlace place = slice_at(group, slice, 0, group.size);
-    visit(place, slice == lane ? first_slice : load_present(place, load));
+    if (slice < slices_of(group)) {
+      visit(place, slice == lane ? first_slice : load_present(place, load));
+    }
     slice += team.lanes();
   } while (slice < end);
 }

@@ -115,16 +115,17 @@ ACTPACK_HD inline float max_or_nan(float a, float b) {
 inline constexpr std::uint32_t integer_bits = 0x4B000000u;
 inline constexpr float integer_base = 0x1p23f;
 
-/// The bits of the float 2^23 + n + ⌊distance · steps⌋, given those of 2^23 + n. Precondition: 0 ≤
-/// n + distance · steps < 2^23, or NaN, which gives anything.
+/// The bits of the float 2^23 + n + ⌊distance · steps⌋, given those of 2^23 + n, if 0 ≤ n + distance ·
+/// steps < 2^23; else anything, as befits elements whose codes are not kept.
 ACTPACK_HD inline std::uint32_t add_floor_product(std::uint32_t integer, float distance,
                                                   float steps) {
 #if ACTPACK_DEVICE_ARCH
   return __float_as_uint(__fmaf_rd(distance, steps, __uint_as_float(integer)));
 #else
-  return is_nan(distance * steps)
-             ? integer
-             : integer + static_cast<std::uint32_t>(floor_product(distance, steps));
+  const float product = distance * steps;
+  return product >= 0 && product <= integer_base
+             ? integer + static_cast<std::uint32_t>(floor_product(distance, steps))
+             : integer;
 #endif
 }
 
