@@ -4,8 +4,8 @@
 // What the kernels do that walk a tensor group by group: the same source for devices and for tests
 // on the host.
 //
-// Two forms of each: a flat one for whole groups of 256 that follow each other without gaps, and one
-// for rows of any size, width and group size.
+// Two forms of each: a flat one for whole groups of 256 that follow each other without gaps, and
+// one for rows of any size, width and group size.
 #pragma once
 
 #include <cstdint>
@@ -127,7 +127,8 @@ struct DecodeFlat {
 
 // Rows.
 
-inline constexpr int row_blocks = 3;  // 80 registers: all widths are in one kernel
+inline constexpr int row_blocks =
+    2;  // as many registers as they like: all widths are in one kernel
 
 /// Walks groups [first_group, end_group) of a tensor of any layout.
 struct RowWalk {
@@ -141,9 +142,9 @@ struct RowWalk {
     }
     // Divided as 32-bit numbers where they are, which takes a fraction of the time.
     const bool is_small = (number | groups_per_row) >> 32 == 0;
-    const std::int64_t row = is_small ? static_cast<std::uint32_t>(number) /
-                                            static_cast<std::uint32_t>(groups_per_row)
-                                      : number / groups_per_row;
+    const std::int64_t row =
+        is_small ? static_cast<std::uint32_t>(number) / static_cast<std::uint32_t>(groups_per_row)
+                 : number / groups_per_row;
     return group_at(layout, number, row, (number - row * groups_per_row) * layout.group_size);
   }
 };
@@ -188,9 +189,8 @@ struct EncodeRows {
     const T* elements = x + group.first;
     const bool is_aligned = is_vector_aligned(elements);
     encode_into(out, team, shape_of(out.layout, group, place.bits),
-                words_of(out.layout, group, place), source, [&](const SlicePlace& slice) {
-                  return load_slice(elements, slice, is_aligned);
-                });
+                words_of(out.layout, group, place), source,
+                [&](const SlicePlace& slice) { return load_slice(elements, slice, is_aligned); });
   }
 };
 
@@ -224,7 +224,8 @@ struct DecodeRows {
     T* elements = x + group.first;
     const bool is_aligned = is_vector_aligned(elements);
     decode_from<T>(in, team, shape_of(in.layout, group, place.bits),
-                   words_of(in.layout, group, place), group_element(group, first), group_element(group, end), source, options,
+                   words_of(in.layout, group, place), group_element(group, first),
+                   group_element(group, end), source, options,
                    [&](const SlicePlace& slice, Slice values) {
                      epilogue(values, slice, group.first);
                      store_slice(elements, slice, is_aligned, values);
@@ -241,28 +242,37 @@ struct ChannelEpilogue {
   const std::uint32_t* mask;
 
   ACTPACK_HD void operator()(Slice& x, const SlicePlace& place, std::int64_t group_first) const {
-    for (int run = 0; run < 2; ++run) {
-      const std::int64_t first = group_first + place.first[run];
-      std::int64_t channel = scale != nullptr || shift != nullptr ? first / inner : 0;
-      std::int64_t next_channel = (channel + 1) * inner - first;
-      channel %= channels;
-      for (int j = 0; j < run_size; ++j) {
-        if (j == next_channel) {
-          next_channel += inner;
-          channel = channel + 1 == channels ? 0 : channel + 1;
-        }
-        if ((place.present >> (run_size * run + j) & 1) == 0) {
-          continue;
-        }
-        float& value = x.value[run_size * run + j];
-        if (mask != nullptr && extract(mask, first + j, 1) == 0) {
-          value = 0;
-        } else {
-          value = saturate_cast<T>(fma(value, scale != nullptr ? scale[channel] : 1.0f,
-                                       shift != nullptr ? shift[channel] : 0.0f));
-        }
+    const std::int64_t first[2] = {group_first + place.first[0], group_first + place.first[1]};
+    Channel channel[2] = {channel_at(first[0]), channel_at(first[1])};
+    for (int j = 0; j < elements_per_call; ++j) {
+      const int run = j / run_size;
+      if ((place.present >> j & 1) != 0) {
+        x.value[j] = apply(x.value[j], channel[run].index, first[run] + j % run_size);
       }
+      channel[run] = next(channel[run]);
     }
+  }
+
+ private:
+  /// The channel of an element, and the elements of it that follow in a row, itself included.
+  struct Channel {
+    std::int64_t index, left;
+  };
+
+  ACTPACK_HD Channel channel_at(std::int64_t element) const {
+    const std::int64_t block = element / inner;
+    return {block % channels, (block + 1) * inner - element};
+  }
+  ACTPACK_HD Channel next(Channel c) const {
+    const std::int64_t following = c.index + 1 == channels ? 0 : c.index + 1;
+    return c.left == 1 ? Channel{following, inner} : Channel{c.index, c.left - 1};
+  }
+  ACTPACK_HD float apply(float value, std::int64_t channel, std::int64_t element) const {
+    if (mask != nullptr && extract(mask, element, 1) == 0) {
+      return 0;
+    }
+    return saturate_cast<T>(fma(value, scale != nullptr ? scale[channel] : 1.0f,
+                                shift != nullptr ? shift[channel] : 0.0f));
   }
 };
 
@@ -290,18 +300,18 @@ struct ReluBackwardRows {
     const bool is_aligned =
         is_vector_aligned(dy + group.first) && is_vector_aligned(dx + group.first);
     team.map([&](int lane) {
-      for_each_slice(team, shape, lane, group_element(group, first), group_element(group, end),
-                     [&](const SlicePlace& place) {
-                       const auto codes = load_codes<1>(signs, words_of(shape, 1), place);
-                       const auto gradient = load_slice(dy + group.first, place, is_aligned);
-                       Slice x;
-                       for (int j = 0; j < elements_per_call; ++j) {
-                         const bool pass = (codes.run[j / run_size] >> j % run_size & 1) != 0;
-                         x.value[j] = poisoned ? float{poisoned_params.scale}
-                                               : pass ? gradient[j] : 0.0f;
-                       }
-                       store_slice(dx + group.first, place, is_aligned, x);
-                     });
+      for_each_slice(
+          team, shape, lane, group_element(group, first), group_element(group, end),
+          [&](const SlicePlace& place) {
+            const auto codes = load_codes<1>(signs, words_of(shape, 1), place);
+            const auto gradient = load_slice(dy + group.first, place, is_aligned);
+            Slice x;
+            for (int j = 0; j < elements_per_call; ++j) {
+              const bool pass = (codes.run[j / run_size] >> j % run_size & 1) != 0;
+              x.value[j] = poisoned ? float{poisoned_params.scale} : pass ? gradient[j] : 0.0f;
+            }
+            store_slice(dx + group.first, place, is_aligned, x);
+          });
     });
   }
 };

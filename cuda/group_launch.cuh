@@ -69,19 +69,23 @@ void encode_rows(const T* values, const char* name, const View& out, const Round
   if (flat > 0) {
     with_fast_noise(rounding, [&](const auto& noise) {
       dispatch_width(layout.bits, [&](auto width) {
-        enqueue(EncodeFlat<Storage<T>, View, std::decay_t<decltype(noise)>, decltype(width)::bits>{
-                    x, out, noise},
-                flat, verb, stream);
+        enqueue(
+            EncodeFlat<Storage<T>, View, std::decay_t<decltype(noise)>, decltype(width)::bits>{
+                x, out, noise},
+            flat, verb, stream);
       });
     });
   }
   const std::int64_t first_group = std::max(groups_before(layout, first_row), flat);
   const std::int64_t end_group = groups_before(layout, first_row + num_rows);
   with_noise(rounding, [&](const auto& noise) {
-    enqueue(EncodeRows<Storage<T>, View, std::decay_t<decltype(noise)>>{
-                x - first_row * layout.row_size, out, noise,
-                {layout.groups_per_row(), first_group, end_group}},
-            end_group - first_group, verb, stream);
+    enqueue(
+        EncodeRows<Storage<T>, View, std::decay_t<decltype(noise)>>{
+            x - first_row * layout.row_size,
+            out,
+            noise,
+            {layout.groups_per_row(), first_group, end_group}},
+        end_group - first_group, verb, stream);
   });
 }
 
@@ -130,9 +134,10 @@ void decode_elements(const View& in, std::int64_t first, std::int64_t count, T* 
     }
   }
   with_noise(rounding, [&](const auto& noise) {
-    enqueue(DecodeRows<Storage<T>, View, std::decay_t<decltype(noise)>, Epilogue>{
-                in, x - first, first, first + count, noise, options, epilogue, walk},
-            walk.end_group - walk.first_group, verb, stream);
+    enqueue(
+        DecodeRows<Storage<T>, View, std::decay_t<decltype(noise)>, Epilogue>{
+            in, x - first, first, first + count, noise, options, epilogue, walk},
+        walk.end_group - walk.first_group, verb, stream);
   });
 }
 

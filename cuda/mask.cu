@@ -32,23 +32,19 @@ void enqueue_runs(const Body& body, const char* verb, cudaStream_t stream) {
 template <DeviceElement T>
 void relu(const T* x, T* y, std::uint32_t* mask, std::int64_t numel, cudaStream_t stream) {
   detail::require_arrays(x, "x", y, "y", mask, numel);
-  detail::enqueue_runs(detail::Relu<detail::Storage<T>>{{numel},
-                                                        detail::as_storage(x),
-                                                        detail::as_storage(y),
-                                                        mask},
-                       "relu", stream);
+  detail::enqueue_runs(
+      detail::Relu<detail::Storage<T>>{{numel}, detail::as_storage(x), detail::as_storage(y), mask},
+      "relu", stream);
 }
 
 template <DeviceElement T>
 void relu_backward(const T* dy, const std::uint32_t* mask, T* dx, std::int64_t numel,
                    cudaStream_t stream) {
   detail::require_arrays(dy, "dy", dx, "dx", mask, numel);
-  detail::enqueue_runs(detail::Masked<detail::Storage<T>>{{numel},
-                                                          detail::as_storage(dy),
-                                                          mask,
-                                                          detail::as_storage(dx),
-                                                          1},
-                       "relu_backward", stream);
+  detail::enqueue_runs(
+      detail::Masked<detail::Storage<T>>{
+          {numel}, detail::as_storage(dy), mask, detail::as_storage(dx), 1},
+      "relu_backward", stream);
 }
 
 template <DeviceElement T>
@@ -59,16 +55,17 @@ void dropout(const T* x, T* y, std::uint32_t* mask, std::int64_t numel, double d
   detail::require_dropout(rounding, first);
   detail::with_noise(rounding, [&](auto noise) {
     if constexpr (!std::is_same_v<decltype(noise), NearestNoise>) {
-      detail::enqueue_runs(detail::Dropout<detail::Storage<T>, decltype(noise)>{
-                               {numel},
-                               detail::as_storage(x),
-                               detail::as_storage(y),
-                               mask,
-                               detail::keep_threshold(drop_probability),
-                               detail::dropout_scale(drop_probability),
-                               first,
-                               noise},
-                           "dropout", stream);
+      detail::enqueue_runs(
+          detail::Dropout<detail::Storage<T>, decltype(noise)>{
+              {numel},
+              detail::as_storage(x),
+              detail::as_storage(y),
+              mask,
+              detail::keep_threshold(drop_probability),
+              detail::dropout_scale(drop_probability),
+              first,
+              noise},
+          "dropout", stream);
     }
   });
 }
@@ -86,12 +83,12 @@ void dropout_backward(const T* dy, const std::uint32_t* mask, T* dx, std::int64_
                        "dropout_backward", stream);
 }
 
-#define ACTPACK_INSTANTIATE(T)                                                                     \
-  template void relu<T>(const T*, T*, std::uint32_t*, std::int64_t, cudaStream_t);                 \
-  template void relu_backward<T>(const T*, const std::uint32_t*, T*, std::int64_t, cudaStream_t);  \
-  template void dropout<T>(const T*, T*, std::uint32_t*, std::int64_t, double, Rounding,           \
-                           std::int64_t, cudaStream_t);                                            \
-  template void dropout_backward<T>(const T*, const std::uint32_t*, T*, std::int64_t, double,      \
+#define ACTPACK_INSTANTIATE(T)                                                                    \
+  template void relu<T>(const T*, T*, std::uint32_t*, std::int64_t, cudaStream_t);                \
+  template void relu_backward<T>(const T*, const std::uint32_t*, T*, std::int64_t, cudaStream_t); \
+  template void dropout<T>(const T*, T*, std::uint32_t*, std::int64_t, double, Rounding,          \
+                           std::int64_t, cudaStream_t);                                           \
+  template void dropout_backward<T>(const T*, const std::uint32_t*, T*, std::int64_t, double,     \
                                     cudaStream_t);
 ACTPACK_INSTANTIATE(float)
 ACTPACK_INSTANTIATE(__half)

@@ -19,9 +19,9 @@ void quantize(const T* x, PackedView out, Rounding rounding, cudaStream_t stream
   quantize(x, out, rounding, 0, out.layout.rows, stream);
 }
 
-#define ACTPACK_INSTANTIATE(T)                                                                     \
-  template void quantize<T>(const T*, PackedView, Rounding, std::int64_t, std::int64_t,            \
-                            cudaStream_t);                                                         \
+#define ACTPACK_INSTANTIATE(T)                                                          \
+  template void quantize<T>(const T*, PackedView, Rounding, std::int64_t, std::int64_t, \
+                            cudaStream_t);                                              \
   template void quantize<T>(const T*, PackedView, Rounding, cudaStream_t);
 ACTPACK_INSTANTIATE(float)
 ACTPACK_INSTANTIATE(__half)

@@ -56,11 +56,10 @@ void relu_backward(const T* dy, ConstSignMagnitudeView in, std::int64_t first, s
     return;
   }
   const detail::RowWalk walk = detail::walk_over(in.layout, first, count);
-  detail::enqueue(
-      detail::ReluBackwardRows<detail::Storage<T>>{detail::as_storage(dy) - first, in,
-                                                   detail::as_storage(dx) - first, first,
-                                                   first + count, walk},
-      walk.end_group - walk.first_group, "relu_backward", stream);
+  detail::enqueue(detail::ReluBackwardRows<detail::Storage<T>>{detail::as_storage(dy) - first, in,
+                                                               detail::as_storage(dx) - first,
+                                                               first, first + count, walk},
+                  walk.end_group - walk.first_group, "relu_backward", stream);
 }
 
 template <DeviceElement T>

@@ -41,9 +41,8 @@ class DeviceBlock {
       shared_[thread / warp_size] = of_warp;
     }
     __syncthreads();
-    return warp.reduce(thread % warp_size < statistics_warps ? shared_[thread % warp_size]
-                                                             : RowStatistics{},
-                       add);
+    return warp.reduce(
+        thread % warp_size < statistics_warps ? shared_[thread % warp_size] : RowStatistics{}, add);
   }
 
   template <class F>
@@ -58,7 +57,8 @@ class DeviceBlock {
 };
 
 template <class Body>
-__global__ void __launch_bounds__(statistics_threads) statistics_kernel(const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(statistics_threads)
+    statistics_kernel(const __grid_constant__ Body body) {
   __shared__ RowStatistics shared[statistics_warps];
   body(DeviceBlock(shared), static_cast<std::int64_t>(blockIdx.x));
 }
@@ -75,8 +75,8 @@ class HostBlock {
     for (int w = 0; w < statistics_warps; ++w) {
       HostTeam::PerLane<RowStatistics> of_lanes{};
       for (int lane = 0; lane < warp_size; lane += lanes) {
-        const auto of_team = part(HostTeam(lanes), (w * warp_size + lane) / lanes,
-                                  statistics_threads / lanes);
+        const auto of_team =
+            part(HostTeam(lanes), (w * warp_size + lane) / lanes, statistics_threads / lanes);
         for (int i = 0; i < lanes; ++i) {
           of_lanes[static_cast<std::size_t>(lane + i)] = of_team[static_cast<std::size_t>(i)];
         }

@@ -49,9 +49,10 @@ struct WideProduct {
 }  // namespace detail
 
 /// Returns the Philox4x32 block of counter (`index`: low 64 bits, `offset`: high 64 bits) under the
-/// key that `keys` were made from. Distinct (seed, offset, index) are distinct (key, counter) pairs, so the streams of
-/// two (seed, offset) never overlap. Seven rounds pass BigCrush. Allocates nothing, throws nothing.
-/// Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11.
+/// key that `keys` were made from. Distinct (seed, offset, index) are distinct (key, counter)
+/// pairs, so the streams of two (seed, offset) never overlap. Seven rounds pass BigCrush. Allocates
+/// nothing, throws nothing. Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy
+/// as 1, 2, 3", SC'11.
 template <int Rounds>
 ACTPACK_HD constexpr RandomWords philox4x32(std::uint64_t index, std::uint64_t offset,
                                             const PhiloxKeys<Rounds>& keys) {

@@ -111,7 +111,9 @@ ACTPACK_HD inline SignMagnitudeParams fit_sides(ValueRange range, int bits) {
   return {positive.scale, negative.scale};
 }
 
-ACTPACK_HD constexpr bool is_poisoned(SignMagnitudeParams params) { return is_nan(params.positive); }
+ACTPACK_HD constexpr bool is_poisoned(SignMagnitudeParams params) {
+  return is_nan(params.positive);
+}
 
 /// A pair of factors, one for each side, chosen without a branch: signs are as good as random.
 class SideFactor {
@@ -182,7 +184,8 @@ void encode_groups(std::span<const T> y, const SignMagnitudeView& out, const Rou
   for_each_group(layout, elements.first, elements.end, [&](const Group& group) {
     const T* values = y.data() + (group.first - elements.first);
     std::uint32_t* signs = out.sign_words + uniform_place(layout, group, 1).word;
-    std::uint32_t* magnitudes = out.magnitude_words + uniform_place(layout, group, layout.bits).word;
+    std::uint32_t* magnitudes =
+        out.magnitude_words + uniform_place(layout, group, layout.bits).word;
     const SignMagnitudeParams params = fit_sides(range_of(values, group.size), layout.bits);
     out.params[group.index] = params;
     std::fill_n(signs, words_for(group.size, 1), 0u);
@@ -214,7 +217,8 @@ void decode_groups(const ConstSignMagnitudeView& in, std::span<T> y, const Decod
   DitherTile tile(decoding.rounding);
   for_each_group(layout, elements.first, elements.end, [&](const Group& group) {
     const std::uint32_t* signs = in.sign_words + uniform_place(layout, group, 1).word;
-    const std::uint32_t* magnitudes = in.magnitude_words + uniform_place(layout, group, layout.bits).word;
+    const std::uint32_t* magnitudes =
+        in.magnitude_words + uniform_place(layout, group, layout.bits).word;
     const SideDecoder decoder(in.params[group.index], negative_side, decoding.alpha);
     T* values = y.data() + (group.first - elements.first);
     const std::int64_t begin = std::max<std::int64_t>(elements.first - group.first, 0);

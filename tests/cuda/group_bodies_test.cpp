@@ -174,9 +174,14 @@ void check_rows(const Layout& layout, const std::vector<T>& values,
         std::vector<T> want(values.size());
         expected.decode_on_host(0, std::span<T>(want), decoding, side);
         Placed<T> out(std::vector<T>(values.size(), T(1.0F)), aligned);
-        run(DecodeRows<T, ConstView, Noise, NoEpilogue>{
-                got.view(), out.data(), 0, layout.numel(), noise, {alpha, side}, {},
-                all_groups(layout)},
+        run(DecodeRows<T, ConstView, Noise, NoEpilogue>{got.view(),
+                                                        out.data(),
+                                                        0,
+                                                        layout.numel(),
+                                                        noise,
+                                                        {alpha, side},
+                                                        {},
+                                                        all_groups(layout)},
             layout.num_groups());
         support::check_same_values<T>(out.span(), want);
         // A range from the middle, in a buffer of its own with guards.
@@ -190,8 +195,13 @@ void check_rows(const Layout& layout, const std::vector<T>& values,
         };
         const RowWalk walk = {layout.groups_per_row(), group_of(first),
                               group_of(first + count - 1) + 1};
-        run(DecodeRows<T, ConstView, Noise, NoEpilogue>{got.view(), part.data() - first, first,
-                                                        first + count, noise, {alpha, side}, {},
+        run(DecodeRows<T, ConstView, Noise, NoEpilogue>{got.view(),
+                                                        part.data() - first,
+                                                        first,
+                                                        first + count,
+                                                        noise,
+                                                        {alpha, side},
+                                                        {},
                                                         walk},
             walk.end_group - walk.first_group);
         support::check_same_values<T>(
@@ -219,7 +229,8 @@ void check_flat(const std::vector<T>& values) {
     std::vector<T> want(values.size());
     expected.decode_on_host(0, std::span<T>(want), decoding, NegativeSide::kept);
     Placed<T> out(std::vector<T>(values.size(), T(1.0F)), true);
-    run(DecodeFlat<T, typename Guarded::ConstView, Noise, Bits>{
+    run(
+        DecodeFlat<T, typename Guarded::ConstView, Noise, Bits>{
             got.view(), out.data(), noise, {1, NegativeSide::kept}},
         layout.num_groups(), 0);
     support::check_same_values<T>(out.span(), want);
@@ -235,8 +246,8 @@ TEST_CASE_TEMPLATE("group bodies: rows give the host's words and values for ever
   support::for_each_config(sizes, [](const support::Config& config) {
     const Layout layout{
         .row_size = config.size, .group_size = config.group_size, .bits = config.bits};
-    const auto values = support::stored<T>(
-        support::gaussian(static_cast<std::size_t>(config.size), 3, 0.2, 2.0));
+    const auto values =
+        support::stored<T>(support::gaussian(static_cast<std::size_t>(config.size), 3, 0.2, 2.0));
     const bool aligned = config.bits % 4 != 0;
     check_rows<T, GuardedPacked>(layout, values, {}, aligned);
     check_rows<T, GuardedContext>(layout, values, {}, aligned);
@@ -293,9 +304,11 @@ TEST_CASE("group bodies: a chunk of rows writes its own groups and no others") {
   expected.encode_on_host(std::span<const float>(x), rounding);
   GuardedPacked got(layout);
   for (const std::int64_t first_row : {4, 0, 2}) {  // x - first_row * row_size: as the verb does
-    run(EncodeRows<float, PackedView, SeededNoise>{
-            x.data(), got.view(), SeededNoise(1, 2),
-            {layout.groups_per_row(), first_row * 2, (first_row + 2) * 2}},
+    run(EncodeRows<float, PackedView, SeededNoise>{x.data(),
+                                                   got.view(),
+                                                   SeededNoise(1, 2),
+                                                   {layout.groups_per_row(), first_row * 2,
+                                                    (first_row + 2) * 2}},
         4);
     const bool done = first_row == 2;
     CHECK(got.equals(expected) == done);
@@ -326,8 +339,14 @@ TEST_CASE("group bodies: the epilogue multiplies, shifts and masks by channel") 
     };
     GuardedBuffer<float16> out(count);
     const RowWalk walk = all_groups(layout);
-    run(DecodeRows<float16, ConstPackedView, NearestNoise, detail::ChannelEpilogue<float16>>{
-            packed.view(), out.data() - first, first, first + count, {}, {1, NegativeSide::kept},
+    run(
+        DecodeRows<float16, ConstPackedView, NearestNoise, detail::ChannelEpilogue<float16>>{
+            packed.view(),
+            out.data() - first,
+            first,
+            first + count,
+            {},
+            {1, NegativeSide::kept},
             {(parts & 1) != 0 ? scale.data() : nullptr, (parts & 2) != 0 ? shift.data() : nullptr,
              3, inner, (parts & 4) != 0 ? mask.data() : nullptr},
             walk},

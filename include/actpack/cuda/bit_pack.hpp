@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Small integers on the device, max-pool indices among them: bit_pack.hpp with device pointers and a
-// stream. What holds for every verb of cuda/quantize.hpp holds here.
+// Small integers on the device, max-pool indices among them: bit_pack.hpp with device pointers and
+// a stream. What holds for every verb of cuda/quantize.hpp holds here.
 #pragma once
 
 #include <cuda_runtime_api.h>

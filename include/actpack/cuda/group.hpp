@@ -23,6 +23,12 @@
 
 namespace actpack {
 
+// A lane's part of a group, and how it gets into registers and out of them.
+using detail::load_slice;
+using detail::NegativeSide;
+using detail::SlicePlace;
+using detail::store_slice;
+
 /// One group, as a team sees it.
 struct GroupShape {
   std::int64_t index;             // in the tensor: names its noise
@@ -93,7 +99,8 @@ ACTPACK_HD auto load_present(const SlicePlace& place, const Load& load) {
 /// The range of a group and, of every lane, its first slice: most often its only one.
 template <class Team, class Load>
 ACTPACK_HD auto load_first_slices(const Team& team, const GroupShape& group, const Load& load) {
-  return team.map([&](int lane) { return load_present(slice_at(group, lane, 0, group.size), load); });
+  return team.map(
+      [&](int lane) { return load_present(slice_at(group, lane, 0, group.size), load); });
 }
 
 template <class Team, class Slices, class Load>
@@ -145,8 +152,8 @@ ACTPACK_HD void for_each_slice(const Team& team, const GroupShape& group, int la
   } while (slice < last);
 }
 
-/// Where decoding puts elements, in units of `unit` steps above the smallest: at their codes' levels
-/// for NearestNoise, else there less `alpha` times the dither that encoding added.
+/// Where decoding puts elements, in units of `unit` steps above the smallest: at their codes'
+/// levels for NearestNoise, else there less `alpha` times the dither that encoding added.
 template <int Bits, class Noise>
 class Places {
   static constexpr bool is_plain = std::is_same_v<Noise, NearestNoise>;
@@ -190,11 +197,11 @@ ACTPACK_HD void encode_slices(const Team& team, const GroupShape& group, const N
           if (lane == 0 && group.size > 0) {
             store_to(params, encoder.params());
           }
-          for_each_slice(team, group, lane, first_slice, load,
-                         [&](const SlicePlace& place, const auto& x) {
-                           const auto dither = dither_of<code_shift<bits>>(noise, group, place.index);
-                           write(place, x, encode_slice<bits>(x, place.present, encoder, dither));
-                         });
+          for_each_slice(
+              team, group, lane, first_slice, load, [&](const SlicePlace& place, const auto& x) {
+                const auto dither = dither_of<code_shift<bits>>(noise, group, place.index);
+                write(place, x, encode_slice<bits>(x, place.present, encoder, dither));
+              });
         });
       },
       first_slices);
@@ -224,23 +231,23 @@ ACTPACK_HD void decode_slices(const Team& team, const GroupShape& group, std::in
 /// Quantizes one group: writes its words_for(size, bits) `words` and its `params`.
 ///
 /// `load(place)` returns the elements of a slice: an actpack::Slice, or anything that
-/// detail::load_slice returns. detail::SlicePlace says which elements those are; the ones that are
-/// not present may hold anything. It is called by the lane that owns the slice, once if the team has
-/// a lane for every slice, else twice. `noise` has been resolved. The words are those of the host's
-/// `quantize`, whatever the team.
+/// load_slice returns. The SlicePlace says which elements those are; the ones that are
+/// not present may hold anything. It is called by the lane that owns the slice, once if the team
+/// has a lane for every slice, else twice. `noise` has been resolved. The words are those of the
+/// host's `quantize`, whatever the team.
 template <class Team, class Noise, class Load>
 ACTPACK_HD void quantize_group(const Team& team, const GroupShape& group, const Noise& noise,
                                const Load& load, std::uint32_t* words, GroupParams* params) {
   detail::encode_slices<detail::AffineSliceEncoder>(
       team, group, noise, load, params,
-      [&](const detail::SlicePlace& place, const auto&, const auto& codes) {
+      [&](const SlicePlace& place, const auto&, const auto& codes) {
         detail::store_codes(words, detail::words_of(group, codes.bits), place, codes);
       });
 }
 
 /// Decodes elements [begin, end) of one group: calls `store(place, slice)` for the slices that hold
-/// some of them, by the lane that owns the slice. Values are float, none beyond the finite values of
-/// T. `noise` is NearestNoise for plain decoding, else the one used for encoding, resolved, and
+/// some of them, by the lane that owns the slice. Values are float, none beyond the finite values
+/// of T. `noise` is NearestNoise for plain decoding, else the one used for encoding, resolved, and
 /// `alpha` the share of it that is taken out.
 template <class T, class Team, class Noise, class Store>
 ACTPACK_HD void dequantize_group(const Team& team, const GroupShape& group, std::int32_t begin,
@@ -249,7 +256,7 @@ ACTPACK_HD void dequantize_group(const Team& team, const GroupShape& group, std:
                                  const Store& store) {
   detail::decode_slices<T>(
       team, group, begin, end, noise, alpha, words,
-      [&](auto width, float unit, const detail::SlicePlace&) {
+      [&](auto width, float unit, const SlicePlace&) {
         return detail::AffineSliceDecoder<decltype(width)::bits>(params, unit);
       },
       store);
@@ -262,7 +269,7 @@ ACTPACK_HD void encode_group(const Team& team, const GroupShape& group, const No
                              std::uint32_t* magnitude_words, SignMagnitudeParams* params) {
   detail::encode_slices<detail::SideSliceEncoder>(
       team, group, noise, load, params,
-      [&](const detail::SlicePlace& place, const auto& y, const auto& codes) {
+      [&](const SlicePlace& place, const auto& y, const auto& codes) {
         detail::store_codes(sign_words, detail::words_of(group, 1), place,
                             detail::signs_of(y, place.present));
         detail::store_codes(magnitude_words, detail::words_of(group, codes.bits), place, codes);
@@ -274,12 +281,12 @@ ACTPACK_HD void encode_group(const Team& team, const GroupShape& group, const No
 template <class T, class Team, class Noise, class Store>
 ACTPACK_HD void decode_group(const Team& team, const GroupShape& group, std::int32_t begin,
                              std::int32_t end, const Noise& noise, float alpha,
-                             detail::NegativeSide negative_side, const std::uint32_t* sign_words,
+                             NegativeSide negative_side, const std::uint32_t* sign_words,
                              const std::uint32_t* magnitude_words, SignMagnitudeParams params,
                              const Store& store) {
   detail::decode_slices<T>(
       team, group, begin, end, noise, alpha, magnitude_words,
-      [&](auto width, float unit, const detail::SlicePlace& place) {
+      [&](auto width, float unit, const SlicePlace& place) {
         const auto signs = detail::load_codes<1>(sign_words, detail::words_of(group, 1), place);
         return detail::SideSliceDecoder<decltype(width)::bits>(
             params, negative_side, unit, signs.run[0] | std::uint32_t{signs.run[1]} << 8);

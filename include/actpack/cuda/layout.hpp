@@ -21,8 +21,9 @@ std::size_t row_offsets_workspace(const Layout& layout);
 
 /// Writes the running sum of the rows' words to `offsets` [device, rows + 1], given their widths
 /// `row_bits` [device, rows], each 1, 2, 4 or 8 and at most layout.bits: those are read when the
-/// kernel runs and cannot be checked. `workspace` [device] has at least row_offsets_workspace(layout)
-/// bytes and may be reused once the stream has gone past. Enqueues CUB's scan on `stream`.
+/// kernel runs and cannot be checked. `workspace` [device] has at least
+/// row_offsets_workspace(layout) bytes and may be reused once the stream has gone past. Enqueues
+/// CUB's scan on `stream`.
 void row_offsets(const Layout& layout, const std::uint8_t* row_bits, std::int64_t* offsets,
                  std::span<std::byte> workspace, cudaStream_t stream);
 

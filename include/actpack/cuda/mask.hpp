@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // One-bit contexts on the device: mask.hpp with device pointers and a stream. What holds for every
-// verb of cuda/quantize.hpp holds here; arrays may be aligned to their type only, but are fastest at
-// 16 bytes.
+// verb of cuda/quantize.hpp holds here; arrays may be aligned to their type only, but are fastest
+// at 16 bytes.
 #pragma once
 
 #include <cstdint>
@@ -24,14 +24,15 @@ void relu_backward(const T* dy, const std::uint32_t* mask, T* dx, std::int64_t n
                    cudaStream_t stream);
 
 /// Drops each element with probability `drop_probability` and multiplies the others by 1 / (1 − p):
-/// `x`, `y` [device, numel], `mask` [device, words_for(numel, 1)]; y may be x. Element e counts from
-/// `first`, a multiple of 32: where this chunk starts in its tensor. The same elements stay as on the
-/// host.
+/// `x`, `y` [device, numel], `mask` [device, words_for(numel, 1)]; y may be x. Element e counts
+/// from `first`, a multiple of 32: where this chunk starts in its tensor. The same elements stay as
+/// on the host.
 template <DeviceElement T>
 void dropout(const T* x, T* y, std::uint32_t* mask, std::int64_t numel, double drop_probability,
              Rounding rounding, std::int64_t first, cudaStream_t stream);
 
-/// Writes dx = dy / (1 − p) where the mask is set, else 0: `dy`, `dx` [device, numel]; dx may be dy.
+/// Writes dx = dy / (1 − p) where the mask is set, else 0: `dy`, `dx` [device, numel]; dx may be
+/// dy.
 template <DeviceElement T>
 void dropout_backward(const T* dy, const std::uint32_t* mask, T* dx, std::int64_t numel,
                       double drop_probability, cudaStream_t stream);

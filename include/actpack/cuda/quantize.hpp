@@ -5,10 +5,10 @@
 //
 // Every verb only enqueues one kernel on `stream`: it allocates nothing, synchronises with nothing,
 // and may be captured in a graph. Words and parameters are those of the host's verb, bit for bit,
-// whatever the grid, the stream or the chunks. Pointers are to device memory, aligned to their type;
-// a tensor of one width without gaps between groups of 256, aligned to 16 bytes, takes the fastest
-// path. Wrong arguments throw std::invalid_argument before anything is enqueued; what the CUDA
-// runtime refuses throws cuda_error (cuda/error.hpp).
+// whatever the grid, the stream or the chunks. Pointers are to device memory, aligned to their
+// type; a tensor of one width without gaps between groups of 256, aligned to 16 bytes, takes the
+// fastest path. Wrong arguments throw std::invalid_argument before anything is enqueued; what the
+// CUDA runtime refuses throws cuda_error (cuda/error.hpp).
 #pragma once
 
 #include <cstdint>
@@ -42,8 +42,8 @@ void dequantize(ConstPackedView in, T* x, Decoding decoding, cudaStream_t stream
 
 /// Decodes elements [first, first + count) of `in` [device] into `x` [device, count].
 template <DeviceElement T>
-void dequantize(ConstPackedView in, std::int64_t first, std::int64_t count, T* x,
-                Decoding decoding, cudaStream_t stream);
+void dequantize(ConstPackedView in, std::int64_t first, std::int64_t count, T* x, Decoding decoding,
+                cudaStream_t stream);
 
 /// What decoding does to every value x of element e before it stores it: 0 where bit e of `mask` is
 /// 0, else x · scale[c] + shift[c] in float, rounded once, with the channel c = ⌊e / inner⌋ mod
@@ -58,7 +58,7 @@ struct DecodingEpilogue {
 
 /// Decodes elements [first, first + count) and applies `epilogue` to them in the same pass.
 template <DeviceElement T>
-void dequantize(ConstPackedView in, std::int64_t first, std::int64_t count, T* x,
-                Decoding decoding, const DecodingEpilogue& epilogue, cudaStream_t stream);
+void dequantize(ConstPackedView in, std::int64_t first, std::int64_t count, T* x, Decoding decoding,
+                const DecodingEpilogue& epilogue, cudaStream_t stream);
 
 }  // namespace actpack

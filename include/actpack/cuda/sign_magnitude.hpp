@@ -41,8 +41,8 @@ void decode_relu(ConstSignMagnitudeView in, std::int64_t first, std::int64_t cou
 template <DeviceElement T>
 void decode_relu(ConstSignMagnitudeView in, T* y, Decoding decoding, cudaStream_t stream);
 
-/// Writes dx = dy where the sign bit is set, else 0, and NaN throughout poisoned groups, for elements
-/// [first, first + count): `dy`, `dx` [device, count]; dx may be dy.
+/// Writes dx = dy where the sign bit is set, else 0, and NaN throughout poisoned groups, for
+/// elements [first, first + count): `dy`, `dx` [device, count]; dx may be dy.
 template <DeviceElement T>
 void relu_backward(const T* dy, ConstSignMagnitudeView in, std::int64_t first, std::int64_t count,
                    T* dx, cudaStream_t stream);

@@ -115,8 +115,8 @@ ACTPACK_HD inline float max_or_nan(float a, float b) {
 inline constexpr std::uint32_t integer_bits = 0x4B000000u;
 inline constexpr float integer_base = 0x1p23f;
 
-/// The bits of the float 2^23 + n + ⌊distance · steps⌋, given those of 2^23 + n, if 0 ≤ n + distance ·
-/// steps < 2^23; else anything, as befits elements whose codes are not kept.
+/// The bits of the float 2^23 + n + ⌊distance · steps⌋, given those of 2^23 + n, if 0 ≤ n +
+/// distance · steps < 2^23; else anything, as befits elements whose codes are not kept.
 ACTPACK_HD inline std::uint32_t add_floor_product(std::uint32_t integer, float distance,
                                                   float steps) {
 #if ACTPACK_DEVICE_ARCH
@@ -228,7 +228,8 @@ using Piece = std::conditional_t<
     std::conditional_t<Bits == 2, std::uint16_t,
                        std::conditional_t<Bits == 4, std::uint32_t, std::uint64_t>>>;
 
-/// Where a code ends up in a position: as high as 23 bits allow, and where a byte begins if they do.
+/// Where a code ends up in a position: as high as 23 bits allow, and where a byte begins if they
+/// do.
 template <int Bits>
 inline constexpr int code_shift = Bits == 8 ? 14 : 16;
 
@@ -243,10 +244,12 @@ ACTPACK_HD Piece<Bits> merge_run(const std::uint32_t (&position)[run_size]) {
                              permute_bytes(p[2] << to_byte, p[3] << to_byte, 0x0062), 0x5410);
   }
   if constexpr (Bits == 1) {
-    return static_cast<Piece<1>>(dot_bytes(codes[1], 0x80402010u, dot_bytes(codes[0], 0x08040201u, 0)));
+    return static_cast<Piece<1>>(
+        dot_bytes(codes[1], 0x80402010u, dot_bytes(codes[0], 0x08040201u, 0)));
   } else if constexpr (Bits == 2) {
     constexpr std::uint32_t weights = 0x40100401u;
-    return static_cast<Piece<2>>(dot_bytes(codes[0], weights, 0) | dot_bytes(codes[1], weights, 0) << 8);
+    return static_cast<Piece<2>>(dot_bytes(codes[0], weights, 0) | dot_bytes(codes[1], weights, 0)
+                                                                       << 8);
   } else if constexpr (Bits == 4) {
     return permute_bytes(codes[0] | codes[0] >> 4, codes[1] | codes[1] >> 4, 0x6420);
   } else {
@@ -354,7 +357,8 @@ struct SlicePieces {
 
 /// Encodes a slice; elements that are not `present` get code 0.
 template <int Bits, class Elements, class Encoder>
-ACTPACK_HD SlicePieces<Bits> encode_slice(const Elements& x, SliceMask present, const Encoder& encoder,
+ACTPACK_HD SlicePieces<Bits> encode_slice(const Elements& x, SliceMask present,
+                                          const Encoder& encoder,
                                           const SliceDither<code_shift<Bits>>& dither) {
   SlicePieces<Bits> pieces{};
   for (int i = 0; i < 2; ++i) {
@@ -497,7 +501,9 @@ ACTPACK_HD void decode_slice(const Slice& places, const Decoder& decoder, const 
     store(x);
   } else {  // some may be, or the group is poisoned
     for (float& value : x.value) {
-      value = value > largest_of<T> ? largest_of<T> : value < -largest_of<T> ? -largest_of<T> : value;
+      value = value > largest_of<T>    ? largest_of<T>
+              : value < -largest_of<T> ? -largest_of<T>
+                                       : value;
     }
     store(x);
   }
@@ -675,8 +681,8 @@ ACTPACK_HD void store_run(T* to, const float* from) {
 
 /// Where a slice lies: its elements in the group, and the elements that are there.
 struct SlicePlace {
-  int index;         // in the group: which call of the generator it is
-  int first[2];      // elements of the group that its runs start with
+  int index;     // in the group: which call of the generator it is
+  int first[2];  // elements of the group that its runs start with
   SliceMask present;
 };
 

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What bit allocation needs to know about the rows of a tensor, summed up in one pass on the device.
+// What bit allocation needs to know about the rows of a tensor, summed up in one pass on the
+// device.
 #pragma once
 
 #include <cstdint>

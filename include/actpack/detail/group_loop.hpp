@@ -69,7 +69,8 @@ void for_each_group(const Layout& layout, std::int64_t first, std::int64_t end, 
   std::int64_t row = first / layout.row_size;
   std::int64_t column = first % layout.row_size / layout.group_size * layout.group_size;
   while (row * layout.row_size + column < end) {
-    visit(group_at(layout, row * layout.groups_per_row() + column / layout.group_size, row, column));
+    visit(
+        group_at(layout, row * layout.groups_per_row() + column / layout.group_size, row, column));
     column += layout.group_size;
     if (column >= layout.row_size) {
       column = 0;

@@ -1,0 +1,273 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Runs kernels on the CPU, from the source that nvcc compiles: each of their threads is a thread of
+// the operating system. To be included before the kernels.
+//
+// Stricter than a device: a shuffle must name its caller and the lane whose value it takes, and
+// what not all threads come to that must, be it a shuffle or a barrier, ends the launch with an
+// exception as soon as no thread can go on, not with a hang. ThreadSanitizer sees no other order
+// between the threads of a block than __syncthreads' own: CUDA promises none for shuffles. Blocks
+// run one after another, so races between them are not seen.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <bit>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdio>
+#include <map>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#define ACTPACK_SIMT  // shows the device's classes and kernels to the host's compiler
+#define __global__
+#define __device__
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __shared__ static  // what the threads of the one block that runs have in common
+
+struct SimtIndex {
+  unsigned x = 0, y = 0, z = 0;
+};
+inline thread_local SimtIndex threadIdx, blockIdx;
+inline thread_local SimtIndex blockDim{1, 1, 1}, gridDim{1, 1, 1};
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define ACTPACK_SIMT_TSAN
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define ACTPACK_SIMT_TSAN
+#endif
+#if defined(ACTPACK_SIMT_TSAN)
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+void AnnotateIgnoreSyncBegin(const char* file, int line);
+void AnnotateIgnoreSyncEnd(const char* file, int line);
+}
+#endif
+
+namespace simt {
+
+// While one lives, ThreadSanitizer neither sees what its thread accesses nor lets it order
+// anything.
+class Unseen {
+ public:
+  Unseen(const Unseen&) = delete;
+  Unseen& operator=(const Unseen&) = delete;
+#if defined(ACTPACK_SIMT_TSAN)
+  Unseen() {
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+    AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
+  }
+  ~Unseen() {
+    AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+  }
+#else
+  Unseen() {}
+  ~Unseen() {}
+#endif
+};
+
+// The running block: where its threads meet.
+class Block {
+ public:
+  Block(unsigned number, unsigned threads)
+      : number_(number), threads_(threads), running_(threads), staying_(threads) {}
+
+  // One thread's life, from the kernel's first instruction to its last.
+  template <class Kernel>
+  void run(const Kernel& kernel) {
+    try {
+      kernel();
+      leave();
+    } catch (const Stopped&) {
+      // Another thread, or this one, has said why.
+    }
+  }
+
+  void synchronize() {
+    meet(barrier_, threads_, [](unsigned) {});
+  }
+
+  // The value of the lane whose number differs by the bits `lane_mask`.
+  std::uint32_t exchange(std::uint32_t mask, std::uint32_t value, int lane_mask) {
+    const Unseen unseen;
+    const unsigned lane = threadIdx.x % 32;
+    const unsigned from = (lane ^ static_cast<unsigned>(lane_mask)) % 32;
+    if ((mask >> lane & 1) == 0) {
+      fail(shuffle_name(mask) + ": lane " + std::to_string(lane) + " is not in its own mask");
+    }
+    if ((mask >> from & 1) == 0) {
+      fail(shuffle_name(mask) + ": lane " + std::to_string(from) + " gives no value");
+    }
+    Shuffle& shuffle = shuffle_of(threadIdx.x / 32, mask);
+    const unsigned round = meet(shuffle.meeting, static_cast<unsigned>(std::popcount(mask)),
+                                [&](unsigned r) { shuffle.values[r % 2][lane] = value; });
+    return shuffle.values[round % 2][from];
+  }
+
+  // After all threads have ended.
+  void throw_error() const {
+    if (!error_.empty()) throw std::runtime_error(error_);
+  }
+
+ private:
+  struct Stopped {};
+
+  // Of the threads that wait for one another, in rounds.
+  struct Meeting {
+    std::mutex mutex;
+    std::condition_variable changed;
+    unsigned arrived = 0, round = 0;
+  };
+
+  // Of the lanes of a mask. The values of one round may still be read while the next one gathers.
+  struct Shuffle {
+    Meeting meeting;
+    std::array<std::array<std::uint32_t, 32>, 2> values{};
+  };
+
+  // Comes to a meeting of so many threads and calls arrive(round) before the others can go on.
+  template <class Arrive>
+  unsigned meet(Meeting& meeting, unsigned size, Arrive arrive) {
+    std::unique_lock lock(meeting.mutex);
+    const unsigned round = meeting.round;
+    arrive(round);
+    if (++meeting.arrived == size) {
+      meeting.arrived = 0;
+      ++meeting.round;
+      add_running(size - 1);
+      meeting.changed.notify_all();
+      return round;
+    }
+    if (is_last_to_stop()) {
+      lock.unlock();
+      fail_stuck();
+    }
+    meeting.changed.wait(lock, [&] { return meeting.round != round || has_failed(); });
+    if (meeting.round == round) throw Stopped{};
+    return round;
+  }
+
+  Shuffle& shuffle_of(unsigned warp, std::uint32_t mask) {
+    const std::lock_guard lock(shuffles_mutex_);
+    return shuffles_[{warp, mask}];
+  }
+
+  static std::string shuffle_name(std::uint32_t mask) {
+    std::array<char, 40> name{};
+    std::snprintf(name.data(), name.size(), "__shfl_xor_sync with mask 0x%08x", mask);
+    return name.data();
+  }
+
+  // Threads that wait are not running; those whose meeting is complete are, from that moment on.
+  // When none is left, nobody will come to the meetings that are not complete.
+  void add_running(unsigned threads) {
+    const Unseen unseen;
+    running_ += threads;
+  }
+  bool is_last_to_stop() {
+    const Unseen unseen;
+    return --running_ == 0;
+  }
+  void leave() {
+    const Unseen unseen;
+    --staying_;
+    if (is_last_to_stop() && staying_ != 0) fail_stuck();
+  }
+
+  [[noreturn]] void fail_stuck() {
+    const Unseen unseen;
+    std::string what = "no thread can go on";
+    const auto add = [&](const std::string& name, Meeting& meeting, unsigned size) {
+      const std::lock_guard lock(meeting.mutex);
+      if (meeting.arrived != 0) {
+        what += "; " + std::to_string(meeting.arrived) + " of " + std::to_string(size) +
+                " came to " + name;
+      }
+    };
+    add("__syncthreads", barrier_, threads_);
+    for (auto& [key, shuffle] : shuffles_) {
+      add(shuffle_name(key.second) + " in warp " + std::to_string(key.first), shuffle.meeting,
+          static_cast<unsigned>(std::popcount(key.second)));
+    }
+    fail(what);
+  }
+
+  bool has_failed() const {
+    const Unseen unseen;
+    return failed_;
+  }
+
+  // Ends all threads of the block.
+  [[noreturn]] void fail(const std::string& what) {
+    const Unseen unseen;
+    const std::lock_guard lock(shuffles_mutex_);
+    if (error_.empty()) {
+      error_ = "simt: block " + std::to_string(number_) + ", thread " +
+               std::to_string(threadIdx.x) + ": " + what;
+    }
+    failed_ = true;
+    const auto wake = [](Meeting& meeting) {
+      { const std::lock_guard after_the_check(meeting.mutex); }
+      meeting.changed.notify_all();
+    };
+    wake(barrier_);
+    for (auto& [key, shuffle] : shuffles_) wake(shuffle.meeting);
+    throw Stopped{};
+  }
+
+  unsigned number_, threads_;
+  std::atomic<unsigned> running_, staying_;
+  std::atomic<bool> failed_{false};
+  std::string error_;
+  Meeting barrier_;
+  std::mutex shuffles_mutex_;
+  std::map<std::pair<unsigned, std::uint32_t>, Shuffle> shuffles_;  // by warp and mask
+};
+
+inline thread_local Block* current_block = nullptr;
+
+// Runs a grid. Throws std::runtime_error if its threads do what a device does not define.
+template <class... P>
+void launch(unsigned blocks, unsigned threads, void (*kernel)(P...),
+            const std::type_identity_t<P>&... arguments) {
+  for (unsigned b = 0; b < blocks; ++b) {
+    Block block(b, threads);
+    std::vector<std::thread> pool;
+    for (unsigned t = 0; t < threads; ++t) {
+      pool.emplace_back([&, t] {
+        threadIdx = {t, 0, 0};
+        blockIdx = {b, 0, 0};
+        blockDim = {threads, 1, 1};
+        gridDim = {blocks, 1, 1};
+        current_block = &block;
+        block.run([&] { kernel(arguments...); });
+      });
+    }
+    for (std::thread& thread : pool) thread.join();
+    block.throw_error();
+  }
+}
+
+}  // namespace simt
+
+inline void __syncthreads() { simt::current_block->synchronize(); }
+
+inline std::uint32_t __shfl_xor_sync(std::uint32_t mask, std::uint32_t value, int lane_mask) {
+  return simt::current_block->exchange(mask, value, lane_mask);
+}

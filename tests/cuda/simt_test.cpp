@@ -1,0 +1,381 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Runs the kernels themselves, with real shuffles and barriers, on threads of the CPU, and compares
+// what they write with the host's verbs, bit for bit.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include "simt.hpp"  // before the kernels
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <actpack/bit_pack.hpp>
+#include <actpack/mask.hpp>
+#include <actpack/quantize.hpp>
+#include <actpack/sign_magnitude.hpp>
+
+#include "group_bodies.hpp"
+#include "kernel.hpp"
+#include "run_bodies.hpp"
+#include "statistics_body.hpp"
+#include "support/compare.hpp"
+#include "support/data.hpp"
+#include "support/guarded_buffer.hpp"
+
+namespace {
+
+using namespace actpack;
+using detail::NegativeSide;
+using detail::RowWalk;
+using support::GuardedBuffer;
+
+// Runs a body for indices [0, count), and up to a block's beyond, as the library's verbs do.
+template <class Body>
+void launch(const Body& body, std::int64_t count) {
+  const std::int64_t teams_per_block = detail::block_threads / body.lanes();
+  const std::int64_t blocks = (count + teams_per_block - 1) / teams_per_block;
+  simt::launch(static_cast<unsigned>(blocks), detail::block_threads, &detail::team_kernel<Body>,
+               body);
+}
+
+// Between guards, at an address that is aligned to a Vector; the size is a multiple of a Vector's.
+template <class T>
+class AlignedBuffer {
+ public:
+  explicit AlignedBuffer(std::size_t size)
+      : size_(size), vectors_(size * sizeof(T) / sizeof(detail::Vector)) {}
+  explicit AlignedBuffer(const std::vector<T>& values) : AlignedBuffer(values.size()) {
+    std::memcpy(data(), values.data(), size_ * sizeof(T));
+  }
+  T* data() { return reinterpret_cast<T*>(vectors_.data()); }
+  std::span<T> span() { return {data(), size_}; }
+
+ private:
+  std::size_t size_;
+  GuardedBuffer<detail::Vector> vectors_;
+};
+
+template <class T>
+bool have_same_bytes(const GuardedBuffer<T>& a, const GuardedBuffer<T>& b) {
+  return a.span().size() == b.span().size() &&
+         std::memcmp(a.data(), b.data(), a.span().size_bytes()) == 0;
+}
+
+// A packed tensor or a context, every array of it between guards.
+struct Packed {
+  using View = PackedView;
+  using ConstView = ConstPackedView;
+
+  explicit Packed(const Layout& shape, const std::vector<std::uint8_t>& widths = {})
+      : layout(shape), row_bits(widths), row_offsets(offsets_of(shape, widths)),
+        words(widths.empty() ? shape.num_words() : row_offsets.back()), params(shape.num_groups()) {
+  }
+
+  static std::vector<std::int64_t> offsets_of(const Layout& shape,
+                                              const std::vector<std::uint8_t>& widths) {
+    std::vector<std::int64_t> offsets(widths.empty() ? 0 : widths.size() + 1);
+    if (!widths.empty()) actpack::row_offsets(shape, widths, offsets);
+    return offsets;
+  }
+  PackedView view() {
+    return {layout, words.data(), params.data(), row_bits.empty() ? nullptr : row_bits.data(),
+            row_offsets.empty() ? nullptr : row_offsets.data()};
+  }
+  template <class T>
+  void encode_on_host(std::span<const T> x, const Rounding& rounding) {
+    quantize(x, view(), rounding);
+  }
+  template <class T>
+  void decode_on_host(std::span<T> x, const Decoding& decoding, NegativeSide) {
+    dequantize(view(), 0, x, decoding);
+  }
+  bool equals(const Packed& other) const {
+    return have_same_bytes(words, other.words) && have_same_bytes(params, other.params);
+  }
+
+  Layout layout;
+  std::vector<std::uint8_t> row_bits;
+  std::vector<std::int64_t> row_offsets;
+  GuardedBuffer<std::uint32_t> words;
+  GuardedBuffer<GroupParams> params;
+};
+
+struct Context {
+  using View = SignMagnitudeView;
+  using ConstView = ConstSignMagnitudeView;
+
+  explicit Context(const Layout& shape, const std::vector<std::uint8_t>& = {})
+      : layout(shape), signs(shape.with_bits(1).num_words()), words(shape.num_words()),
+        params(shape.num_groups()) {}
+
+  SignMagnitudeView view() { return {layout, signs.data(), words.data(), params.data()}; }
+  template <class T>
+  void encode_on_host(std::span<const T> y, const Rounding& rounding) {
+    encode(y, view(), rounding);
+  }
+  template <class T>
+  void decode_on_host(std::span<T> y, const Decoding& decoding, NegativeSide side) {
+    if (side == NegativeSide::zero) {
+      decode_relu(view(), 0, y, decoding);
+    } else {
+      decode(view(), 0, y, decoding);
+    }
+  }
+  bool equals(const Context& other) const {
+    return have_same_bytes(signs, other.signs) && have_same_bytes(words, other.words) &&
+           have_same_bytes(params, other.params);
+  }
+
+  Layout layout;
+  GuardedBuffer<std::uint32_t> signs;
+  GuardedBuffer<std::uint32_t> words;
+  GuardedBuffer<SignMagnitudeParams> params;
+};
+
+RowWalk all_groups(const Layout& layout) {
+  return {layout.groups_per_row(), 0, layout.num_groups()};
+}
+
+template <class T>
+std::vector<T> values_for(const Layout& layout, std::uint64_t seed) {
+  return support::stored<T>(
+      support::gaussian(static_cast<std::size_t>(layout.numel()), seed, 0.1, 2));
+}
+
+const Rounding rounding = Rounding::stochastic(5, 6);
+const SeededNoise noise(5, 6);
+const Decoding subtractive = Decoding::subtractive(rounding);
+
+// Encodes and decodes every group of a tensor by the kernels for rows.
+template <class T, class Tensor>
+void check_rows(const Layout& layout, const std::vector<std::uint8_t>& row_bits = {},
+                NegativeSide side = NegativeSide::kept) {
+  GuardedBuffer<T> x(values_for<T>(layout, 3));
+  Tensor expected(layout, row_bits);
+  expected.encode_on_host(std::as_const(x).span(), rounding);
+  Tensor got(layout, row_bits);
+  launch(detail::EncodeRows<T, typename Tensor::View, SeededNoise>{x.data(), got.view(), noise,
+                                                                   all_groups(layout)},
+         layout.num_groups());
+  const bool has_same_words = got.equals(expected);
+  CHECK(has_same_words);
+
+  GuardedBuffer<T> want(layout.numel());
+  expected.decode_on_host(want.span(), subtractive, side);
+  GuardedBuffer<T> y(layout.numel());
+  launch(
+      detail::DecodeRows<T, typename Tensor::ConstView, SeededNoise, detail::NoEpilogue>{
+          got.view(), y.data(), 0, layout.numel(), noise, {1, side}, {}, all_groups(layout)},
+      layout.num_groups());
+  support::check_same_values<T>(y.span(), want.span());
+}
+
+// The same by the flat kernels, for so many whole groups of 256.
+template <class T, class Tensor, int Bits>
+void check_flat(std::int64_t groups) {
+  const Layout layout{.row_size = detail::flat_group_size * groups, .bits = Bits};
+  AlignedBuffer<T> x(values_for<T>(layout, 4));
+  Tensor expected(layout);
+  expected.encode_on_host(std::span<const T>(x.span()), rounding);
+  Tensor got(layout);
+  launch(
+      detail::EncodeFlat<T, typename Tensor::View, SeededNoise, Bits>{x.data(), got.view(), noise},
+      groups);
+  const bool has_same_words = got.equals(expected);
+  CHECK(has_same_words);
+
+  GuardedBuffer<T> want(layout.numel());
+  expected.decode_on_host(want.span(), subtractive, NegativeSide::kept);
+  AlignedBuffer<T> y(static_cast<std::size_t>(layout.numel()));
+  launch(
+      detail::DecodeFlat<T, typename Tensor::ConstView, SeededNoise, Bits>{
+          got.view(), y.data(), noise, {1, NegativeSide::kept}},
+      groups);
+  support::check_same_values<T>(y.span(), want.span());
+}
+
+// Kernels that show what the shim itself reports.
+
+__global__ void sum_over_lanes(std::uint32_t mask, const std::uint32_t* in, std::uint32_t* out) {
+  out[threadIdx.x] = DeviceTeam(16, mask).reduce(
+      in[threadIdx.x], [](std::uint32_t a, std::uint32_t b) { return a + b; });
+}
+
+__global__ void sum_over_halves(const std::uint32_t* in, std::uint32_t* out) {
+  const std::uint32_t half = threadIdx.x < 16 ? 0x0000FFFFu : 0xFFFF0000u;
+  sum_over_lanes(half, in, out);
+  if (threadIdx.x < 16) {  // the other half goes its own way
+    sum_over_lanes(half, out, out);
+  }
+}
+
+__global__ void leave_before_shuffle(unsigned lane) {
+  if (threadIdx.x != lane) {
+    __shfl_xor_sync(0xFFFFFFFFu, 0, 1);
+  }
+}
+
+__global__ void shuffle_by_two_masks() {
+  __shfl_xor_sync(threadIdx.x < 16 ? 0xFFFFFFFFu : 0xFFFF0000u, 0, 1);
+}
+
+__global__ void leave_before_barrier(unsigned thread) {
+  if (threadIdx.x != thread) {
+    __syncthreads();
+  }
+}
+
+template <class Launch>
+std::string message_of(Launch run) {
+  try {
+    run();
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "nothing";
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("simt: affine rows", T, float, bfloat16) {
+  for (const std::int32_t group_size : {32, 96, 256}) {
+    CAPTURE(group_size);
+    check_rows<T, Packed>({.rows = 3, .row_size = 300, .group_size = group_size, .bits = 4});
+  }
+  check_rows<T, Packed>({.rows = 4, .row_size = 530, .bits = 8, .last_row_size = 33}, {8, 1, 4, 2});
+}
+
+TEST_CASE_TEMPLATE("simt: sign-magnitude rows", T, float, bfloat16) {
+  const Layout layout{.rows = 3, .row_size = 300, .group_size = 96, .bits = 8};
+  check_rows<T, Context>(layout);
+  check_rows<T, Context>(layout.with_bits(2), {}, NegativeSide::zero);
+}
+
+TEST_CASE_TEMPLATE("simt: flat tensors", T, float, bfloat16) {
+  check_flat<T, Packed, 2>(2 * detail::flat_multiple);
+  check_flat<T, Packed, 8>(detail::flat_multiple);
+  check_flat<T, Context, 4>(detail::flat_multiple);
+}
+
+TEST_CASE("simt: the ReLU's backward pass from a sign plane") {
+  const Layout layout{.rows = 3, .row_size = 333, .bits = 2};
+  Context context(layout);
+  const std::vector<float> y = values_for<float>(layout, 5);
+  context.encode_on_host(std::span<const float>(y), rounding);
+  GuardedBuffer<float> dy(values_for<float>(layout, 6));
+  GuardedBuffer<float> want(layout.numel()), dx(layout.numel());
+  relu_backward(std::as_const(dy).span(), ConstSignMagnitudeView(context.view()), want.span());
+  launch(detail::ReluBackwardRows<float>{dy.data(), context.view(), dx.data(), 0, layout.numel(),
+                                         all_groups(layout)},
+         layout.num_groups());
+  support::check_same_values<float>(dx.span(), want.span());
+}
+
+TEST_CASE_TEMPLATE("simt: masks", T, float, bfloat16) {
+  constexpr std::int64_t numel = 2085;  // two blocks, the last run and the last word short
+  GuardedBuffer<T> x(support::stored<T>(support::gaussian(numel, 7)));
+  GuardedBuffer<T> y(numel), want(numel);
+  GuardedBuffer<std::uint32_t> mask(words_for(numel, 1)), want_mask(words_for(numel, 1));
+
+  relu(std::as_const(x).span(), want.span(), want_mask.span());
+  const detail::Relu<T> forward{{numel}, x.data(), y.data(), mask.data()};
+  launch(forward, forward.count());
+  support::check_same_values<T>(y.span(), want.span());
+  CHECK(mask.values() == want_mask.values());
+
+  relu_backward(std::as_const(x).span(), std::as_const(mask).span(), want.span());
+  const detail::Masked<T> backward{{numel}, x.data(), mask.data(), y.data(), 1};
+  launch(backward, backward.count());
+  support::check_same_values<T>(y.span(), want.span());
+
+  dropout(std::as_const(x).span(), want.span(), want_mask.span(), 0.3, rounding, 64);
+  const detail::Dropout<T, SeededNoise> drop{{numel},
+                                             x.data(),
+                                             y.data(),
+                                             mask.data(),
+                                             detail::keep_threshold(0.3),
+                                             detail::dropout_scale(0.3),
+                                             64,
+                                             noise};
+  launch(drop, drop.count());
+  support::check_same_values<T>(y.span(), want.span());
+  CHECK(mask.values() == want_mask.values());
+}
+
+TEST_CASE("simt: small integers") {
+  constexpr std::int64_t numel = 1003;
+  support::Generator generator(8);
+  std::vector<std::uint8_t> bytes(numel);
+  for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(generator.bits());
+  GuardedBuffer<std::uint8_t> codes(bytes);
+  for (const int bits : {1, 8}) {
+    CAPTURE(bits);
+    std::vector<std::uint8_t> low_bits = bytes;  // the host refuses others, the device ignores them
+    for (std::uint8_t& code : low_bits) code &= static_cast<std::uint8_t>(max_code(bits));
+    GuardedBuffer<std::uint32_t> words(words_for(numel, bits)), want(words_for(numel, bits));
+    pack(low_bits, bits, want.span());
+    const detail::Pack body{{numel}, codes.data(), bits, words.data()};
+    launch(body, body.count());
+    CHECK(words.values() == want.values());
+
+    constexpr std::int64_t first = 5;
+    GuardedBuffer<std::uint8_t> unpacked(numel - first), want_codes(numel - first);
+    unpack(std::as_const(words).span(), bits, first, want_codes.span());
+    launch(detail::Unpack{{numel - first}, words.data(), bits, first, unpacked.data()},
+           (numel - first + detail::run_size - 1) / detail::run_size);
+    CHECK(unpacked.values() == want_codes.values());
+  }
+}
+
+TEST_CASE_TEMPLATE("simt: statistics", T, float, bfloat16) {
+  for (const std::int32_t group_size : {96, 256}) {
+    CAPTURE(group_size);
+    const Layout layout{.rows = 2, .row_size = 9000, .group_size = group_size, .last_row_size = 77};
+    GuardedBuffer<T> x(values_for<T>(layout, 9));
+    GuardedBuffer<RowStatistics> got(layout.rows), want(layout.rows);
+    const auto body_into = [&](RowStatistics* statistics) {
+      return detail::SumRow<T>{x.data(), layout, layout.groups_per_row(), statistics};
+    };
+    for (std::int64_t row = 0; row < layout.rows; ++row) {
+      body_into(want.data())(detail::HostBlock(), row);
+    }
+    simt::launch(static_cast<unsigned>(layout.rows), detail::statistics_threads,
+                 &detail::statistics_kernel<detail::SumRow<T>>, body_into(got.data()));
+    CHECK(have_same_bytes(got, want));
+    CHECK(want.span()[1].squared_norm > 0);
+  }
+}
+
+TEST_CASE("simt: teams of half a warp that go their own ways") {
+  std::vector<std::uint32_t> in(32), out(32);
+  for (std::uint32_t i = 0; i < 32; ++i) in[i] = i;
+  simt::launch(1, 32, &sum_over_lanes, 0xFFFFFFFFu, in.data(), out.data());
+  CHECK(out[3] == 120);
+  CHECK(out[31] == 376);
+  simt::launch(1, 32, &sum_over_halves, in.data(), out.data());
+  CHECK(out[3] == 16 * 120);
+  CHECK(out[31] == 376);
+}
+
+TEST_CASE("simt: misuse ends a launch with a message") {
+  std::vector<std::uint32_t> in(32), out(32);
+  CHECK(message_of([&] {
+          simt::launch(1, 32, &sum_over_lanes, 0x0000FFFFu, in.data(), out.data());
+        }).find("is not in its own mask") != std::string::npos);
+  CHECK(message_of([] {
+          simt::launch(1, 64, &leave_before_shuffle, 40u);
+        }).find("31 of 32 came to __shfl_xor_sync with mask 0xffffffff in warp 1") !=
+        std::string::npos);
+  const std::string masks = message_of([] { simt::launch(1, 32, &shuffle_by_two_masks); });
+  CHECK(masks.find("16 of 32 came to __shfl_xor_sync with mask 0xffffffff") != std::string::npos);
+  CHECK(message_of([] {
+          simt::launch(2, 64, &leave_before_barrier, 9u);
+        }).find("63 of 64 came to __syncthreads") != std::string::npos);
+}

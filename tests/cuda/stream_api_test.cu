@@ -1,0 +1,187 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// What the stream API refuses before it touches a device, and what it says where there is none: all
+// of it runs without a GPU.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "actpack/cuda/bit_pack.hpp"
+#include "actpack/cuda/error.hpp"
+#include "actpack/cuda/layout.hpp"
+#include "actpack/cuda/mask.hpp"
+#include "actpack/cuda/quantize.hpp"
+#include "actpack/cuda/sign_magnitude.hpp"
+#include "actpack/cuda/statistics.hpp"
+
+namespace {
+
+using namespace actpack;
+
+template <class Call>
+std::string message_of(Call call) {
+  try {
+    call();
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  } catch (const cuda_error& error) {
+    return std::string("cuda_error: ") + error.what();
+  }
+  return "nothing was thrown";
+}
+
+template <class Call>
+void check_refused(Call call, const char* message) {
+  CHECK(message_of(call) == std::string("actpack: ") + message);
+}
+
+// Addresses that nothing may read: the checks come first.
+template <class T>
+T* somewhere() {
+  return reinterpret_cast<T*>(0x1000);
+}
+
+PackedView view(const Layout& layout) {
+  return {layout, somewhere<std::uint32_t>(), somewhere<GroupParams>()};
+}
+SignMagnitudeView context(const Layout& layout) {
+  return {layout, somewhere<std::uint32_t>(), somewhere<std::uint32_t>(),
+          somewhere<SignMagnitudeParams>()};
+}
+
+constexpr Layout layout{.rows = 2, .row_size = 300, .bits = 2};
+const Rounding nearest = Rounding::nearest();
+
+}  // namespace
+
+TEST_CASE("quantize refuses what does not fit") {
+  const float* x = somewhere<float>();
+  check_refused([&] { quantize(x, view(Layout{.row_size = 1, .bits = 3}), nearest, nullptr); },
+                "layout.bits = 3 is not 1, 2, 4 or 8");
+  check_refused(
+      [&] { quantize(x, view(Layout{.row_size = 1, .group_size = 48}), nearest, nullptr); },
+      "layout.group_size = 48 is not a positive multiple of 32");
+  check_refused(
+      [&] { quantize(static_cast<const float*>(nullptr), view(layout), nearest, nullptr); },
+      "x is null but has 600 elements");
+  PackedView no_words = view(layout);
+  no_words.words = nullptr;
+  check_refused([&] { quantize(x, no_words, nearest, nullptr); },
+                "words is null but has 38 elements");
+  PackedView no_params = view(layout);
+  no_params.params = nullptr;
+  check_refused([&] { quantize(x, no_params, nearest, nullptr); },
+                "params is null but has 4 elements");
+  PackedView half_mixed = view(layout);
+  half_mixed.row_bits = somewhere<std::uint8_t>();
+  check_refused([&] { quantize(x, half_mixed, nearest, nullptr); },
+                "row_bits is set but row_offsets is null");
+  check_refused([&] { quantize(x, view(layout), nearest, 1, 2, nullptr); },
+                "first_row = 1 and num_rows = 2 exceed layout.rows = 2");
+  check_refused([&] { quantize(x, view(layout), nearest, -1, 1, nullptr); },
+                "first_row = -1 and num_rows = 1 exceed layout.rows = 2");
+}
+
+TEST_CASE("dequantize refuses what does not fit") {
+  __half* x = somewhere<__half>();
+  check_refused([&] { dequantize(view(layout), 1, 600, x, Decoding::plain(), nullptr); },
+                "first = 1 and count = 600 exceed the layout's 600 elements");
+  check_refused([&] { dequantize(view(layout), static_cast<float*>(nullptr), nullptr); },
+                "x is null but has 600 elements");
+  check_refused([&] { dequantize(view(Layout{.rows = -1}), x, nullptr); },
+                "layout.rows = -1 is negative");
+  DecodingEpilogue epilogue;
+  epilogue.channels = 0;
+  check_refused([&] { dequantize(view(layout), 0, 600, x, Decoding::plain(), epilogue, nullptr); },
+                "epilogue.channels = 0 is not positive");
+  epilogue = {.inner = -3};
+  check_refused([&] { dequantize(view(layout), 0, 600, x, Decoding::plain(), epilogue, nullptr); },
+                "epilogue.inner = -3 is not positive");
+}
+
+TEST_CASE("sign-magnitude verbs refuse what does not fit") {
+  float* y = somewhere<float>();
+  SignMagnitudeView no_signs = context(layout);
+  no_signs.sign_words = nullptr;
+  check_refused([&] { encode(static_cast<const float*>(y), no_signs, nearest, nullptr); },
+                "sign_words is null but has 20 elements");
+  check_refused([&] { decode(context(layout), -1, 2, y, Decoding::plain(), nullptr); },
+                "first = -1 and count = 2 exceed the layout's 600 elements");
+  check_refused(
+      [&] {
+        decode_relu(context(layout), static_cast<float*>(nullptr), Decoding::plain(), nullptr);
+      },
+      "y is null but has 600 elements");
+  check_refused(
+      [&] { relu_backward(static_cast<const float*>(y), context(layout), 0, 601, y, nullptr); },
+      "first = 0 and count = 601 exceed the layout's 600 elements");
+}
+
+TEST_CASE("masks, packing, offsets and statistics refuse what does not fit") {
+  float* x = somewhere<float>();
+  std::uint32_t* mask = somewhere<std::uint32_t>();
+  check_refused([&] { relu(static_cast<const float*>(x), x, mask, -1, nullptr); },
+                "numel = -1 is not in [0, 281474976710656]");
+  check_refused([&] { relu(static_cast<const float*>(x), x, nullptr, 33, nullptr); },
+                "mask is null but has 2 elements");
+  check_refused(
+      [&] {
+        dropout(static_cast<const float*>(x), x, mask, 8, 1.0, Rounding::stochastic(1), 0, nullptr);
+      },
+      "drop_probability = 1.000000 is not in [0, 1)");
+  check_refused(
+      [&] { dropout(static_cast<const float*>(x), x, mask, 8, 0.5, nearest, 0, nullptr); },
+      "rounding is to nearest, but dropout draws at random");
+  check_refused(
+      [&] {
+        dropout(static_cast<const float*>(x), x, mask, 8, 0.5, Rounding::stochastic(1), 8, nullptr);
+      },
+      "first = 8 is not a multiple of 32");
+  check_refused([&] { pack(somewhere<std::uint8_t>(), 5, 5, mask, nullptr); },
+                "bits = 5 is not 1, 2, 4 or 8");
+  check_refused([&] { unpack(mask, 2, -1, 5, somewhere<std::uint8_t>(), nullptr); },
+                "first = -1 is not in [0, 281474976710656]");
+  check_refused(
+      [&] {
+        row_statistics(static_cast<const float*>(nullptr), layout, somewhere<RowStatistics>(),
+                       nullptr);
+      },
+      "x is null but has 600 elements");
+  check_refused([&] { row_offsets_workspace(Layout{.row_size = 5, .bits = 0}); },
+                "layout.bits = 0 is not 1, 2, 4 or 8");
+  check_refused([&] { row_offsets(layout, nullptr, somewhere<std::int64_t>(), {}, nullptr); },
+                "row_bits is null but has 2 elements");
+}
+
+TEST_CASE("nothing to do needs no device") {
+  CHECK_NOTHROW(quantize(static_cast<const float*>(nullptr),
+                         PackedView{Layout{.row_size = 0}, nullptr, nullptr}, nearest, nullptr));
+  CHECK_NOTHROW(dequantize(ConstPackedView(Layout{.rows = 0}, nullptr, nullptr),
+                           static_cast<float*>(nullptr), nullptr));
+  CHECK_NOTHROW(
+      relu(static_cast<const float*>(nullptr), static_cast<float*>(nullptr), nullptr, 0, nullptr));
+  CHECK_NOTHROW(pack(nullptr, 0, 2, nullptr, nullptr));
+}
+
+TEST_CASE("without a device, a verb says which call failed and why") {
+  int devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status == cudaSuccess && devices > 0) {
+    return;  // there is one, and the addresses above would fault on it
+  }
+  try {
+    quantize(static_cast<const float*>(somewhere<float>()), view(layout), nearest, nullptr);
+    FAIL("nothing was thrown");
+  } catch (const cuda_error& error) {
+    CHECK(error.code() == status);
+    CHECK(std::string(error.what()) ==
+          std::string("actpack: quantize: launch: ") + cudaGetErrorString(status) + " (" +
+              cudaGetErrorName(status) + ", " + std::to_string(status) + ")");
+  }
+}
