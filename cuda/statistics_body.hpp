@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cmath>
-#include <cstddef>
 #include <cstdint>
 
 #include "actpack/cuda/group.hpp"
@@ -69,7 +68,7 @@ __global__ void __launch_bounds__(statistics_threads)
 class HostBlock {
  public:
   template <class Part>
-  RowStatistics sum(int lanes, const Part& part) const {
+  ACTPACK_HD RowStatistics sum(int lanes, const Part& part) const {
     const HostTeam warp(warp_size);
     HostTeam::PerLane<RowStatistics> of_warps{};
     for (int w = 0; w < statistics_warps; ++w) {
@@ -78,16 +77,16 @@ class HostBlock {
         const auto of_team =
             part(HostTeam(lanes), (w * warp_size + lane) / lanes, statistics_threads / lanes);
         for (int i = 0; i < lanes; ++i) {
-          of_lanes[static_cast<std::size_t>(lane + i)] = of_team[static_cast<std::size_t>(i)];
+          of_lanes[lane + i] = of_team[i];
         }
       }
-      of_warps[static_cast<std::size_t>(w)] = warp.reduce(of_lanes, add);
+      of_warps[w] = warp.reduce(of_lanes, add);
     }
     return warp.reduce(of_warps, add);
   }
 
   template <class F>
-  void once(const F& f) const {
+  ACTPACK_HD void once(const F& f) const {
     f();
   }
 };
@@ -102,46 +101,51 @@ struct SumRow {
 
   template <class Block>
   ACTPACK_HD void operator()(const Block& block, std::int64_t row) const {
-    const RowStatistics total = block.sum(
-        team_lanes(layout.group_size), [&](const auto& team, std::int64_t first, int teams) {
-          auto sums = team.map([](int) { return RowStatistics{}; });
-          // All teams of a warp go round together, some with a group of size 0 at the end.
-          for (std::int64_t round = 0; round * teams < groups_per_row; ++round) {
-            const Group group = group_of(row, round * teams + first);
-            const GroupShape shape = {group.index, static_cast<std::int32_t>(group.size),
-                                      layout.group_size, 1};
-            const T* elements = x + group.first;
-            const bool is_aligned = is_vector_aligned(elements);
-            const auto load = [&](const SlicePlace& place) {
-              return load_slice(elements, place, is_aligned);
-            };
-            const auto slices = load_first_slices(team, shape, load);
-            const ValueRange range = range_of_group(team, shape, slices, load);
-            sums = team.map(
-                [&](int lane, RowStatistics sum, const auto& slice) {
-                  if (lane == 0 && group.size > 0) {
-                    const double width = static_cast<double>(range.max) - range.min;
-                    sum.squared_range_norm = std::fma(width, width, sum.squared_range_norm);
-                  }
-                  for_each_slice(team, shape, lane, slice, load,
-                                 [&](const SlicePlace& place, const auto& values) {
-                                   for (int j = 0; j < elements_per_call; ++j) {
-                                     // The square is exact, so it may be contracted or not.
-                                     const double value =
-                                         (place.present >> j & 1) != 0 ? values[j] : 0.0f;
-                                     sum.squared_norm += value * value;
-                                   }
-                                 });
-                  return sum;
-                },
-                sums, slices);
-          }
-          return sums;
+    const RowStatistics total =
+        block.sum(team_lanes(layout.group_size), [&](const auto& team, int first, int teams) {
+          return sum_groups(team, row, first, teams);
         });
     block.once([&] { statistics[row] = total; });
   }
 
  private:
+  /// Each lane's share of groups first, first + teams, … of a row.
+  template <class Team>
+  ACTPACK_HD auto sum_groups(const Team& team, std::int64_t row, int first, int teams) const {
+    auto sums = team.map([](int) { return RowStatistics{}; });
+    // All teams of a warp go round together, some with a group of size 0 at the end.
+    for (std::int64_t round = 0; round * teams < groups_per_row; ++round) {
+      const Group group = group_of(row, round * teams + first);
+      const GroupShape shape = {group.index, static_cast<std::int32_t>(group.size),
+                                layout.group_size, 1};
+      const T* elements = x + group.first;
+      const bool is_aligned = is_vector_aligned(elements);
+      const auto load = [&](const SlicePlace& place) {
+        return load_slice(elements, place, is_aligned);
+      };
+      const auto slices = load_first_slices(team, shape, load);
+      const ValueRange range = range_of_group(team, shape, slices, load);
+      sums = team.map(
+          [&](int lane, RowStatistics sum, const auto& slice) {
+            if (lane == 0 && group.size > 0) {
+              const double width = static_cast<double>(range.max) - range.min;
+              sum.squared_range_norm = std::fma(width, width, sum.squared_range_norm);
+            }
+            for_each_slice(
+                team, shape, lane, slice, load, [&](const SlicePlace& place, const auto& values) {
+                  for (int j = 0; j < elements_per_call; ++j) {
+                    // The square is exact, so it may be contracted or not.
+                    const double value = (place.present >> j & 1) != 0 ? values[j] : 0.0f;
+                    sum.squared_norm += value * value;
+                  }
+                });
+            return sum;
+          },
+          sums, slices);
+    }
+    return sums;
+  }
+
   ACTPACK_HD Group group_of(std::int64_t row, std::int64_t in_row) const {
     const std::int64_t column = in_row * layout.group_size;
     return column < layout.size_of_row(row)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: MIT
 """Counts the machine instructions that a full group costs, from a cubin, without a GPU.
 
-    sass_count.py CUBIN LIMITS
+    sass_count.py LIMITS CUBIN...
 
 Every line of LIMITS is "kernel elements accesses limit registers": a part of a kernel's name, the
 elements of one thread, the 16-byte memory accesses that move them, the instructions allowed for an
@@ -30,7 +30,7 @@ def bits(word, low, count):
 
 
 def sections(cubin):
-    """Returns {name: contents} of an ELF file, and the names of its symbols by number."""
+    """Returns {name: contents} of a cubin, which is an ELF file, and its symbols' names by number."""
     with open(cubin, "rb") as file:
         data = file.read()
     if data[:4] != b"\x7fELF":
@@ -42,9 +42,11 @@ def sections(cubin):
     def text(at):
         return data[at : data.index(b"\0", at)].decode()
 
-    found = {text(headers[names][4] + h[0]): data[h[4] : h[4] + h[5]] for h in headers}
-    symbols, strings = found[".symtab"], next(h[4] for h in headers if text(headers[names][4] + h[0]) == ".strtab")
-    return found, [text(strings + at) for (at,) in struct.iter_unpack("<I20x", symbols)]
+    section_names = [text(headers[names][4] + header[0]) for header in headers]
+    found = {name: data[h[4] : h[4] + h[5]] for name, h in zip(section_names, headers)}
+    strings = headers[section_names.index(".strtab")][4]
+    symbols = struct.iter_unpack("<I20x", found[".symtab"])
+    return found, [text(strings + at) for (at,) in symbols]
 
 
 def register_counts(info, symbols):
@@ -117,14 +119,17 @@ def shortest(code, accesses, name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("cubin")
     parser.add_argument("limits")
+    parser.add_argument("cubins", nargs="+")
     arguments = parser.parse_args()
     with open(arguments.limits) as file:
         limits = [line.split() for line in file if line.strip() and not line.startswith("#")]
-    found, symbols = sections(arguments.cubin)
-    registers = register_counts(found[".nv.info"], symbols)
-    codes = {name[len(".text.") :]: code for name, code in found.items() if name.startswith(".text.")}
+    codes, registers = {}, {}
+    for cubin in arguments.cubins:
+        found, symbols = sections(cubin)
+        registers.update(register_counts(found[".nv.info"], symbols))
+        prefix = ".text."
+        codes.update({n[len(prefix) :]: code for n, code in found.items() if n.startswith(prefix)})
     failed = False
     print("instructions  registers  kernel")
     for part, elements, accesses, limit, register_limit in limits:
@@ -143,8 +148,8 @@ def main():
         print(f"{per_element:9.2f}/{limit:3} {registers[name]:5}/{register_limit:5} {part}")
         failed |= per_element > float(limit) or registers[name] > int(register_limit)
     for name, code in codes.items():
-        opcodes = {bits(int.from_bytes(code[at : at + 2], "little"), 0, 12) for at in range(0, len(code), SIZE)}
-        if opcodes & {LDL, STL}:
+        words = (int.from_bytes(code[at : at + 2], "little") for at in range(0, len(code), SIZE))
+        if any(bits(word, 0, 12) in (LDL, STL) for word in words):
             print(f"{name} uses local memory")
             failed = True
     sys.exit(failed)

@@ -14,9 +14,10 @@
 #include <array>
 #include <atomic>
 #include <bit>
-#include <condition_variable>
 #include <cstdint>
 #include <cstdio>
+#include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -24,7 +25,6 @@
 #include <thread>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #define ACTPACK_SIMT  // shows the device's classes and kernels to the host's compiler
 #define __global__
@@ -131,8 +131,13 @@ class Block {
   // Of the threads that wait for one another, in rounds.
   struct Meeting {
     std::mutex mutex;
-    std::condition_variable changed;
-    unsigned arrived = 0, round = 0;
+    unsigned arrived = 0;
+    std::atomic<unsigned> round{0};
+
+    void next_round() {
+      ++round;
+      round.notify_all();
+    }
   };
 
   // Of the lanes of a mask. The values of one round may still be read while the next one gathers.
@@ -145,21 +150,20 @@ class Block {
   template <class Arrive>
   unsigned meet(Meeting& meeting, unsigned size, Arrive arrive) {
     std::unique_lock lock(meeting.mutex);
+    if (has_failed()) throw Stopped{};
     const unsigned round = meeting.round;
     arrive(round);
     if (++meeting.arrived == size) {
       meeting.arrived = 0;
-      ++meeting.round;
       add_running(size - 1);
-      meeting.changed.notify_all();
+      meeting.next_round();
       return round;
     }
-    if (is_last_to_stop()) {
-      lock.unlock();
-      fail_stuck();
-    }
-    meeting.changed.wait(lock, [&] { return meeting.round != round || has_failed(); });
-    if (meeting.round == round) throw Stopped{};
+    const bool is_stuck = is_last_to_stop();
+    lock.unlock();
+    if (is_stuck) fail_stuck();
+    meeting.round.wait(round);
+    if (has_failed()) throw Stopped{};
     return round;
   }
 
@@ -223,8 +227,8 @@ class Block {
     }
     failed_ = true;
     const auto wake = [](Meeting& meeting) {
-      { const std::lock_guard after_the_check(meeting.mutex); }
-      meeting.changed.notify_all();
+      const std::lock_guard lock_of_meeting(meeting.mutex);
+      meeting.next_round();
     };
     wake(barrier_);
     for (auto& [key, shuffle] : shuffles_) wake(shuffle.meeting);
@@ -242,15 +246,50 @@ class Block {
 
 inline thread_local Block* current_block = nullptr;
 
+// A thread that is kept for many launches: sanitizers take their time to make one. Each answers to
+// its launcher alone, lest they order one another.
+class Worker {
+ public:
+  Worker() : thread_([this] { serve(); }) {}
+  ~Worker() {
+    change_to(State::leaving);
+    thread_.join();
+  }
+  void start(std::function<void()> work) {
+    work_ = std::move(work);
+    change_to(State::working);
+  }
+  void finish() { state_.wait(State::working); }
+
+ private:
+  enum class State { idle, working, leaving };
+
+  void change_to(State state) {
+    state_ = state;
+    state_.notify_one();
+  }
+  void serve() {
+    for (state_.wait(State::idle); state_ == State::working; state_.wait(State::idle)) {
+      work_();
+      change_to(State::idle);
+    }
+  }
+
+  std::atomic<State> state_{State::idle};
+  std::function<void()> work_;
+  std::thread thread_;  // the last member: it uses the others
+};
+inline std::deque<Worker> workers;
+
 // Runs a grid. Throws std::runtime_error if its threads do what a device does not define.
 template <class... P>
 void launch(unsigned blocks, unsigned threads, void (*kernel)(P...),
             const std::type_identity_t<P>&... arguments) {
+  if (workers.size() < threads) workers.resize(threads);
   for (unsigned b = 0; b < blocks; ++b) {
     Block block(b, threads);
-    std::vector<std::thread> pool;
     for (unsigned t = 0; t < threads; ++t) {
-      pool.emplace_back([&, t] {
+      workers[t].start([&, t] {
         threadIdx = {t, 0, 0};
         blockIdx = {b, 0, 0};
         blockDim = {threads, 1, 1};
@@ -259,7 +298,7 @@ void launch(unsigned blocks, unsigned threads, void (*kernel)(P...),
         block.run([&] { kernel(arguments...); });
       });
     }
-    for (std::thread& thread : pool) thread.join();
+    for (unsigned t = 0; t < threads; ++t) workers[t].finish();
     block.throw_error();
   }
 }

@@ -8,8 +8,6 @@
 // needs shared memory, and the same source runs, and is tested, without a GPU.
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
@@ -19,30 +17,36 @@ namespace actpack {
 
 inline constexpr int warp_size = 32;
 
-/// All lanes of a team, played in turn by the calling host thread.
+/// All lanes of a team, played in turn by the calling host thread. (Marked for devices as well, as
+/// the functions of teams are that call it.)
 class HostTeam {
  public:
   /// One value for each lane.
   template <class T>
-  using PerLane = std::array<T, warp_size>;
+  struct PerLane {
+    T value[warp_size];
+
+    ACTPACK_HD T& operator[](int lane) { return value[lane]; }
+    ACTPACK_HD const T& operator[](int lane) const { return value[lane]; }
+  };
 
   /// `lanes` [1, 32] is a power of two.
-  explicit HostTeam(int lanes) : lanes_(lanes) {}
+  ACTPACK_HD explicit HostTeam(int lanes) : lanes_(lanes) {}
 
-  int lanes() const { return lanes_; }
+  ACTPACK_HD int lanes() const { return lanes_; }
 
   /// Returns f(lane, v...) of every lane.
   template <class F, class... V>
-  auto map(F f, const std::array<V, warp_size>&... v) const {
+  ACTPACK_HD auto map(F f, const PerLane<V>&... v) const {
     using Result = std::invoke_result_t<F, int, const V&...>;
     if constexpr (std::is_void_v<Result>) {
       for (int lane = 0; lane < lanes_; ++lane) {
-        f(lane, v[static_cast<std::size_t>(lane)]...);
+        f(lane, v[lane]...);
       }
     } else {
       PerLane<Result> results{};
       for (int lane = 0; lane < lanes_; ++lane) {
-        results[static_cast<std::size_t>(lane)] = f(lane, v[static_cast<std::size_t>(lane)]...);
+        results[lane] = f(lane, v[lane]...);
       }
       return results;
     }
@@ -50,11 +54,10 @@ class HostTeam {
 
   /// Returns all lanes' values combined by `op`, which must be associative and commutative.
   template <class T, class Op>
-  T reduce(PerLane<T> v, Op op) const {
+  ACTPACK_HD T reduce(PerLane<T> v, Op op) const {
     for (int half = lanes_ / 2; half > 0; half /= 2) {  // in the order of the device's butterfly
       for (int lane = 0; lane < half; ++lane) {
-        const std::size_t i = static_cast<std::size_t>(lane);
-        v[i] = op(v[i], v[i + static_cast<std::size_t>(half)]);
+        v[lane] = op(v[lane], v[lane + half]);
       }
     }
     return v[0];

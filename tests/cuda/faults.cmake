@@ -1,0 +1,68 @@
+# SPDX-FileCopyrightText: The actpack authors
+# SPDX-License-Identifier: MIT
+#
+# cmake -D FAULT=name -D COMPILER=c++ -D SOURCE_DIR=actpack -D WORK_DIR=folder -D DOCTEST_DIRS=…
+#       -P faults.cmake
+# breaks a copy of the sources in one place, and fails unless simt_test fails there for that reason.
+
+cmake_minimum_required(VERSION 3.24)
+
+if(FAULT STREQUAL "missing_barrier")
+  set(file cuda/statistics_body.hpp)
+  set(sound "    __syncthreads();\n")
+  set(broken "")
+  set(flags -fsanitize=thread)
+  set(test_case "simt: statistics<float>")
+  set(evidence "ThreadSanitizer: data race")
+elseif(FAULT STREQUAL "wrong_lane_mask")
+  set(file include/actpack/cuda/team.hpp)
+  set(sound "std::uint32_t active = 0xFFFFFFFFu)")
+  set(broken "std::uint32_t active = 0x0000FFFFu)")
+  set(flags "")
+  set(test_case "simt: affine rows<float>")
+  set(evidence "simt: block 0, thread [0-9]+: [^\n]*0x0000ffff: lane [0-9]+ is not in its own mask")
+elseif(FAULT STREQUAL "tail_overrun")
+  set(file include/actpack/cuda/slice.hpp)
+  set(sound "} else if (word < num_words) {\n      store_to(")
+  set(broken "} else {\n      store_to(")
+  set(flags -fsanitize=address)
+  set(test_case "simt: affine rows<float>")
+  set(evidence "heap-buffer-overflow|CHECK\\( guards_intact \\) is NOT correct")
+else()
+  message(FATAL_ERROR "There is no fault named ${FAULT}")
+endif()
+
+if(NOT COMPILER)
+  message("fault_${FAULT} is skipped: there is no clang++")
+  return()
+endif()
+
+file(REMOVE_RECURSE ${WORK_DIR})
+file(COPY ${SOURCE_DIR}/include ${SOURCE_DIR}/cuda DESTINATION ${WORK_DIR})
+file(READ ${WORK_DIR}/${file} text)
+string(FIND "${text}" "${sound}" first)
+string(FIND "${text}" "${sound}" last REVERSE)
+if(first EQUAL -1 OR NOT first EQUAL last)
+  message(FATAL_ERROR "${file} does not hold this text exactly once:\n${sound}")
+endif()
+string(REPLACE "${sound}" "${broken}" text "${text}")
+file(WRITE ${WORK_DIR}/${file} "${text}")
+
+set(tests ${SOURCE_DIR}/tests)
+set(include_dirs ${tests}/cuda/simt_include ${WORK_DIR}/include ${WORK_DIR}/cuda ${tests}
+                 ${DOCTEST_DIRS})
+list(TRANSFORM include_dirs PREPEND -I)
+execute_process( # without optimisation, which takes longest
+  COMMAND ${COMPILER} -std=c++20 -O0 -g1 -pthread ${flags} ${include_dirs}
+          ${tests}/cuda/simt_test.cpp -o ${WORK_DIR}/simt_test
+  COMMAND_ERROR_IS_FATAL ANY)
+
+set(ENV{TSAN_OPTIONS} halt_on_error=1)
+execute_process(COMMAND ${WORK_DIR}/simt_test --test-case=${test_case} TIMEOUT 60
+                RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+if(result EQUAL 0)
+  message(FATAL_ERROR "simt_test passes in spite of the fault:\n${output}")
+elseif(NOT output MATCHES "${evidence}")
+  message(FATAL_ERROR "simt_test ends with ${result}, but not for this fault:\n${output}")
+endif()
+message("simt_test finds the fault: ${CMAKE_MATCH_0}")

@@ -1,0 +1,33 @@
+# SPDX-FileCopyrightText: The actpack authors
+# SPDX-License-Identifier: MIT
+#
+# What nvcc compiles: tests of the stream API with and without a GPU, and the counts of instructions.
+
+foreach(name stream_api_test stream_gpu_test)
+  add_executable(${name} ${name}.cu)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/cuda)
+  target_compile_options(${name} PRIVATE "SHELL:-Werror all-warnings")
+  target_link_libraries(${name} PRIVATE actpack::cuda doctest::doctest)
+  add_test(NAME ${name} COMMAND ${name})
+endforeach()
+set_property(TEST stream_api_test PROPERTY LABELS unit)
+set_tests_properties(stream_gpu_test PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 1800)
+
+# Label sass: the cubins of the kernels whose instructions are limited, for one architecture.
+find_package(Python3 QUIET COMPONENTS Interpreter)
+if(NOT Python3_FOUND)
+  message(STATUS "The instruction counts are left out: they need Python 3")
+  return()
+endif()
+foreach(source quantize dequantize)
+  set(cubin ${CMAKE_CURRENT_BINARY_DIR}/${source}.cubin)
+  add_custom_command(OUTPUT ${cubin} VERBATIM
+    COMMAND ${CMAKE_CUDA_COMPILER} -std=c++20 -O3 -arch=sm_90 -cubin
+            -I${PROJECT_SOURCE_DIR}/include -o ${cubin} ${PROJECT_SOURCE_DIR}/cuda/${source}.cu
+    DEPENDS ${PROJECT_SOURCE_DIR}/cuda/${source}.cu actpack_cuda)
+  list(APPEND cubins ${cubin})
+endforeach()
+add_custom_target(cubins ALL DEPENDS ${cubins})
+add_test(NAME sass_count COMMAND Python3::Interpreter ${CMAKE_CURRENT_SOURCE_DIR}/sass_count.py
+         ${CMAKE_CURRENT_SOURCE_DIR}/sass_limits.txt ${cubins})
+set_property(TEST sass_count PROPERTY LABELS sass)
