@@ -5,9 +5,9 @@
 
     results_table.py RESULTS.json [KEY=VALUE...] > RESULTS.md
 
-RESULTS.json is what --benchmark_out writes, of the host's benchmarks or the device's. Every KEY=VALUE
-becomes a line above the table, next to what the file says itself. Of repetitions the median counts.
-Columns that no row has are left out.
+RESULTS.json is what --benchmark_out writes, of the host's benchmarks or the device's. Every
+KEY=VALUE becomes a line above the table, next to what the file says itself. Of repetitions the
+median counts. Columns that no row has are left out.
 """
 import json
 import statistics
@@ -21,7 +21,6 @@ CONTEXT = (
     ("compute_capability", "Compute capability"),
     ("driver_cuda_version", "CUDA of the driver"),
     ("compiler", "Compiler"),
-    ("commit", "Commit"),
     ("command", "Command"),
 )
 

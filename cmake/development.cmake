@@ -23,7 +23,8 @@ find_program(ACTPACK_CLANG_TIDY NAMES run-clang-tidy-14 run-clang-tidy)
 mark_as_advanced(ACTPACK_CLANG_FORMAT ACTPACK_CLANG_TIDY)
 
 file(GLOB_RECURSE sources CONFIGURE_DEPENDS
-     include/*.hpp tests/*.[ch]pp tests/*.cu examples/*.[ch]pp bench/*.[ch]pp)
+     include/*.hpp cuda/*.hpp cuda/*.cu cuda/*.cuh tests/*.[ch]pp tests/*.cu examples/*.[ch]pp
+     examples/*.cu bench/*.[ch]pp bench/*.cu bench/*.cuh)
 add_custom_target(format-check VERBATIM
   COMMAND ${ACTPACK_CLANG_FORMAT} --dry-run -Werror ${sources})
 add_custom_target(tidy VERBATIM WORKING_DIRECTORY ${PROJECT_BINARY_DIR}
