@@ -276,6 +276,18 @@ TEST_CASE_TEMPLATE("group bodies: every kind of data", T, float, bfloat16, float
   }
 }
 
+TEST_CASE("group bodies: one side of a sign-magnitude group is huge, the other tiny") {
+  auto values = support::gaussian(512, 13);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const bool huge = (values[i] > 0) == (i < 256);
+    values[i] *= huge ? 0x1p125F : 0x1p-113F;
+  }
+  for (const int bits : support::all_widths) {
+    CAPTURE(bits);
+    check_rows<float, GuardedContext>(Layout{.row_size = 512, .bits = bits}, values, {}, true);
+  }
+}
+
 TEST_CASE("group bodies: rows of their own widths, short last rows, many rows") {
   for (const std::int32_t group_size : support::all_group_sizes) {
     for (const std::int64_t row_size : {1, 33, 256, 700}) {

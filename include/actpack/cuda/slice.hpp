@@ -325,27 +325,32 @@ class AffineSliceEncoder {
 template <int Bits>
 class SideSliceEncoder {
  public:
-  ACTPACK_HD explicit SideSliceEncoder(ValueRange range) : params_(fit_sides(range, Bits)) {
-    constexpr float finer = 1 << (code_shift<Bits> - fraction_bits);
-    const bool near_overflow = !is_ordinary(range);  // then, magnitudes cannot be scaled
-    const float side_unit = near_overflow ? finer : 1;
-    unit_ = near_overflow ? 1 : finer;
-    steps_ = SideFactor(side_unit * steps_per_unit(params_.positive),
-                        side_unit * steps_per_unit(params_.negative));
-    keep_ = is_poisoned(params_) ? 0 : keep_;
-  }
+  ACTPACK_HD explicit SideSliceEncoder(ValueRange range)
+      : params_(fit_sides(range, Bits)),
+        unit_(unit_of(params_.positive), unit_of(params_.negative)),
+        steps_(steps_of(params_.positive), steps_of(params_.negative)),
+        keep_(is_poisoned(params_) ? 0 : 0xFFFFFFFFu) {}
 
   ACTPACK_HD SignMagnitudeParams params() const { return params_; }
   ACTPACK_HD std::uint32_t keep() const { return keep_; }
   ACTPACK_HD std::uint32_t operator()(float y, std::uint32_t dither) const {
-    return add_floor_product(dither, std::fabs(y) * unit_, steps_(y > 0));
+    return add_floor_product(dither, std::fabs(y) * unit_(y > 0), steps_(y > 0));
   }
 
  private:
+  // As with affine groups, either factor may be finer: magnitudes of a side with huge steps are
+  // huge.
+  static constexpr float finer = 1 << (code_shift<Bits> - fraction_bits);
+
+  ACTPACK_HD static bool has_huge_steps(float scale) { return !(scale < 0x1p100f); }
+  ACTPACK_HD static float unit_of(float scale) { return has_huge_steps(scale) ? 1 : finer; }
+  ACTPACK_HD static float steps_of(float scale) {
+    return steps_per_unit(scale) * (has_huge_steps(scale) ? finer : 1);
+  }
+
   SignMagnitudeParams params_;
-  float unit_;
-  SideFactor steps_{0, 0};
-  std::uint32_t keep_ = 0xFFFFFFFFu;
+  SideFactor unit_, steps_;
+  std::uint32_t keep_;
 };
 
 /// Codes of a slice: one piece for each run.
