@@ -558,8 +558,8 @@ TEST_CASE("subtractive: unbiased for every alpha, and of the variance that theor
 }
 
 TEST_CASE("steps: one Newton step from any nearby start gives the correctly rounded inverse") {
-  // Every scale there is: 128 mantissas at every exponent from 2^-112 to 2^126. Devices start within
-  // one unit in the last place (PTX ISA, rcp.approx.ftz.f32); two are tried.
+  // Every scale there is: 128 mantissas at every exponent from 2^-112 to 2^126. Devices start
+  // within one unit in the last place (PTX ISA, rcp.approx.ftz.f32); two are tried.
   std::int64_t wrong = 0;
   for (std::uint32_t bits = (127 - 112) << 7; bits < (127 + 127) << 7; ++bits) {
     const float scale = actpack::bfloat16::from_bits(static_cast<std::uint16_t>(bits));

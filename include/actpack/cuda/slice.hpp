@@ -125,7 +125,7 @@ ACTPACK_HD inline std::uint32_t add_floor_product(std::uint32_t integer, float d
   const float product = distance * steps;
   return product >= 0 && product <= integer_base
              ? integer + static_cast<std::uint32_t>(floor_product(distance, steps))
-             : integer;
+             : 0x7FFFFFFFu;  // as a device makes of NaN, and as visible
 #endif
 }
 

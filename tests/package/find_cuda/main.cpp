@@ -11,8 +11,9 @@
 
 int main() {
   const actpack::Layout layout{.row_size = 0};
-  actpack::quantize(static_cast<const float*>(nullptr), actpack::PackedView{layout, nullptr, nullptr},
-                    actpack::Rounding::nearest(), nullptr);
+  actpack::quantize(static_cast<const float*>(nullptr),
+                    actpack::PackedView{layout, nullptr, nullptr}, actpack::Rounding::nearest(),
+                    nullptr);
   int devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&devices);
   std::puts(actpack::cuda_error(status, "cudaGetDeviceCount").what());
