@@ -68,9 +68,10 @@ ACTPACK_HD void decode_from(const ConstSignMagnitudeView& in, const Team& team,
 inline constexpr std::int32_t flat_group_size = 256;
 inline constexpr int flat_lanes = team_lanes(flat_group_size);
 
-/// 40 registers a thread; 80 where codes and signs are made.
+/// 40 registers a thread; 80 for sign-magnitude contexts.
 template <class View>
-inline constexpr int flat_blocks = std::is_same_v<View, SignMagnitudeView> ? 3 : 6;
+inline constexpr int flat_blocks =
+    std::is_same_v<View, PackedView> || std::is_same_v<View, ConstPackedView> ? 6 : 3;
 
 /// Groups of one block, all of which a flat kernel has work for: a test for the last one would make
 /// every branch look divergent to the compiler and cost a tenth of the instructions.
