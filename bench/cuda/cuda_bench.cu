@@ -749,7 +749,8 @@ std::string version_of(int number) {
 void describe(const Device& device, int argc, char** argv) {
   std::string command;
   for (int i = 0; i < argc; ++i) {
-    command += (i == 0 ? "" : " ") + std::string(argv[i]);
+    command += i == 0 ? "" : " ";
+    command += argv[i];
   }
   int driver = 0;
   check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
