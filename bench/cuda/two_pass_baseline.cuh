@@ -28,7 +28,7 @@ struct View {
 };
 
 /// Pass 1: the range of each group, by 32 threads that read 4 bytes at a time.
-inline __global__ void find_ranges(const float* x, View out) {
+static __global__ void find_ranges(const float* x, View out) {
   const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const std::int64_t group = thread / 32;
   const int lane = static_cast<int>(thread % 32);
@@ -52,7 +52,7 @@ inline __global__ void find_ranges(const float* x, View out) {
   }
 }
 
-inline __global__ void find_steps(View out) {
+static __global__ void find_steps(View out) {
   const std::int64_t group = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (group < out.num_groups) {
     out.step[group] = (out.step[group] - out.min[group]) / 3;
@@ -61,7 +61,7 @@ inline __global__ void find_steps(View out) {
 
 /// Pass 2: a thread makes one byte, of values a quarter of the group apart so that neighbours read
 /// neighbours.
-inline __global__ void quantize_bytes(const float* x, View out, std::uint64_t seed) {
+static __global__ void quantize_bytes(const float* x, View out, std::uint64_t seed) {
   const std::int64_t byte = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const std::int64_t group = byte / bytes_per_group;
   if (group >= out.num_groups) {
@@ -84,7 +84,7 @@ inline __global__ void quantize_bytes(const float* x, View out, std::uint64_t se
 }
 
 /// A thread decodes one byte.
-inline __global__ void dequantize_bytes(View in, float* x) {
+static __global__ void dequantize_bytes(View in, float* x) {
   const std::int64_t byte = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const std::int64_t group = byte / bytes_per_group;
   if (group >= in.num_groups) {
