@@ -5,7 +5,6 @@
 // stored.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "actpack/bit_pack.hpp"
@@ -58,7 +57,7 @@ ACTPACK_HD inline bfloat16 fit_scale(float range, int bits) {
                                           : above_one / 255;
   const float quotient = range * above_inverse;
   const float truncated = float_of(bits_of(quotient) & 0xFFFF0000u);
-  const float candidate = std::fmax(truncated, smallest);
+  const float candidate = truncated > smallest ? truncated : smallest;  // +0 rather than −0
   const float covered =
       static_cast<float>(max_code(bits)) * candidate;  // 16 significant bits: exact, or +∞
   const std::uint32_t fitted = bits_of(candidate) + (covered >= range ? 0 : 0x10000u);
