@@ -76,6 +76,17 @@ void for_each_finite_group(Test test) {
 
 }  // namespace
 
+TEST_CASE("fit_params: an empty range has the scale +0, whatever the signs of its zeros") {
+  for (const int bits : support::all_widths) {
+    for (const float min : {0.0F, -0.0F}) {
+      for (const float max : {0.0F, -0.0F}) {
+        CHECK(actpack::fit_params(min, max, bits).scale.bits == 0);
+        CHECK(actpack::fit_params(min, max, bits).min.bits == 0);
+      }
+    }
+  }
+}
+
 TEST_CASE("GroupParams: four bytes") {
   static_assert(sizeof(GroupParams) == 4);
   static_assert(std::is_trivially_copyable_v<GroupParams>);
