@@ -27,8 +27,8 @@ __global__ void __launch_bounds__(block_threads, resident_blocks(Body::blocks_pe
     team_kernel(const __grid_constant__ Body body) {
   const int lanes = body.lanes();
   const std::int64_t teams_per_block = block_threads / lanes;
-  body(DeviceTeam(lanes),
-       static_cast<std::int64_t>(blockIdx.x) * teams_per_block + threadIdx.x / lanes);
+  body(DeviceTeam(lanes), static_cast<std::int64_t>(blockIdx.x) * teams_per_block +
+                              threadIdx.x / static_cast<unsigned>(lanes));
 }
 
 }  // namespace actpack::detail
