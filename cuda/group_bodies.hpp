@@ -128,8 +128,8 @@ struct DecodeFlat {
 
 // Rows.
 
-inline constexpr int row_blocks =
-    2;  // as many registers as they like: all widths are in one kernel
+/// As many registers as they like: all widths are in one kernel.
+inline constexpr int row_blocks = 2;
 
 /// Walks groups [first_group, end_group) of a tensor of any layout.
 struct RowWalk {

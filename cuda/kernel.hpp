@@ -20,8 +20,8 @@ constexpr int resident_blocks(int wanted) {
 }
 
 /// Body::lanes() is the size of a team; at least Body::blocks_per_multiprocessor blocks are to find
-/// registers. Teams of the last blocks may get indices beyond the last:
-/// a body must do nothing there but keep its warp company in reduce().
+/// registers. Teams of the last block may get indices beyond the last: a body must do nothing there
+/// but keep its warp company in reduce().
 template <class Body>
 __global__ void __launch_bounds__(block_threads, resident_blocks(Body::blocks_per_multiprocessor))
     team_kernel(const __grid_constant__ Body body) {

@@ -14,8 +14,7 @@
 #define ACTPACK_HD
 #endif
 
-/// In front of an ACTPACK_HD template that calls its arguments, or functions of them: it may be
-/// called where those may.
+/// In front of an ACTPACK_HD template that calls its argument: it may be called where that may.
 #if defined(__CUDACC__)
 #define ACTPACK_AS_CALLABLE _Pragma("nv_exec_check_disable")
 #else
