@@ -1,0 +1,229 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Which width each row, group or layer gets: the least variance of the gradient under a budget of
+// bits, with a bound that certifies it.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <ranges>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "actpack/detail/allocation_items.hpp"
+#include "actpack/detail/knapsack.hpp"
+#include "actpack/detail/require.hpp"
+#include "actpack/detail/sensitivity_bins.hpp"
+#include "actpack/variance.hpp"
+
+namespace actpack {
+
+/// Items whose variance is sensitivity / (2^bits − 1)² at a width; see rounding_sensitivity and the
+/// gains in variance.hpp.
+struct AllocationProblem {
+  std::span<const double> sensitivity;          // [host, items] not negative, finite
+  std::span<const std::int64_t> numel;          // [host, items] values in each item, positive
+  std::int64_t bit_budget = 0;                  // Σ numel · bits must not exceed it
+  std::span<const std::uint8_t> min_bits = {};  // [host, items] widths, or empty: 1 for all
+  std::span<const std::uint8_t> max_bits = {};  // [host, items] widths, or empty: 8 for all
+};
+
+/// The same for items whose variance was measured at each width; see measure_rounding_noise.
+struct MeasuredAllocationProblem {
+  std::span<const std::array<double, 4>> variance;  // [host, items] in the order of `widths`
+  std::span<const std::int64_t> numel;
+  std::int64_t bit_budget = 0;
+  std::span<const std::uint8_t> min_bits = {};
+  std::span<const std::uint8_t> max_bits = {};
+};
+
+/// What widths come to.
+struct AllocationTotals {
+  std::int64_t bits_used = 0;  // Σ numel · bits
+  double variance = 0;         // Σ over items
+  double lower_bound = 0;      // no widths within the budget have less variance than this
+};
+
+struct Allocation {
+  std::vector<std::uint8_t> bits;  // 1, 2, 4 or 8 for each item
+  std::int64_t bits_used = 0;
+  double variance = 0;
+  double lower_bound = 0;
+};
+
+namespace detail {
+
+/// Up to so many items, all of them go to the knapsack at once.
+inline constexpr std::size_t few_items = 2048;
+
+/// Every item gets the widest width that all can have; narrower or wider where its limits say so.
+template <class Items>
+KnapsackSolution allocate_evenly(const Items& items, std::span<std::uint8_t> bits) {
+  for (int width = 3;; --width) {
+    std::int64_t cost = 0;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      const int own = bits_at(std::clamp(width, items.narrowest(i), items.widest(i)));
+      bits[i] = static_cast<std::uint8_t>(own);
+      cost += items.numel[i] * own;
+    }
+    if (cost <= items.bit_budget || width == 0) {
+      return {.unused = items.bit_budget - cost, .is_best = true};
+    }
+  }
+}
+
+/// Finds widths by looking at all items alike.
+template <class Items>
+KnapsackSolution solve_directly(const Items& items, const AllocationSizes& sizes,
+                                Knapsack& knapsack, std::span<std::uint8_t> bits) {
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const KnapsackItem item = items(i);
+    bits[i] = static_cast<std::uint8_t>(bits_at(item.narrowest));
+    for_each_step(item, [&](double gain, int from, int to) {
+      knapsack.add_step(gain, item.cost(from, to), i, from, to);
+    });
+  }
+  return knapsack.solve(items, std::views::iota(std::size_t{0}, items.size()), sizes.are_equal,
+                        items.bit_budget - sizes.least_bits, bits);
+}
+
+/// Finds the same widths for many items, most of which only a table of bins looks at. Where items
+/// left out could matter, it looks again, at more of them.
+inline KnapsackSolution solve_by_bins(const SensitiveItems& items, const AllocationSizes& sizes,
+                                      Knapsack& knapsack, SensitivityBins& bins,
+                                      std::span<std::uint8_t> bits) {
+  const std::int64_t budget = items.bit_budget - sizes.least_bits;
+  bins.fill(items);
+  for (std::size_t margin = 1;; margin *= 4) {
+    bins.set_windows(budget, margin);
+    const std::span<const std::uint32_t> candidates = bins.decide(items, knapsack, bits);
+    KnapsackSolution solution = knapsack.solve(items, candidates, sizes.are_equal,
+                                               budget - bins.cost_above_windows(), bits);
+    const double left_out = bins.least_loss_outside(solution.price, sizes.least_numel);
+    if (left_out >= solution.gap) return solution;
+    if (!sizes.are_equal) {
+      solution.is_best = false;
+      return solution;
+    }
+  }
+}
+
+/// What solving takes from a workspace.
+struct AllocationSolvers {
+  AllocationSolvers(Workspace memory, std::size_t items, bool has_limits)
+      : knapsack(memory, items), bins(memory, items > few_items ? items : 0, has_limits),
+        bytes(memory.size()) {}
+
+  Knapsack knapsack;
+  SensitivityBins bins;
+  std::size_t bytes;  // needed, wherever the workspace starts
+};
+
+inline std::size_t allocation_workspace(std::size_t items) {
+  return AllocationSolvers(Workspace(), items, true).bytes;
+}
+
+template <class Items>
+AllocationTotals allocate(const Items& items, std::span<std::uint8_t> bits,
+                          std::span<std::byte> workspace) {
+  const AllocationSizes sizes = measure_sizes(items);
+  const std::size_t count = items.size();
+  require(bits.size() == count, "bits.size() = ", bits.size(), " but ", Items::name,
+          ".size() = ", count);
+  const std::size_t needed = allocation_workspace(count);
+  require(workspace.size() >= needed, "workspace.size() = ", workspace.size(), " but ", needed,
+          " bytes are needed");
+  KnapsackSolution solution;
+  if (items.is_noiseless()) {
+    solution = allocate_evenly(items, bits);
+  } else {
+    AllocationSolvers solvers(Workspace(workspace), count, !items.are_default());
+    if constexpr (std::is_same_v<Items, SensitiveItems>) {
+      solution = count > few_items
+                     ? solve_by_bins(items, sizes, solvers.knapsack, solvers.bins, bits)
+                     : solve_directly(items, sizes, solvers.knapsack, bits);
+    } else {
+      solution = solve_directly(items, sizes, solvers.knapsack, bits);
+    }
+  }
+  AllocationTotals totals{.bits_used = items.bit_budget - solution.unused};
+  for (std::size_t i = 0; i < count; ++i) totals.variance += items.variance(i, bits[i]);
+  totals.lower_bound = std::max(0.0, totals.variance - (solution.is_best ? 0 : solution.gap));
+  return totals;
+}
+
+template <class Items>
+Allocation allocate(const Items& items) {
+  const std::size_t bytes = allocation_workspace(items.size());
+  const auto workspace = std::make_unique_for_overwrite<std::byte[]>(bytes);
+  Allocation allocation{.bits = std::vector<std::uint8_t>(items.size())};
+  const AllocationTotals totals = allocate(items, allocation.bits, {workspace.get(), bytes});
+  allocation.bits_used = totals.bits_used;
+  allocation.variance = totals.variance;
+  allocation.lower_bound = totals.lower_bound;
+  return allocation;
+}
+
+inline SensitiveItems items_of(const AllocationProblem& problem) {
+  return {{problem.numel, problem.bit_budget, problem.min_bits, problem.max_bits},
+          problem.sensitivity};
+}
+inline MeasuredItems items_of(const MeasuredAllocationProblem& problem) {
+  return {{problem.numel, problem.bit_budget, problem.min_bits, problem.max_bits},
+          problem.variance};
+}
+
+}  // namespace detail
+
+/// Returns the widths of least total variance within a budget of bits.
+///
+/// Exact for items of one size, however many, and for up to 8 of any sizes; up to some hundred it
+/// nearly always is. Beyond, the widths are those at one price per bit, and what is left of the
+/// budget is spent by a search among the items next to it. `lower_bound` certifies every answer: it
+/// equals `variance` where that is proven to be the least, and is the Lagrangian bound otherwise.
+/// Of equal items the first are the widest. A sensitivity of 0 gives the narrowest width; if all
+/// are 0, all items get the widest width that fits for all. Multiplying all sensitivities by a
+/// power of two changes no width.
+///
+/// Throws std::invalid_argument if lengths differ, a sensitivity is NaN, negative or beyond 2^960,
+/// a size is not positive or they add up to 2^60 or more, a limit is not a width, or the budget
+/// is less than the narrowest widths take. No items: an empty answer. Deterministic. Allocates the
+/// answer and a workspace. Source: ActNN, section 4.3, problem (10); the method is that of Dyer and
+/// of Pisinger for the multiple-choice knapsack.
+inline Allocation allocate_bits(const AllocationProblem& problem) {
+  return detail::allocate(detail::items_of(problem));
+}
+
+/// The same for variances measured at each width, which need neither fall nor be convex.
+inline Allocation allocate_measured_bits(const MeasuredAllocationProblem& problem) {
+  return detail::allocate(detail::items_of(problem));
+}
+
+/// Returns the bytes of host memory that the two functions below need for so many items. Throws
+/// std::invalid_argument if `items` is negative.
+inline std::size_t allocate_bits_workspace(std::int64_t items) {
+  detail::require(items >= 0, "items = ", items, " is negative");
+  return detail::allocation_workspace(static_cast<std::size_t>(items));
+}
+
+/// The same without allocating: writes the widths to `bits` [host, items]. `workspace` [host] has
+/// at least allocate_bits_workspace(items) bytes, aligned as it may be; what is in it does not
+/// matter. Nothing is written before an error is thrown.
+inline AllocationTotals allocate_bits(const AllocationProblem& problem,
+                                      std::span<std::uint8_t> bits,
+                                      std::span<std::byte> workspace) {
+  return detail::allocate(detail::items_of(problem), bits, workspace);
+}
+
+inline AllocationTotals allocate_measured_bits(const MeasuredAllocationProblem& problem,
+                                               std::span<std::uint8_t> bits,
+                                               std::span<std::byte> workspace) {
+  return detail::allocate(detail::items_of(problem), bits, workspace);
+}
+
+}  // namespace actpack
