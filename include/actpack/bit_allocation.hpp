@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <ranges>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -77,6 +76,14 @@ KnapsackSolution allocate_evenly(const Items& items, std::span<std::uint8_t> bit
   }
 }
 
+/// The list 0, 1, 2 …
+struct AllItems {
+  std::size_t count;
+
+  std::size_t size() const { return count; }
+  std::size_t operator[](std::size_t i) const { return i; }
+};
+
 /// Finds widths by looking at all items alike.
 template <class Items>
 KnapsackSolution solve_directly(const Items& items, const AllocationSizes& sizes,
@@ -88,7 +95,7 @@ KnapsackSolution solve_directly(const Items& items, const AllocationSizes& sizes
       knapsack.add_step(gain, item.cost(from, to), i, from, to);
     });
   }
-  return knapsack.solve(items, std::views::iota(std::size_t{0}, items.size()), sizes.are_equal,
+  return knapsack.solve(items, AllItems{items.size()}, sizes.are_equal,
                         items.bit_budget - sizes.least_bits, bits);
 }
 

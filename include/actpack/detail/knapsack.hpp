@@ -20,7 +20,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <ranges>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -142,9 +141,9 @@ class Knapsack {
   }
 
   /// Widens `bits` by the first of the steps, in the order of their gains, that fit into `budget`
-  /// bits; then searches changes to the items `candidates` for a better use of the rest. items(i)
-  /// is item i. Only steps that are certain to be taken, or certain not to be, may be missing; the
-  /// former are in `bits` already and not in the budget.
+  /// bits; then searches changes to the items `candidates`, a list in ascending order, for a better
+  /// use of the rest. items(i) is item i. Only steps that are certain to be taken, or certain not
+  /// to be, may be missing; the former are in `bits` already and not in the budget.
   ///
   /// Best among changes to the candidates: for items of one size, and for up to 8 of any; for more
   /// it often is, and says so.
@@ -300,14 +299,16 @@ class Knapsack {
       least_left_out_ = std::min(least_left_out_, kind.insert({loss(item, from, to), i}));
     };
     // Of equal items, the first become wider and the last narrower.
-    for (const std::size_t i : candidates) {
+    for (std::size_t k = 0; k < candidates.size(); ++k) {
+      const std::size_t i = candidates[k];
       const KnapsackItem item = items(i);
       const int from = width_index(bits[i]);
       for (int to = from + 1; to <= item.widest; ++to) {
         if (item.variance_at(to) < item.variance_at(from)) insert(i, item, to);
       }
     }
-    for (const std::size_t i : std::views::reverse(candidates)) {
+    for (std::size_t k = candidates.size(); k-- > 0;) {
+      const std::size_t i = candidates[k];
       const KnapsackItem item = items(i);
       for (int to = item.narrowest; to < width_index(bits[i]); ++to) insert(i, item, to);
     }
@@ -320,11 +321,13 @@ class Knapsack {
       }
     }
     // Every item once, with its least loss.
-    const std::span<CoreItem> core = core_.first(num_core_);
-    std::ranges::sort(core, [](const CoreItem& a, const CoreItem& b) {
+    const auto first = core_.begin();
+    const auto last = first + static_cast<std::ptrdiff_t>(num_core_);
+    std::sort(first, last, [](const CoreItem& a, const CoreItem& b) {
       return a.item != b.item ? a.item < b.item : a.least_loss < b.least_loss;
     });
-    num_core_ -= std::ranges::unique(core, {}, &CoreItem::item).size();
+    const auto is_same = [](const CoreItem& a, const CoreItem& b) { return a.item == b.item; };
+    num_core_ = static_cast<std::size_t>(std::unique(first, last, is_same) - first);
   }
 
   double loss(const KnapsackItem& item, int from, int to) const {
