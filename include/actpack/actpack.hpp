@@ -5,6 +5,7 @@
 #pragma once
 
 #include "actpack/affine.hpp"
+#include "actpack/auto_precision.hpp"
 #include "actpack/bit_allocation.hpp"
 #include "actpack/bit_pack.hpp"
 #include "actpack/config.hpp"
