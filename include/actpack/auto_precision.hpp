@@ -145,7 +145,7 @@ class AutoPrecision {
       Average average = averages_[i];
       average.update(sums(i), 0);
       if (!average.has_noise) continue;
-      noise += average.noise[static_cast<std::size_t>(detail::width_index(item_bits(t, i)))];
+      noise += average.noise[static_cast<std::size_t>(detail::width_place(item_bits(t, i)))];
       is_known = true;
     }
     detail::require(is_known, "tensor ", tensor, " is perturbed before its noise was observed");

@@ -16,8 +16,11 @@
 
 #include "actpack/detail/allocation_items.hpp"
 #include "actpack/detail/knapsack.hpp"
+#include "actpack/detail/knapsack_search.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/detail/sensitivity_bins.hpp"
+#include "actpack/detail/step_list.hpp"
+#include "actpack/detail/workspace.hpp"
 #include "actpack/variance.hpp"
 
 namespace actpack {
@@ -84,55 +87,77 @@ struct AllItems {
   std::size_t operator[](std::size_t i) const { return i; }
 };
 
-/// Finds widths by looking at all items alike.
-template <class Items>
-KnapsackSolution solve_directly(const Items& items, const AllocationSizes& sizes,
-                                Knapsack& knapsack, std::span<std::uint8_t> bits) {
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    const KnapsackItem item = items(i);
-    bits[i] = static_cast<std::uint8_t>(bits_at(item.narrowest));
-    for_each_step(item, [&](double gain, int from, int to) {
-      knapsack.add_step(gain, item.cost(from, to), i, from, to);
-    });
-  }
-  return knapsack.solve(items, AllItems{items.size()}, sizes.are_equal,
-                        items.bit_budget - sizes.least_bits, bits);
-}
-
-/// Finds the same widths for many items, most of which only a table of bins looks at. Where items
-/// left out could matter, it looks again, at more of them.
-inline KnapsackSolution solve_by_bins(const SensitiveItems& items, const AllocationSizes& sizes,
-                                      Knapsack& knapsack, SensitivityBins& bins,
-                                      std::span<std::uint8_t> bits) {
-  const std::int64_t budget = items.bit_budget - sizes.least_bits;
-  bins.fill(items);
-  for (std::size_t margin = 1;; margin *= 4) {
-    bins.set_windows(budget, margin);
-    const std::span<const std::uint32_t> candidates = bins.decide(items, knapsack, bits);
-    KnapsackSolution solution = knapsack.solve(items, candidates, sizes.are_equal,
-                                               budget - bins.cost_above_windows(), bits);
-    const double left_out = bins.least_loss_outside(solution.price, sizes.least_numel);
-    if (left_out >= solution.gap) return solution;
-    if (!sizes.are_equal) {
-      solution.is_best = false;
-      return solution;
-    }
-  }
-}
-
 /// What solving takes from a workspace.
-struct AllocationSolvers {
-  AllocationSolvers(Workspace memory, std::size_t items, bool has_limits)
-      : knapsack(memory, items), bins(memory, items > few_items ? items : 0, has_limits),
+struct AllocationMemory {
+  AllocationMemory(Workspace memory, std::size_t items, bool has_limits)
+      : steps(memory, items), bins(memory, items > few_items ? items : 0, has_limits),
+        states(memory.take<KnapsackSearch::State>(
+            2 * static_cast<std::size_t>(
+                    KnapsackSearch::states_for(static_cast<std::int64_t>(items))))),
+        records(memory.take<KnapsackSearch::Record>(KnapsackSearch::max_records)),
         bytes(memory.size()) {}
 
-  Knapsack knapsack;
+  StepList steps;
   SensitivityBins bins;
+  std::span<KnapsackSearch::State> states;
+  std::span<KnapsackSearch::Record> records;
   std::size_t bytes;  // needed, wherever the workspace starts
 };
 
+/// Takes the steps that the budget buys, and searches changes to the `candidates` for the best use
+/// of the rest.
+template <class Items, class Candidates>
+KnapsackSolution solve(const Items& items, const Candidates& candidates, bool has_equal_sizes,
+                       std::int64_t budget, AllocationMemory& memory,
+                       std::span<std::uint8_t> bits) {
+  const double price = memory.steps.take(budget, bits);
+  if (price == 0) return {.unused = budget, .is_best = true};  // all have their least variance
+  NearestChanges nearest;
+  for (std::size_t k = 0; k < candidates.size(); ++k) {
+    const std::int64_t i = static_cast<std::int64_t>(candidates[k]);
+    nearest.insert_wider(items(i), i, width_place(bits[candidates[k]]), price);
+  }
+  for (std::size_t k = candidates.size(); k-- > 0;) {
+    const std::int64_t i = static_cast<std::int64_t>(candidates[k]);
+    nearest.insert_narrower(items(i), i, width_place(bits[candidates[k]]), price);
+  }
+  KnapsackSearch search(memory.states.data(), memory.records.data(),
+                        static_cast<std::int64_t>(items.size()));
+  return search.solve(items, nearest, price, budget, has_equal_sizes,
+                      candidates.size() < items.size(), bits.data());
+}
+
+/// Finds the widths by looking at every item's steps.
+template <class Items>
+KnapsackSolution solve_directly(const Items& items, const AllocationSizes& sizes,
+                                AllocationMemory& memory, std::span<std::uint8_t> bits) {
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const auto item = items(static_cast<std::int64_t>(i));
+    bits[i] = static_cast<std::uint8_t>(bits_at(item.narrowest));
+    for_each_step(item, [&](double gain, int from, int to) {
+      memory.steps.add({gain, item.cost(from, to), i, from, to});
+    });
+  }
+  return solve(items, AllItems{items.size()}, sizes.are_equal, items.bit_budget - sizes.least_bits,
+               memory, bits);
+}
+
+/// Finds the same widths by looking only at steps next to the price.
+inline KnapsackSolution solve_by_bins(const SensitiveItems& items, const AllocationSizes& sizes,
+                                      AllocationMemory& memory, std::span<std::uint8_t> bits) {
+  SensitivityBins& bins = memory.bins;
+  bins.fill(items);
+  bins.set_windows(items.bit_budget - sizes.least_bits, sizes.largest_numel);
+  const std::span<const std::uint32_t> candidates = bins.decide(items, memory.steps, bits);
+  const std::int64_t budget = items.bit_budget - sizes.least_bits - bins.cost_above_windows();
+  // With limits, an item next to the price may lack the very change that the search could use.
+  return items.are_default()
+             ? solve(items, candidates, sizes.are_equal, budget, memory, bits)
+             : solve(items, AllItems{items.size()}, sizes.are_equal, budget, memory, bits);
+}
+
 inline std::size_t allocation_workspace(std::size_t items) {
-  return AllocationSolvers(Workspace(), items, true).bytes;
+  return AllocationMemory(Workspace(), items, true).bytes;
 }
 
 template <class Items>
@@ -149,13 +174,12 @@ AllocationTotals allocate(const Items& items, std::span<std::uint8_t> bits,
   if (items.is_noiseless()) {
     solution = allocate_evenly(items, bits);
   } else {
-    AllocationSolvers solvers(Workspace(workspace), count, !items.are_default());
+    AllocationMemory memory(Workspace(workspace), count, !items.are_default());
     if constexpr (std::is_same_v<Items, SensitiveItems>) {
-      solution = count > few_items
-                     ? solve_by_bins(items, sizes, solvers.knapsack, solvers.bins, bits)
-                     : solve_directly(items, sizes, solvers.knapsack, bits);
+      solution = count > few_items ? solve_by_bins(items, sizes, memory, bits)
+                                   : solve_directly(items, sizes, memory, bits);
     } else {
-      solution = solve_directly(items, sizes, solvers.knapsack, bits);
+      solution = solve_directly(items, sizes, memory, bits);
     }
   }
   AllocationTotals totals{.bits_used = items.bit_budget - solution.unused};

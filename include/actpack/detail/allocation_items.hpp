@@ -12,6 +12,7 @@
 #include <span>
 
 #include "actpack/bit_pack.hpp"
+#include "actpack/config.hpp"
 #include "actpack/detail/knapsack.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/variance.hpp"
@@ -32,31 +33,52 @@ struct AllocationLimits {
   std::span<const std::uint8_t> max_bits;
 
   bool are_default() const { return min_bits.empty() && max_bits.empty(); }
-  int narrowest(std::size_t i) const { return min_bits.empty() ? 0 : width_index(min_bits[i]); }
-  int widest(std::size_t i) const { return max_bits.empty() ? 3 : width_index(max_bits[i]); }
+  int narrowest(std::size_t i) const { return min_bits.empty() ? 0 : width_place(min_bits[i]); }
+  int widest(std::size_t i) const { return max_bits.empty() ? 3 : width_place(max_bits[i]); }
+  KnapsackItem item_at(std::size_t i) const { return {numel[i], narrowest(i), widest(i)}; }
+};
+
+/// The variance of a unit of sensitivity at the width in a place.
+ACTPACK_HD constexpr double share_at(int place) {
+  return place == 0 ? 1 : place == 1 ? 1.0 / 9 : place == 2 ? 1.0 / 225 : 1.0 / 65025;
+}
+
+/// An item of the closed form.
+struct SensitiveItem : KnapsackItem {
+  double sensitivity = 0;
+
+  ACTPACK_HD constexpr double saving(int from, int to) const {
+    return sensitivity * (share_at(from) - share_at(to));
+  }
+  ACTPACK_HD constexpr bool operator==(const SensitiveItem& other) const {
+    return numel == other.numel && sensitivity == other.sensitivity &&
+           narrowest == other.narrowest && widest == other.widest;
+  }
+};
+
+/// An item with a variance of its own at every width.
+struct MeasuredItem : KnapsackItem {
+  std::array<double, 4> variance{};
+
+  double saving(int from, int to) const {
+    return variance[static_cast<std::size_t>(from)] - variance[static_cast<std::size_t>(to)];
+  }
+  bool operator==(const MeasuredItem& other) const {
+    return numel == other.numel && variance == other.variance && narrowest == other.narrowest &&
+           widest == other.widest;
+  }
 };
 
 struct SensitiveItems : AllocationLimits {
-  /// The variance of a unit of sensitivity, by bits.
-  static constexpr auto shares = [] {
-    std::array<double, 9> share{};
-    for (const int bits : widths) share[static_cast<std::size_t>(bits)] = variance_at(1, bits);
-    return share;
-  }();
-
   std::span<const double> sensitivity;
 
   static constexpr const char* name = "sensitivity";
   std::size_t size() const { return sensitivity.size(); }
-  KnapsackItem operator()(std::size_t i) const {
-    KnapsackItem item{numel[i], {}, narrowest(i), widest(i)};
-    for (std::size_t width = 0; width < widths.size(); ++width) {
-      item.variance[width] = variance(i, widths[width]);
-    }
-    return item;
+  SensitiveItem operator()(std::int64_t i) const {
+    return {item_at(static_cast<std::size_t>(i)), sensitivity[static_cast<std::size_t>(i)]};
   }
   double variance(std::size_t i, int bits) const {
-    return sensitivity[i] * shares[static_cast<std::size_t>(bits)];
+    return sensitivity[i] * share_at(width_place(bits));
   }
   bool is_noiseless() const {
     return std::ranges::all_of(sensitivity, [](double c) { return c == 0; });
@@ -79,11 +101,11 @@ struct MeasuredItems : AllocationLimits {
 
   static constexpr const char* name = "variance";
   std::size_t size() const { return table.size(); }
-  KnapsackItem operator()(std::size_t i) const {
-    return {numel[i], table[i], narrowest(i), widest(i)};
+  MeasuredItem operator()(std::int64_t i) const {
+    return {item_at(static_cast<std::size_t>(i)), table[static_cast<std::size_t>(i)]};
   }
   double variance(std::size_t i, int bits) const {
-    return table[i][static_cast<std::size_t>(width_index(bits))];
+    return table[i][static_cast<std::size_t>(width_place(bits))];
   }
   bool is_noiseless() const {
     return std::ranges::all_of(table, [](const auto& row) {
@@ -103,7 +125,7 @@ struct MeasuredItems : AllocationLimits {
 
 /// What the sizes and limits of all items come to.
 struct AllocationSizes {
-  std::int64_t least_numel = std::numeric_limits<std::int64_t>::max();
+  std::int64_t largest_numel = 0;
   bool are_equal = true;
   std::int64_t least_bits = 0;  // Σ numel · min_bits
 };
@@ -138,7 +160,7 @@ AllocationSizes measure_sizes(const Items& items) {
       require(false, "numel[", i, "] = ", numel, " makes a sum beyond 2^60 - 1");
     }
     total += numel;
-    sizes.least_numel = std::min(sizes.least_numel, numel);
+    sizes.largest_numel = std::max(sizes.largest_numel, numel);
     sizes.are_equal &= numel == items.numel[0];
   }
   sizes.least_bits = total;

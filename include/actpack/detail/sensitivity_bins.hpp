@@ -10,11 +10,12 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 
 #include "actpack/detail/allocation_items.hpp"
 #include "actpack/detail/knapsack.hpp"
+#include "actpack/detail/step_list.hpp"
+#include "actpack/detail/workspace.hpp"
 
 namespace actpack::detail {
 
@@ -54,8 +55,9 @@ class SensitivityBins {
   }
 
   /// Sets the windows of bins, a step each, outside which no step is in doubt if `budget` bits are
-  /// to spend on steps; `margin` bins wider than need be.
-  void set_windows(std::int64_t budget, std::size_t margin) {
+  /// to spend on steps. On either side of those in doubt they have room for the max_changes nearest
+  /// items, if none is larger than `largest_numel`.
+  void set_windows(std::int64_t budget, std::int64_t largest_numel) {
     std::size_t low = 0;  // the first bin of gains above which all steps fit into the budget
     for (std::size_t high = num_bins - 1; low < high;) {
       const std::size_t middle = low + (high - low) / 2;
@@ -70,9 +72,21 @@ class SensitivityBins {
       }
     }
     for (std::size_t step = 0; step < num_steps; ++step) {
+      const std::span<const std::int64_t> from = numel_from_[step];
       const std::size_t first = bin_of_sensitivity(low == 0 ? 0 : low - 1, step);
       const std::size_t last = bin_of_sensitivity(low, step);
-      windows_[step] = {first - std::min(first, margin), std::min(last + margin, num_bins - 1)};
+      // A bin more, since gains are rounded.
+      const Window inner = {first - std::min<std::size_t>(first, 1),
+                            std::min(last + 1, num_bins - 1)};
+      Window window = inner;
+      const auto has_enough = [&](std::size_t low_bin, std::size_t high_bin) {
+        return (from[low_bin] - from[high_bin]) / max_changes >= largest_numel;
+      };
+      while (window.first > 0 && !has_enough(window.first, inner.first)) --window.first;
+      while (window.last + 1 < num_bins && !has_enough(inner.last + 1, window.last + 1)) {
+        ++window.last;
+      }
+      windows_[step] = window;
     }
   }
 
@@ -85,9 +99,9 @@ class SensitivityBins {
     return cost;
   }
 
-  /// Sets all `bits` to the widths that the steps above the windows lead to, and adds those within
-  /// to the knapsack. Returns the items that have some.
-  std::span<const std::uint32_t> decide(const SensitiveItems& items, Knapsack& knapsack,
+  /// Sets all `bits` to the widths that the steps above the windows lead to, and lists the steps
+  /// within. Returns the items that have some.
+  std::span<const std::uint32_t> decide(const SensitiveItems& items, StepList& steps,
                                         std::span<std::uint8_t> bits) {
     std::ranges::fill(choices_, 1);
     for (std::size_t step = 0; step < num_steps; ++step) {
@@ -113,33 +127,16 @@ class SensitivityBins {
       }
     }
     const auto candidates = candidates_.first(num_candidates);
-    knapsack.clear();
     for (const std::uint32_t i : candidates) {
-      const KnapsackItem item = items(i);
+      const SensitiveItem item = items(i);
       for_each_step(item, [&](double gain, int from, int to) {
         const Window& window = windows_[static_cast<std::size_t>(from)];
         if (keys_[i] >= window.first && keys_[i] <= window.last) {
-          knapsack.add_step(gain, item.cost(from, to), i, from, to);
+          steps.add({gain, item.cost(from, to), i, from, to});
         }
       });
     }
     return candidates;
-  }
-
-  /// No item outside the windows can change with less loss than this, at a price per bit.
-  double least_loss_outside(double price, std::int64_t least_numel) const {
-    double loss = std::numeric_limits<double>::infinity();
-    for (std::size_t step = 0; step < num_steps; ++step) {
-      const double cost = static_cast<double>(step_cost(step) * least_numel);
-      const auto [first, last] = windows_[step];
-      if (last + 1 < num_bins) {
-        loss = std::min(loss, cost * (lower_edge(last + 1) * gain(step) - price));
-      }
-      if (first > 0) {
-        loss = std::min(loss, cost * (price - lower_edge(first) * gain(step)));
-      }
-    }
-    return loss;
   }
 
  private:
@@ -165,8 +162,7 @@ class SensitivityBins {
   /// Of one unit of sensitivity per value, per bit.
   static constexpr double gain(std::size_t step) {
     const int from = static_cast<int>(step);
-    return (variance_at(1, bits_at(from)) - variance_at(1, bits_at(from + 1))) /
-           static_cast<double>(step_cost(step));
+    return (share_at(from) - share_at(from + 1)) / static_cast<double>(step_cost(step));
   }
 
   /// The bin of the sensitivity at which a step has the least gain of a bin.
