@@ -12,10 +12,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
@@ -64,27 +64,40 @@ class AutoPrecision {
     require(o.min_bits <= o.max_bits, "min_bits = ", o.min_bits,
             " exceeds max_bits = ", o.max_bits);
     require(o.byte_budget >= 0, "byte_budget = ", o.byte_budget, " is negative");
-    require(o.average_bits >= o.min_bits && o.average_bits <= 8, "average_bits = ", o.average_bits,
-            " is not in [min_bits = ", o.min_bits, ", 8]");
+    require(o.byte_budget > 0 || (o.average_bits >= o.min_bits && o.average_bits <= 8),
+            "average_bits = ", o.average_bits, " is not in [min_bits = ", o.min_bits, ", 8]");
     require(o.decay >= 0 && o.decay < 1, "decay = ", o.decay, " is not in [0, 1)");
     require(o.solve_interval > 0, "solve_interval = ", o.solve_interval, " is not positive");
   }
 
   /// Adds a tensor, whose layout's bits play no part, and returns its number, from 0. Throws
-  /// std::invalid_argument if the layout is wrong or empty, or a step has been made.
+  /// std::invalid_argument if the layout is wrong or empty, the byte budget has no room for the
+  /// tensor, or anything has been observed.
   std::size_t add_tensor(const Layout& layout, PrecisionPer per = PrecisionPer::row) {
     layout.validate();
     detail::require(layout.numel() > 0, "layout has no elements");
     detail::require(steps_ == 0, "a tensor is added after ", steps_, " steps");
+    detail::require(std::ranges::all_of(pending_, [](double sum) { return sum == 0; }),
+                    "a tensor is added after others were observed");
     const std::size_t rows = static_cast<std::size_t>(layout.rows);
     const std::size_t items = per == PrecisionPer::row ? rows : 1;
+    const std::int64_t total_numel = total_numel_ + layout.numel();
+    const std::int64_t overhead_bits =
+        overhead_bits_ + overhead_of(layout, static_cast<std::int64_t>(items));
+    if (options_.byte_budget > 0) {
+      const std::int64_t least = (options_.min_bits * total_numel + overhead_bits + 7) / 8;
+      detail::require(least <= options_.byte_budget, "byte_budget = ", options_.byte_budget,
+                      " but ", tensors_.size() + 1, " tensors take at least ", least);
+    }
+    total_numel_ = total_numel;
+    overhead_bits_ = overhead_bits;
     tensors_.push_back({layout, per, numel_.size(), items, row_bits_.size()});
     for (std::size_t i = 0; i < items; ++i) {
       numel_.push_back(per == PrecisionPer::row ? layout.size_of_row(static_cast<std::int64_t>(i))
                                                 : layout.numel());
     }
     averages_.resize(numel_.size());
-    pending_.resize(numel_.size() * Sums::count);
+    pending_.assign(numel_.size() * Sums::count + 1, 0.0);
     row_bits_.resize(row_bits_.size() + rows);
     allocate();
     return tensors_.size() - 1;
@@ -113,8 +126,7 @@ class AutoPrecision {
   void observe_noise(std::size_t tensor, std::span<const std::array<double, 4>> noise) {
     const Tensor& t = at(tensor);
     require_rows(t, noise.size(), "noise");
-    is_measured_ = true;
-    observe_rows(t, [&](std::size_t row) { return noise[row]; });
+    pending_.back() += observe_rows(t, [&](std::size_t row) { return noise[row]; });
   }
 
   /// The gains of this step's rows, from their gradients: `gains` [host, rows], as linear_gain,
@@ -140,15 +152,16 @@ class AutoPrecision {
     detail::require(!(squared_difference < 0), "squared_difference = ", squared_difference,
                     " is negative");
     double noise = 0;
-    bool is_known = false;
+    double known = 0;
     for (std::size_t i = t.first_item; i < t.first_item + t.items; ++i) {
       Average average = averages_[i];
       average.update(sums(i), 0);
       if (!average.has_noise) continue;
       noise += average.noise[static_cast<std::size_t>(detail::width_place(item_bits(t, i)))];
-      is_known = true;
+      ++known;
     }
-    detail::require(is_known, "tensor ", tensor, " is perturbed before its noise was observed");
+    detail::require(known > 0, "tensor ", tensor, " is perturbed before its noise was observed");
+    noise *= static_cast<double>(t.items) / known;
     // The two gradients vary independently: their difference varies twice as much.
     const double gain = squared_difference / 2 / noise;
     if (!is_usable(gain)) return;  // without noise there is no telling
@@ -156,11 +169,18 @@ class AutoPrecision {
   }
 
   /// Ends a training step. Returns whether it found new widths: after the first step, and whenever
-  /// solve_interval steps have been made.
+  /// solve_interval steps have been made. An exception of all_reduce leaves all as it was.
   bool step() {
-    ++steps_;
-    if (steps_ != 1 && steps_ % options_.solve_interval != 0) return false;
-    if (options_.all_reduce) options_.all_reduce(pending_);
+    const std::int64_t steps = steps_ + 1;
+    const bool is_due = steps == 1 || steps % options_.solve_interval == 0;
+    if (is_due && options_.all_reduce) {
+      std::vector<double> all = pending_;
+      options_.all_reduce(all);
+      pending_ = std::move(all);
+    }
+    steps_ = steps;
+    if (!is_due) return false;
+    is_measured_ |= pending_.back() > 0;
     for (std::size_t i = 0; i < averages_.size(); ++i) averages_[i].update(sums(i), options_.decay);
     std::ranges::fill(pending_, 0.0);
     allocate();
@@ -174,7 +194,7 @@ class AutoPrecision {
                      std::span<std::uint8_t> bits) const {
     const Tensor& t = at(tensor);
     require_rows(t, squared_range_norms.size(), "squared_range_norms");
-    allocate_rows(tensor, t, bits,
+    allocate_rows(tensor, t, bits, false,
                   [&](std::size_t row) { return closed_form(t.layout, squared_range_norms[row]); });
   }
 
@@ -183,7 +203,7 @@ class AutoPrecision {
                      std::span<std::uint8_t> bits) const {
     const Tensor& t = at(tensor);
     require_rows(t, noise.size(), "noise");
-    allocate_rows(tensor, t, bits, [&](std::size_t row) { return noise[row]; });
+    allocate_rows(tensor, t, bits, true, [&](std::size_t row) { return noise[row]; });
   }
 
   /// Returns all that the tensors' next widths depend on, as bytes for a checkpoint.
@@ -217,7 +237,10 @@ class AutoPrecision {
     const std::uint64_t version = in.get();
     require(version == state_version, "state has version ", version, " instead of ", state_version);
     next.steps_ = in.get_integer();
-    next.is_measured_ = in.get() != 0;
+    require(next.steps_ >= 0, "state has made ", next.steps_, " steps");
+    const std::uint64_t is_measured = in.get();
+    require(is_measured <= 1, "state has ", is_measured, " instead of a truth value");
+    next.is_measured_ = is_measured == 1;
     const std::uint64_t count = in.get();
     require(count == tensors_.size(), "state has ", count, " tensors instead of ", tensors_.size());
     for (std::size_t tensor = 0; tensor < tensors_.size(); ++tensor) {
@@ -228,13 +251,14 @@ class AutoPrecision {
       }
     }
     for (Average& average : next.averages_) {
-      for (double& noise : average.noise) noise = in.get_double();
-      average.gain = in.get_double();
+      for (double& noise : average.noise) noise = get_average(in);
+      average.gain = get_average(in);
       const std::uint64_t known = in.get();
+      require(known <= 3, "state has ", known, " instead of two truth values");
       average.has_noise = (known & 1) != 0;
       average.has_gain = (known & 2) != 0;
     }
-    for (double& sum : next.pending_) sum = in.get_double();
+    for (double& sum : next.pending_) sum = get_average(in);
     for (std::uint8_t& bits : next.row_bits_) {
       const std::uint64_t width = in.get();
       require(width <= 8 && is_width(static_cast<int>(width)), "state has a width of ", width,
@@ -341,7 +365,7 @@ class AutoPrecision {
 
   template <class NoiseOf>
   void allocate_rows(std::size_t tensor, const Tensor& t, std::span<std::uint8_t> bits,
-                     const NoiseOf& noise_of) const {
+                     bool is_measured, const NoiseOf& noise_of) const {
     detail::require(t.per == PrecisionPer::row, "tensor ", tensor, " has one width for all rows");
     require_rows(t, bits.size(), "bits");
     const Average mean = mean_of(t);
@@ -352,30 +376,42 @@ class AutoPrecision {
       const double gain = own.has_gain ? own.gain : mean.has_gain ? mean.gain : 1;
       const std::array<double, 4> noise = noise_of(row);
       require_noise(row, noise);
-      for (std::size_t width = 0; width < 4 && is_usable(noise); ++width) {
-        variance[row][width] = gain * noise[width];
+      if (is_usable(noise)) {
+        for (std::size_t width = 0; width < 4; ++width) variance[row][width] = gain * noise[width];
       }
       budget += numel_[t.first_item + row] * row_bits_[t.first_row + row];
     }
     const auto numel = std::span(numel_).subspan(t.first_item, t.items);
-    std::ranges::copy(solve(variance, numel, budget), bits.begin());
+    std::ranges::copy(solve(variance, numel, budget, is_measured), bits.begin());
+    for (std::size_t row = 0; row < t.items; ++row) {
+      if (!is_usable(noise_of(row))) bits[row] = static_cast<std::uint8_t>(options_.min_bits);
+    }
   }
 
-  // A tensor's noise is the sum of its rows', so each row is a share of one observation.
+  static double get_average(detail::ByteReader& in) {
+    const double value = in.get_double();
+    detail::require(value >= 0 && std::isfinite(value), "state has ", value,
+                    " where an average or a sum belongs");
+    return value;
+  }
+
+  // A tensor's noise is the sum of its rows', so each row is a share of one observation. Returns
+  // how many rows were observed.
   template <class NoiseOf>
-  void observe_rows(const Tensor& t, const NoiseOf& noise_of) {
+  double observe_rows(const Tensor& t, const NoiseOf& noise_of) {
     const std::size_t rows = static_cast<std::size_t>(t.layout.rows);
-    bool are_usable = true;
+    double usable = 0;
     for (std::size_t row = 0; row < rows; ++row) {
       require_noise(row, noise_of(row));
-      are_usable &= is_usable(noise_of(row));
+      usable += is_usable(noise_of(row)) ? 1 : 0;
     }
-    if (t.per == PrecisionPer::tensor && !are_usable) return;
+    if (t.per == PrecisionPer::tensor && usable < static_cast<double>(rows)) return 0;
     for (std::size_t row = 0; row < rows; ++row) {
       const std::array<double, 4> noise = noise_of(row);
       const bool ends_observation = t.per == PrecisionPer::row || row + 1 == rows;
       if (is_usable(noise)) sums(t.item_of(row)).add_noise(noise, ends_observation ? 1 : 0);
     }
+    return usable;
   }
 
   static void require_noise(std::size_t row, const std::array<double, 4>& noise) {
@@ -412,37 +448,34 @@ class AutoPrecision {
     return mean;
   }
 
-  // Bits for the codes of all tensors. Of a budget in bytes, parameters, widths and what rounding
-  // rows up to words may take come off.
-  std::int64_t bit_budget() const {
-    const std::int64_t numel = std::accumulate(numel_.begin(), numel_.end(), std::int64_t{0});
-    if (options_.byte_budget == 0) {
-      return static_cast<std::int64_t>(options_.average_bits * static_cast<double>(numel));
-    }
-    std::int64_t budget = 8 * std::min(options_.byte_budget, std::int64_t{1} << 59);
-    for (const Tensor& t : tensors_) {
-      budget -= 32 * t.layout.num_groups() + 8 * static_cast<std::int64_t>(t.items);
-      for (std::int64_t row = 0; row < t.layout.rows; ++row) {
-        const std::int64_t size = t.layout.size_of_row(row);
-        std::int64_t padding = 0;
-        for (const int bits : widths) {
-          padding = std::max(padding, 32 * words_for(size, bits) - size * bits);
-        }
-        budget -= padding;
+  // The bits of a tensor besides its codes: parameters, widths, and what rounding rows up to words
+  // takes at most.
+  static std::int64_t overhead_of(const Layout& layout, std::int64_t items) {
+    const auto padding_of = [](std::int64_t size) {
+      std::int64_t padding = 0;
+      for (const int bits : widths) {
+        padding = std::max(padding, 32 * words_for(size, bits) - size * bits);
       }
+      return padding;
+    };
+    return 32 * layout.num_groups() + 8 * items + (layout.rows - 1) * padding_of(layout.row_size) +
+           padding_of(layout.size_of_row(layout.rows - 1));
+  }
+
+  // For the codes of all tensors.
+  std::int64_t bit_budget() const {
+    if (options_.byte_budget == 0) {
+      return static_cast<std::int64_t>(options_.average_bits * static_cast<double>(total_numel_));
     }
-    return budget;
+    constexpr std::int64_t most = std::int64_t{1} << 59;
+    return 8 * std::min(options_.byte_budget, most) - overhead_bits_;
   }
 
   // Finds widths for all rows: by allocate_bits for the tensors whose noise and gains are known,
   // evenly for the others.
   void allocate() {
-    const std::int64_t numel = std::accumulate(numel_.begin(), numel_.end(), std::int64_t{0});
     std::int64_t budget = bit_budget();
-    const std::int64_t missing = numel * options_.min_bits - budget;
-    detail::require(missing <= 0, "byte_budget = ", options_.byte_budget,
-                    " but the tensors take at least ", options_.byte_budget + (missing + 7) / 8);
-    const double average = static_cast<double>(budget) / static_cast<double>(numel);
+    const double average = static_cast<double>(budget) / static_cast<double>(total_numel_);
     std::vector<const Tensor*> known;
     std::vector<std::int64_t> known_numel;
     std::vector<std::array<double, 4>> variance;
@@ -460,7 +493,7 @@ class AutoPrecision {
         known_numel.push_back(numel_[i]);
       }
     }
-    const std::vector<std::uint8_t> bits = solve(variance, known_numel, budget);
+    const std::vector<std::uint8_t> bits = solve(variance, known_numel, budget, is_measured_);
     auto next = bits.begin();
     for (const Tensor* t : known) {
       for (std::size_t i = t->first_item; i < t->first_item + t->items; ++i)
@@ -469,12 +502,13 @@ class AutoPrecision {
   }
 
   std::vector<std::uint8_t> solve(std::span<const std::array<double, 4>> variance,
-                                  std::span<const std::int64_t> numel, std::int64_t budget) const {
+                                  std::span<const std::int64_t> numel, std::int64_t budget,
+                                  bool is_measured) const {
     const std::vector<std::uint8_t> min_bits(numel.size(),
                                              static_cast<std::uint8_t>(options_.min_bits));
     const std::vector<std::uint8_t> max_bits(numel.size(),
                                              static_cast<std::uint8_t>(options_.max_bits));
-    if (is_measured_) {
+    if (is_measured) {
       return allocate_measured_bits({variance, numel, budget, min_bits, max_bits}).bits;
     }
     std::vector<double> sensitivity(numel.size());  // the variance at one bit
@@ -515,9 +549,11 @@ class AutoPrecision {
 
   AutoPrecisionOptions options_;
   std::vector<Tensor> tensors_;
-  std::vector<std::int64_t> numel_;  // [items]
-  std::vector<Average> averages_;    // [items]
-  std::vector<double> pending_;      // [items][Sums::count]
+  std::vector<std::int64_t> numel_;    // [items]
+  std::vector<Average> averages_;      // [items]
+  std::vector<double> pending_ = {0};  // [items][Sums::count], and how many rows were measured
+  std::int64_t total_numel_ = 0;
+  std::int64_t overhead_bits_ = 0;
   std::vector<std::uint8_t> row_bits_;
   std::int64_t steps_ = 0;
   bool is_measured_ = false;
