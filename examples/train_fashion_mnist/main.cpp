@@ -30,6 +30,8 @@
 #include "progress.hpp"
 #include "report.hpp"
 #include "training.hpp"
+#include "variance_check.hpp"
+#include "variance_picture.hpp"
 
 #ifndef ACTPACK_DOWNLOADED_DATA
 #define ACTPACK_DOWNLOADED_DATA ""
@@ -40,8 +42,8 @@ namespace {
 using namespace trainer;
 
 constexpr std::int64_t classes = 10;
-constexpr std::int64_t gradient_check_steps = 300;  // before the gradient check, the first of
-constexpr std::int64_t gradient_check_cycle = 938;  // two epochs of Fashion-MNIST
+constexpr std::int64_t steps_before_checks = 300;  // of gradient and variance, the first of
+constexpr std::int64_t cycle_of_checks = 938;      // two epochs of Fashion-MNIST
 
 // The runs that were asked for, with names and codecs and nothing measured yet.
 std::vector<Run> planned_runs(const Options& options) {
@@ -107,6 +109,22 @@ class Experiment {
     }
   }
 
+  // At the width and group size that were asked for, with both contexts and both ways to decode.
+  std::vector<VarianceReport> variances() {
+    Network& network = trained_network();
+    Contexts exact = make_exact_contexts();
+    std::optional<Progress> progress;
+    return check_variance(network, batches().next(), exact,
+                          codecs_to_check(options_.codec.bits, options_.codec.group_size),
+                          options_.seed, options_.check_variance,
+                          [&](std::int64_t done, std::int64_t all) {
+                            if (!progress) {
+                              progress.emplace("variance check", all, "draws");
+                            }
+                            (*progress)(done);
+                          });
+  }
+
  private:
   Network make_network() const {
     return {net_a(options_.depth), classes, pixel_scale_, options_.seed};
@@ -128,19 +146,30 @@ class Experiment {
                  [&](std::int64_t done) { progress(done * batch_size); });
   }
 
-  // On one network for all runs, trained for a while in full precision, and on one batch.
-  std::vector<GradientError> gradient_errors(const Run& run) {
+  Contexts make_exact_contexts() const {
     Codec full;
     full.form = Codec::Form::full_precision;
-    Contexts exact = make_contexts(full);
+    return make_contexts(full);
+  }
+
+  // One network for all checks, trained for a while in full precision.
+  Network& trained_network() {
     if (!trained_) {
       trained_.emplace(make_network());
-      train_steps(*trained_, gradient_check_steps, gradient_check_cycle, exact,
-                  "training for the gradient check");
+      Contexts exact = make_exact_contexts();
+      train_steps(*trained_, steps_before_checks, cycle_of_checks, exact,
+                  "training for the checks");
     }
+    return *trained_;
+  }
+
+  // On one batch for all runs.
+  std::vector<GradientError> gradient_errors(const Run& run) {
+    Network& network = trained_network();
+    Contexts exact = make_exact_contexts();
     Contexts contexts = make_contexts(run.codec);
     Progress progress(run.name + ": gradient check", options_.check_gradient, "gradients");
-    return check_gradient(*trained_, batches().next(), exact, contexts, options_.check_gradient,
+    return check_gradient(network, batches().next(), exact, contexts, options_.check_gradient,
                           progress);
   }
 
@@ -172,8 +201,14 @@ void run_program(const Options& options) {
   const std::filesystem::path json_path = options.json;
   const std::filesystem::path picture_path =
       std::filesystem::path(json_path).replace_extension(".svg");
+  const std::filesystem::path variance_picture_path =
+      json_path.parent_path() / (json_path.stem().string() + "_variance.svg");
   std::ofstream json = open_for_writing(json_path);  // before the work, not after it
   std::ofstream picture = open_for_writing(picture_path);
+  std::ofstream variance_picture;
+  if (options.check_variance > 0) {
+    variance_picture = open_for_writing(variance_picture_path);
+  }
   std::vector<Run> runs = planned_runs(options);
   Experiment experiment(options, data);
   for (Run& run : runs) {
@@ -183,10 +218,19 @@ void run_program(const Options& options) {
   if (options.check_gradient > 0) {
     print_gradient_errors(runs, std::cout);
   }
-  write_json(options, data.origin, runs, json);
+  std::vector<VarianceReport> variances;
+  if (options.check_variance > 0) {
+    variances = experiment.variances();
+    print_variances(variances, std::cout);
+    VariancePicture(variances).write(variance_picture);
+  }
+  write_json(options, data.origin, runs, json, variances);
   LossCurve(runs).write(picture);
-  std::cout << "Results in " << json_path.string() << ", loss curves in " << picture_path.string()
-            << std::endl;
+  std::cout << "Results in " << json_path.string() << ", loss curves in " << picture_path.string();
+  if (options.check_variance > 0) {
+    std::cout << ", variances in " << variance_picture_path.string();
+  }
+  std::cout << std::endl;
 }
 
 }  // namespace

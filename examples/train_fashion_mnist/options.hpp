@@ -33,6 +33,7 @@ struct Options {
   bool compares = true;  // no --bits: train all ways of the comparison, one after the other
   Codec codec;           // of the only run or, when comparing, of the second
   std::int64_t check_gradient = 0;
+  std::int64_t check_variance = 0;
   std::string json = "train_fashion_mnist.json";
   bool wants_help = false;
 };
@@ -122,6 +123,9 @@ inline std::vector<Flag> flags(Options& options) {
       {"--check-gradient", "K", "error of the mean of up to K compressed gradients",
        "a whole number from 1",
        [&](Text text) { return parse_number<std::int64_t>(text, 1, options.check_gradient); }},
+      {"--check-variance", "N", "N draws per layer: measured variance against the formulas'",
+       "a whole number from 2",
+       [&](Text text) { return parse_number<std::int64_t>(text, 2, options.check_variance); }},
       {"--json", "FILE", "results (train_fashion_mnist.json); loss curves beside it, in .svg",
        "a file name that does not end in .svg",
        [&](Text text) { return options.json = text, !text.empty() && !text.ends_with(".svg"); }},
@@ -166,6 +170,9 @@ inline Options parse_options(std::span<const char* const> arguments) {
   }
   if (options.codec.bits == 32) {
     options.codec.form = Codec::Form::full_precision;
+    if (options.check_variance > 0) {
+      throw OptionError("--check-variance: needs a codec, and --bits 32 is none");
+    }
   }
   return options;
 }

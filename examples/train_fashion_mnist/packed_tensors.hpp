@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Where actpack plugs in: every call into the library is in this file. Each class keeps one tensor
-// of a batch and gives its images back one at a time; contexts.hpp puts them together.
+// Where actpack plugs in: every call into the library that training makes is in this file. Each
+// class keeps one tensor of a batch and gives its images back one at a time; contexts.hpp puts them
+// together.
 #pragma once
 
 #include <cstdint>

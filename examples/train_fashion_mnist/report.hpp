@@ -16,6 +16,7 @@
 #include "codec.hpp"
 #include "gradient_check.hpp"
 #include "options.hpp"
+#include "variance_check.hpp"
 
 namespace trainer {
 
@@ -110,6 +111,38 @@ inline void print_gradient_errors(const std::vector<Run>& runs, std::ostream& ou
   }
 }
 
+inline std::string quantity_name(VarianceReport::Quantity quantity) {
+  switch (quantity) {
+    case VarianceReport::Quantity::weight_gradient: return "weight gradient";
+    case VarianceReport::Quantity::gradient_one_rounding: return "input gradient, one rounding";
+    case VarianceReport::Quantity::gradient_two_roundings: return "input gradient, two roundings";
+  }
+  return "";
+}
+
+inline void print_variances(const std::vector<VarianceReport>& reports, std::ostream& out) {
+  out << format("%-13s %-43s %9s %7s %7s %7s %7s %6s %5s\n", "variance of", "rounded as",
+                "measured", "+- %", "ranges", "noise", "values", "bias", "+-");
+  const VarianceReport* previous = nullptr;
+  for (const VarianceReport& report : reports) {
+    if (previous == nullptr || previous->quantity != report.quantity) {
+      out << quantity_name(report.quantity) << ":\n";
+    }
+    previous = &report;
+    out << format("%-13s %-43s %9.3e %7.2f %7.3f %7.3f %7.3f %6.2f %5.2f\n", report.layer.c_str(),
+                  describe(report.codec).c_str(), report.measured,
+                  100 * report.standard_error / report.measured,
+                  report.from_ranges / report.measured, report.from_mean_gain / report.measured,
+                  report.from_values / report.measured, report.mean_error,
+                  report.mean_error_deviation);
+  }
+  out << "predicted / measured, by ranges: from the groups' ranges and mean gains, ActNN's model; "
+         "noise:\n"
+         "from measured noise and mean gains; values: from noise and gains value by value.\n"
+         "bias: draws x squared error of the mean / variance, 1 without bias. +-: standard "
+         "errors.\n";
+}
+
 // JSON's quoted string, and its number (which has no infinities).
 inline std::string quoted(const std::string& text) {
   std::string out = "\"";
@@ -125,8 +158,28 @@ inline std::string number(double value) {
   return std::isfinite(value) ? format("%.9g", value) : "null";
 }
 
+inline void write_variances(const std::vector<VarianceReport>& reports, std::ostream& out) {
+  out << ",\n  \"variance\": [";
+  const char* separator = "\n";
+  for (const VarianceReport& report : reports) {
+    out << separator << "    {\"layer\": " << quoted(report.layer)
+        << ", \"quantity\": " << quoted(quantity_name(report.quantity))
+        << ", \"codec\": " << quoted(describe(report.codec))
+        << ", \"measured\": " << number(report.measured)
+        << ", \"standard_error\": " << number(report.standard_error)
+        << ", \"from_ranges\": " << number(report.from_ranges)
+        << ", \"from_mean_gain\": " << number(report.from_mean_gain)
+        << ", \"from_values\": " << number(report.from_values)
+        << ", \"mean_error\": " << number(report.mean_error)
+        << ", \"mean_error_deviation\": " << number(report.mean_error_deviation) << "}";
+    separator = ",\n";
+  }
+  out << "\n  ]";
+}
+
 inline void write_json(const Options& options, const std::string& data,
-                       const std::vector<Run>& runs, std::ostream& out) {
+                       const std::vector<Run>& runs, std::ostream& out,
+                       const std::vector<VarianceReport>& variances = {}) {
   out << "{\n  \"data\": " << quoted(data) << ",\n  \"epochs\": " << options.epochs
       << ",\n  \"seed\": " << options.seed << ",\n  \"depth\": " << options.depth
       << ",\n  \"threads\": " << options.threads << ",\n  \"runs\": [";
@@ -170,7 +223,11 @@ inline void write_json(const Options& options, const std::string& data,
     out << "]\n    }";
     separator = ",\n";
   }
-  out << "\n  ]\n}\n";
+  out << "\n  ]";
+  if (!variances.empty()) {
+    write_variances(variances, out);
+  }
+  out << "\n}\n";
 }
 
 }  // namespace trainer
