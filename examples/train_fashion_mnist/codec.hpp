@@ -23,6 +23,7 @@ struct Codec {
 
   Form form = Form::sign_magnitude;
   int bits = 2;
+  double average_bits = 0;  // if not 0, instead: widths by tensor, found as the run goes
   bool is_subtractive = true;
   bool is_stochastic = true;
   bool has_tensor_range = false;  // one range for the whole tensor, not one per group

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -14,6 +16,7 @@
 #include "context.hpp"
 #include "full_precision.hpp"
 #include "packed_tensors.hpp"
+#include "width_control.hpp"
 
 namespace trainer {
 
@@ -26,6 +29,9 @@ class SignMagnitudeContext final : public BlockContext {
   void save(std::int64_t first_image, const BlockValues& values) override {
     relu_input_.save(first_image, values.relu_input);
     argmax_.save(first_image, values.argmax);
+  }
+  void finish(Tensor<float>, std::shared_ptr<const Tensor<float>>) override {
+    relu_input_.report_ranges();
   }
 
   void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
@@ -63,6 +69,9 @@ class MaskedAffineContext : public BlockContext {
   void save(std::int64_t first_image, const BlockValues& values) override {
     batch_norm_input_.save(first_image, values.batch_norm_input);
     mask_.save(first_image, values.relu_input);
+  }
+  void finish(Tensor<float>, std::shared_ptr<const Tensor<float>>) override {
+    batch_norm_input_.report_ranges();
   }
   void relu_backward(std::int64_t image, std::span<const std::uint8_t> argmax,
                      std::span<float> gradient) const override {
@@ -132,6 +141,11 @@ class AffineContext final : public MaskedAffineContext {
     output_.save(first_image, values.output);
     std::ranges::copy(values.argmax, argmax_.from(first_image).begin());
   }
+  void finish(Tensor<float> batch_norm_input,
+              std::shared_ptr<const Tensor<float>> output) override {
+    MaskedAffineContext::finish(std::move(batch_norm_input), std::move(output));
+    output_.report_ranges();
+  }
   void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const override {
     std::ranges::copy(argmax_.image(image), argmax.begin());
   }
@@ -160,6 +174,7 @@ class AffineInput final : public InputContext {
     Tensor<float> values(pixels.images(), pixels.row_size());
     scale(pixels.span(), values.span());
     values_.save(0, values.span());
+    values_.report_ranges();
   }
 
   void load(std::int64_t image, std::span<float> values) const override {
@@ -173,14 +188,33 @@ class AffineInput final : public InputContext {
 // Makes the contexts that a codec asks for.
 class Contexts final : public ContextFactory {
  public:
-  Contexts(const Codec& codec, std::uint64_t seed) : codec_(codec), seed_(seed) {}
+  Contexts(const Codec& codec, std::uint64_t seed) : codec_(codec), seed_(seed) {
+    if (codec.average_bits > 0) {
+      control_.emplace(codec.average_bits);
+    }
+  }
 
   double codec_seconds() const { return clock_.seconds(); }
 
+  // Null where widths are fixed.
+  WidthControl* width_control() { return control_ ? &*control_ : nullptr; }
+
   void begin_step() override {
-    ++step_;
+    if (!probed_) {
+      ++step_;
+    }
     tensor_ = 0;
   }
+
+  // From here on the step stays the same and is rounded alike, but for tensor number `tensor` (if
+  // there is one of that number); until end_probes().
+  void begin_probe(std::size_t tensor) {
+    if (!probed_) {
+      ++step_;
+    }
+    probed_ = tensor;
+  }
+  void end_probes() { probed_.reset(); }
 
   bool saves_whole_batch() const override { return codec_.has_tensor_range; }
 
@@ -210,13 +244,19 @@ class Contexts final : public ContextFactory {
   }
 
  private:
-  Packing next_packing() { return {codec_, seed_, step_ << 16 | tensor_++, clock_}; }
+  Packing next_packing() {
+    const std::uint64_t tensor = tensor_++;
+    const std::uint64_t other_stream = probed_ == tensor ? 1 << 15 : 0;
+    return {codec_, seed_, step_ << 16 | other_stream | tensor, clock_, width_control(), tensor};
+  }
 
   Codec codec_;
   std::uint64_t seed_;
   std::uint64_t step_ = 0;
   std::uint64_t tensor_ = 0;
   CodecClock clock_;
+  std::optional<WidthControl> control_;
+  std::optional<std::size_t> probed_;
 };
 
 }  // namespace trainer

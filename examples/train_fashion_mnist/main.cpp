@@ -168,6 +168,13 @@ class Experiment {
     Network& network = trained_network();
     Contexts exact = make_exact_contexts();
     Contexts contexts = make_contexts(run.codec);
+    if (contexts.width_control() != nullptr) {
+      BatchStream others{data_.train, ~options_.seed};
+      for (int i = 0; i < 8; ++i) {
+        probe_tensors(network, others.next(), contexts);
+      }
+      contexts.width_control()->step();
+    }
     Progress progress(run.name + ": gradient check", options_.check_gradient, "gradients");
     return check_gradient(network, batches().next(), exact, contexts, options_.check_gradient,
                           progress);

@@ -101,6 +101,12 @@ inline std::vector<Flag> flags(Options& options) {
                 (codec.bits == 32 || codec.bits == 8 || codec.bits == 4 || codec.bits == 2 ||
                  codec.bits == 1);
        }},
+      {"--average-bits", "B", "one run with widths by tensor, B bits a value on average",
+       "a number from 1 to 8",
+       [&](Text text) {
+         options.compares = false;
+         return parse_number(text, 1.0, codec.average_bits) && codec.average_bits <= 8;
+       }},
       {"--context", "affine|sign-magnitude",
        "what is kept: ActNN's copies, or actpack's one (sign-magnitude)",
        "affine or sign-magnitude",
@@ -167,6 +173,10 @@ inline Options parse_options(std::span<const char* const> arguments) {
     if (!flag->set(arguments[i])) {
       throw OptionError(name + " " + arguments[i] + ": expected " + std::string(flag->expected));
     }
+  }
+  if (options.codec.average_bits > 0 &&
+      (options.codec.bits != 2 || options.codec.has_tensor_range)) {
+    throw OptionError("--average-bits: goes with neither --bits nor --range tensor");
   }
   if (options.codec.bits == 32) {
     options.codec.form = Codec::Form::full_precision;

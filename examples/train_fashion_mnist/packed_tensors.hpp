@@ -6,6 +6,7 @@
 // together.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -15,6 +16,7 @@
 #include "actpack/sign_magnitude.hpp"
 #include "codec.hpp"
 #include "context.hpp"
+#include "width_control.hpp"
 
 namespace trainer {
 
@@ -27,27 +29,46 @@ struct Packing {
   actpack::Rounding rounding;
   actpack::Decoding decoding;
   CodecClock& clock;
+  WidthControl* control;  // null: the width is fixed
+  std::size_t tensor;     // its number within the step
 
   // `stream` must differ for every tensor of every step: the noise is a function of it, of the seed
   // and of the element's index, and of nothing else.
-  Packing(const Codec& codec, std::uint64_t seed, std::uint64_t stream, CodecClock& codec_clock)
+  Packing(const Codec& codec, std::uint64_t seed, std::uint64_t stream, CodecClock& codec_clock,
+          WidthControl* width_control = nullptr, std::size_t number = 0)
       : bits(codec.bits), group_size(codec.group_size), has_tensor_range(codec.has_tensor_range),
         rounding(codec.is_stochastic ? actpack::Rounding::stochastic(seed, stream)
                                      : actpack::Rounding::nearest()),
         decoding(codec.is_subtractive ? actpack::Decoding::subtractive(rounding)
                                       : actpack::Decoding::plain()),
-        clock(codec_clock) {}
+        clock(codec_clock), control(width_control), tensor(number) {}
 
   actpack::Layout layout(std::int64_t images, std::int64_t image_numel) const {
     actpack::Layout layout{.rows = images, .row_size = image_numel};
     layout.group_size = group_size;
-    layout.bits = bits;
+    layout.bits = control == nullptr ? bits : control->bits(tensor, image_numel, group_size);
     if (has_tensor_range) {
       layout.rows = 1;
       layout.row_size = images * image_numel;
       layout.group_size = static_cast<std::int32_t>((layout.row_size + 31) / 32 * 32);
     }
     return layout;
+  }
+
+  // Once a tensor is packed: range_of(group's parameters) are its ranges. Those of steps are as
+  // wide as what they cover, but for the rounding of the step.
+  template <class Params, class RangeOf>
+  void report_ranges(const actpack::Layout& layout, const Params* params,
+                     const RangeOf& squared_range_of) const {
+    if (control == nullptr) {
+      return;
+    }
+    double sum = 0;
+    for (std::int64_t group = 0; group < layout.num_groups(); ++group) {
+      sum += squared_range_of(params[group]);
+    }
+    const double levels = actpack::max_code(layout.bits);
+    control->observe_ranges(tensor, levels * levels * sum / static_cast<double>(layout.rows));
   }
 };
 
@@ -71,6 +92,15 @@ class SignMagnitudeTensor {
   void save(std::int64_t first_image, std::span<const float> relu_input) {
     packing_.clock.time(
         [&] { actpack::encode(relu_input, buffer_.view(), packing_.rounding, first_image); });
+  }
+  // Half of the values are on either side.
+  void report_ranges() const {
+    packing_.report_ranges(buffer_.layout(), buffer_.view().params,
+                           [](const actpack::SignMagnitudeParams& params) {
+                             const double positive = float{params.positive};
+                             const double negative = float{params.negative};
+                             return (positive * positive + negative * negative) / 2;
+                           });
   }
   void load(std::int64_t image, std::span<float> relu_input) const {
     packing_.clock.time(
@@ -116,6 +146,13 @@ class AffineTensor {
   void save(std::int64_t first_image, std::span<const float> values) {
     packing_.clock.time(
         [&] { actpack::quantize(values, buffer_.view(), packing_.rounding, first_image); });
+  }
+  void report_ranges() const {
+    packing_.report_ranges(buffer_.layout(), buffer_.view().params,
+                           [](const actpack::GroupParams& params) {
+                             const double scale = float{params.scale};
+                             return scale * scale;
+                           });
   }
   void load(std::int64_t image, std::span<float> values) const {
     packing_.clock.time([&] {

@@ -58,7 +58,9 @@ inline std::string describe(const Codec& codec) {
   if (codec.form == Codec::Form::full_precision) {
     return "full precision";
   }
-  return form_name(codec.form) + format(" %d-bit", codec.bits) +
+  return form_name(codec.form) +
+         (codec.average_bits > 0 ? format(" %g-bit on average", codec.average_bits)
+                                 : format(" %d-bit", codec.bits)) +
          (codec.is_stochastic ? (codec.is_subtractive ? " subtractive" : " plain") : " nearest") +
          (codec.has_tensor_range ? ", one range" : format(", group %d", codec.group_size));
 }
@@ -186,8 +188,10 @@ inline void write_json(const Options& options, const std::string& data,
   const char* separator = "\n";
   for (const Run& run : runs) {
     const bool is_full = run.codec.form == Codec::Form::full_precision;
-    out << separator << "    {\n      \"name\": " << quoted(run.name)
-        << ",\n      \"bits\": " << (is_full ? 32 : run.codec.bits)
+    out << separator << "    {\n      \"name\": " << quoted(run.name) << ",\n      \"bits\": "
+        << (is_full                      ? 32
+            : run.codec.average_bits > 0 ? run.codec.average_bits
+                                         : run.codec.bits)
         << ",\n      \"context\": " << quoted(form_name(run.codec.form)) << ",\n      \"decode\": "
         << quoted(is_full                    ? "none"
                   : run.codec.is_subtractive ? "subtractive"

@@ -15,9 +15,11 @@
 
 #include "contexts.hpp"
 #include "data.hpp"
+#include "gradient_check.hpp"
 #include "memory.hpp"
 #include "network.hpp"
 #include "parameter.hpp"
+#include "width_control.hpp"
 
 namespace trainer {
 
@@ -81,6 +83,28 @@ inline StepReport run_step(Network& network, BatchStream& batches, ContextFactor
   return report;
 }
 
+// Computes the gradient of one batch again with each tensor's rounding changed in turn, and reports
+// how far that takes it. The weights stay as they are.
+inline void probe_tensors(Network& network, const Batch& batch, Contexts& contexts) {
+  WidthControl& control = *contexts.width_control();
+  const auto perturbed_gradient = [&](std::size_t tensor) {
+    contexts.begin_probe(tensor);
+    return gradient_of(network, batch, contexts);
+  };
+  constexpr std::size_t none = 1 << 15;
+  const std::vector<float> gradient = perturbed_gradient(none);
+  for (std::size_t tensor = 0; tensor < control.num_tensors(); ++tensor) {
+    const std::vector<float> other = perturbed_gradient(tensor);
+    double squared_difference = 0;
+    for (std::size_t i = 0; i < gradient.size(); ++i) {
+      const double difference = double{other[i]} - double{gradient[i]};
+      squared_difference += difference * difference;
+    }
+    control.observe_perturbation(tensor, squared_difference);
+  }
+  contexts.end_probes();
+}
+
 struct TrainingReport {
   std::vector<double> losses;  // of every step
   std::int64_t saved_bytes = 0;
@@ -95,11 +119,19 @@ template <class Progress>
 TrainingReport train(Network& network, const Batch& data, std::uint64_t seed, std::int64_t steps,
                      std::int64_t cycle, Contexts& contexts, const Progress& progress) {
   BatchStream batches(data, seed);
+  BatchStream probes(data, ~seed);
+  WidthControl* const control = contexts.width_control();
   Sgd sgd(network.parameters());
   TrainingReport report;
   const auto start = std::chrono::steady_clock::now();
   for (std::int64_t step = 0; step < steps; ++step) {
+    if (control != nullptr && control->wants_probes()) {
+      probe_tensors(network, probes.next(), contexts);
+    }
     const StepReport measured = run_step(network, batches, contexts);
+    if (control != nullptr) {
+      control->step();
+    }
     sgd.step(one_cycle(static_cast<double>(step) / static_cast<double>(cycle)));
     report.losses.push_back(measured.loss);
     report.saved_bytes = std::max(report.saved_bytes, measured.saved_bytes);

@@ -72,13 +72,11 @@ class AutoPrecision {
 
   /// Adds a tensor, whose layout's bits play no part, and returns its number, from 0. Throws
   /// std::invalid_argument if the layout is wrong or empty, the byte budget has no room for the
-  /// tensor, or anything has been observed.
+  /// tensor, or a step has been made.
   std::size_t add_tensor(const Layout& layout, PrecisionPer per = PrecisionPer::row) {
     layout.validate();
     detail::require(layout.numel() > 0, "layout has no elements");
     detail::require(steps_ == 0, "a tensor is added after ", steps_, " steps");
-    detail::require(std::ranges::all_of(pending_, [](double sum) { return sum == 0; }),
-                    "a tensor is added after others were observed");
     const std::size_t rows = static_cast<std::size_t>(layout.rows);
     const std::size_t items = per == PrecisionPer::row ? rows : 1;
     const std::int64_t total_numel = total_numel_ + layout.numel();
@@ -97,7 +95,7 @@ class AutoPrecision {
                                                 : layout.numel());
     }
     averages_.resize(numel_.size());
-    pending_.assign(numel_.size() * Sums::count + 1, 0.0);
+    pending_.insert(pending_.end() - 1, items * Sums::count, 0.0);
     row_bits_.resize(row_bits_.size() + rows);
     allocate();
     return tensors_.size() - 1;
