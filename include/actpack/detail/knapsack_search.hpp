@@ -45,7 +45,7 @@ class KnapsackSearch {
   static constexpr std::int64_t max_states = 1 << 14;
   static constexpr std::int64_t max_records = 1 << 15;
 
-  static constexpr std::int64_t states_for(std::int64_t items) {
+  ACTPACK_HD static constexpr std::int64_t states_for(std::int64_t items) {
     return items < 7 ? std::int64_t{1} << (2 * items) : max_states;
   }
 
