@@ -1,0 +1,108 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Checks that bins of sensitivity, which keep most of many items out of sight, lead to the very
+// widths that looking at every item leads to.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <span>
+#include <vector>
+
+#include <actpack/bit_allocation.hpp>
+
+#include "support/allocation_reference.hpp"
+
+namespace {
+
+using namespace actpack::detail;
+
+struct Solved {
+  std::vector<std::uint8_t> bits;
+  std::int64_t unused = 0;
+};
+
+template <class Solve>
+Solved solve_with(const reference::AllocationInstance& instance, const Solve& solve) {
+  const SensitiveItems items{
+      {instance.numel, instance.bit_budget, instance.min_bits, instance.max_bits},
+      instance.sensitivity};
+  std::vector<std::byte> workspace(allocation_workspace(items.size()));
+  AllocationMemory memory(Workspace(workspace), items.size(), !items.are_default());
+  Solved solved{std::vector<std::uint8_t>(items.size()), 0};
+  solved.unused = solve(items, measure_sizes(items), memory, solved.bits).unused;
+  return solved;
+}
+
+void check_same(const reference::AllocationInstance& instance) {
+  const Solved direct = solve_with(
+      instance,
+      [](const SensitiveItems& items, const AllocationSizes& sizes, AllocationMemory& memory,
+         std::span<std::uint8_t> bits) { return solve_directly(items, sizes, memory, bits); });
+  const Solved binned = solve_with(
+      instance,
+      [](const SensitiveItems& items, const AllocationSizes& sizes, AllocationMemory& memory,
+         std::span<std::uint8_t> bits) { return solve_by_bins(items, sizes, memory, bits); });
+  CHECK(binned.bits == direct.bits);
+  CHECK(binned.unused == direct.unused);
+}
+
+}  // namespace
+
+TEST_CASE("SensitivityBins: the widths are those of looking at every item") {
+  for (const reference::Sizes sizes : reference::all_sizes_of_items) {
+    for (const reference::Noise noise :
+         {reference::Noise::log_uniform, reference::Noise::few_values,
+          reference::Noise::some_zeros}) {
+      for (const reference::Limits limits : reference::all_limits) {
+        for (const std::size_t items : {2049U, 5000U, 20'000U}) {
+          for (std::uint64_t seed = 0; seed < 4; ++seed) {
+            const char* const sizes_name = reference::name_of(sizes);
+            const char* const noise_name = reference::name_of(noise);
+            const char* const limits_name = reference::name_of(limits);
+            CAPTURE(sizes_name);
+            CAPTURE(noise_name);
+            CAPTURE(limits_name);
+            CAPTURE(items);
+            CAPTURE(seed);
+            check_same(reference::make_instance(sizes, noise, limits, items, seed));
+          }
+        }
+      }
+    }
+  }
+}
+
+// The nearest items to a price may be many bins away from it: here only six to sixty differ in each
+// octave, and budgets end between any two of them.
+TEST_CASE("SensitivityBins: where most bins are empty, windows reach the nearest items") {
+  std::mt19937_64 random(1);
+  for (const int per_octave : {1, 6, 60}) {
+    CAPTURE(per_octave);
+    for (int repetition = 0; repetition < 40; ++repetition) {
+      CAPTURE(repetition);
+      reference::AllocationInstance instance;
+      // Those without noise only make the problem large enough for bins.
+      const std::size_t noiseless = few_items + 1;
+      const std::size_t noisy = 30 * static_cast<std::size_t>(per_octave);
+      const std::size_t items = noiseless + noisy;
+      instance.sensitivity.resize(items);
+      instance.variance.resize(items);
+      instance.numel.assign(items, 256);
+      std::uniform_real_distribution<double> octave(-30, 0);
+      for (std::size_t i = noiseless; i < items; ++i) {
+        reference::set_sensitivity(instance, i, std::exp2(octave(random)));
+      }
+      std::uniform_int_distribution<std::int64_t> budget(
+          static_cast<std::int64_t>(items) * 256,
+          static_cast<std::int64_t>(items + 6 * noisy) * 256);
+      instance.bit_budget = budget(random);
+      check_same(instance);
+    }
+  }
+}
