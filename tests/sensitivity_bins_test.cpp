@@ -29,11 +29,11 @@ struct Solved {
 
 template <class Solve>
 Solved solve_with(const reference::AllocationInstance& instance, const Solve& solve) {
-  const SensitiveItems items{
-      {instance.numel, instance.bit_budget, instance.min_bits, instance.max_bits},
-      instance.sensitivity};
+  const SensitiveItems items =
+      items_of(actpack::AllocationProblem{instance.sensitivity, instance.numel, instance.bit_budget,
+                                          instance.min_bits, instance.max_bits});
   std::vector<std::byte> workspace(allocation_workspace(items.size()));
-  AllocationMemory memory(Workspace(workspace), items.size(), !items.are_default());
+  AllocationMemory memory(Workspace(workspace), items.size(), items.has_limits());
   Solved solved{std::vector<std::uint8_t>(items.size()), 0};
   solved.unused = solve(items, measure_sizes(items), memory, solved.bits).unused;
   return solved;

@@ -9,17 +9,19 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
-#include <type_traits>
 #include <vector>
 
 #include "actpack/detail/allocation_items.hpp"
+#include "actpack/detail/crew.hpp"
 #include "actpack/detail/knapsack.hpp"
 #include "actpack/detail/knapsack_search.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/detail/sensitivity_bins.hpp"
 #include "actpack/detail/step_list.hpp"
+#include "actpack/detail/variance_sum.hpp"
 #include "actpack/detail/workspace.hpp"
 #include "actpack/variance.hpp"
 
@@ -63,6 +65,13 @@ namespace detail {
 /// Up to so many items, all of them go to the knapsack at once.
 inline constexpr std::size_t few_items = 2048;
 
+/// Whether bins of sensitivity keep most items out of sight, and with them the losses of changes
+/// that are not among the nearest.
+template <class Items>
+ACTPACK_HD bool is_partial(const Items& items) {
+  return Items::has_bins && items.size() > few_items && !items.has_limits();
+}
+
 /// Every item gets the widest width that all can have; narrower or wider where its limits say so.
 template <class Items>
 KnapsackSolution allocate_evenly(const Items& items, std::span<std::uint8_t> bits) {
@@ -91,16 +100,18 @@ struct AllItems {
 struct AllocationMemory {
   AllocationMemory(Workspace memory, std::size_t items, bool has_limits)
       : steps(memory, items), bins(memory, items > few_items ? items : 0, has_limits),
-        states(memory.take<KnapsackSearch::State>(
-            2 * static_cast<std::size_t>(
-                    KnapsackSearch::states_for(static_cast<std::int64_t>(items))))),
-        records(memory.take<KnapsackSearch::Record>(KnapsackSearch::max_records)),
+        sums(memory.take<double>(strands_for(items))),
+        search{memory
+                   .take<SearchState>(
+                       2 * static_cast<std::size_t>(states_for(static_cast<std::int64_t>(items))))
+                   .data(),
+               memory.take<SearchRecord>(max_records).data(), nullptr},
         bytes(memory.size()) {}
 
   StepList steps;
   SensitivityBins bins;
-  std::span<KnapsackSearch::State> states;
-  std::span<KnapsackSearch::Record> records;
+  std::span<double> sums;
+  SearchMemory search;
   std::size_t bytes;  // needed, wherever the workspace starts
 };
 
@@ -121,10 +132,10 @@ KnapsackSolution solve(const Items& items, const Candidates& candidates, bool ha
     const std::int64_t i = static_cast<std::int64_t>(candidates[k]);
     nearest.insert_narrower(items(i), i, width_place(bits[candidates[k]]), price);
   }
-  KnapsackSearch search(memory.states.data(), memory.records.data(),
-                        static_cast<std::int64_t>(items.size()));
-  return search.solve(items, nearest, price, budget, has_equal_sizes,
-                      candidates.size() < items.size(), bits.data());
+  SearchCore<typename Items::Item> core;
+  KnapsackSearch search(SoloCrew(), items, memory.search, core);
+  return search.solve(nearest.data(), is_partial(items) ? 0 : nearest.least_left_out(), price,
+                      budget, has_equal_sizes, bits.data());
 }
 
 /// Finds the widths by looking at every item's steps.
@@ -151,7 +162,7 @@ inline KnapsackSolution solve_by_bins(const SensitiveItems& items, const Allocat
   const std::span<const std::uint32_t> candidates = bins.decide(items, memory.steps, bits);
   const std::int64_t budget = items.bit_budget - sizes.least_bits - bins.cost_above_windows();
   // With limits, an item next to the price may lack the very change that the search could use.
-  return items.are_default()
+  return is_partial(items)
              ? solve(items, candidates, sizes.are_equal, budget, memory, bits)
              : solve(items, AllItems{items.size()}, sizes.are_equal, budget, memory, bits);
 }
@@ -165,27 +176,22 @@ AllocationTotals allocate(const Items& items, std::span<std::uint8_t> bits,
                           std::span<std::byte> workspace) {
   const AllocationSizes sizes = measure_sizes(items);
   const std::size_t count = items.size();
-  require(bits.size() == count, "bits.size() = ", bits.size(), " but ", Items::name,
-          ".size() = ", count);
+  require(bits.size() == count, "bits.size() = ", bits.size(), " but there are ", count, " items");
   const std::size_t needed = allocation_workspace(count);
   require(workspace.size() >= needed, "workspace.size() = ", workspace.size(), " but ", needed,
           " bytes are needed");
+  AllocationMemory memory(Workspace(workspace), count, items.has_limits());
   KnapsackSolution solution;
-  if (items.is_noiseless()) {
+  if (are_noiseless(items)) {
     solution = allocate_evenly(items, bits);
+  } else if constexpr (Items::has_bins) {
+    solution = count > few_items ? solve_by_bins(items, sizes, memory, bits)
+                                 : solve_directly(items, sizes, memory, bits);
   } else {
-    AllocationMemory memory(Workspace(workspace), count, !items.are_default());
-    if constexpr (std::is_same_v<Items, SensitiveItems>) {
-      solution = count > few_items ? solve_by_bins(items, sizes, memory, bits)
-                                   : solve_directly(items, sizes, memory, bits);
-    } else {
-      solution = solve_directly(items, sizes, memory, bits);
-    }
+    solution = solve_directly(items, sizes, memory, bits);
   }
-  AllocationTotals totals{.bits_used = items.bit_budget - solution.unused};
-  for (std::size_t i = 0; i < count; ++i) totals.variance += items.variance(i, bits[i]);
-  totals.lower_bound = std::max(0.0, totals.variance - (solution.is_best ? 0 : solution.gap));
-  return totals;
+  const double variance = sum_variances(items, bits.data(), memory.sums);
+  return {items.bit_budget - solution.unused, variance, lower_bound_of(variance, solution)};
 }
 
 template <class Items>
@@ -200,13 +206,29 @@ Allocation allocate(const Items& items) {
   return allocation;
 }
 
+/// What both forms of a problem have in common. Throws std::invalid_argument if lengths differ.
+template <class Problem>
+AllocationItems common_items_of(const Problem& problem, const char* name, std::size_t count) {
+  require(count <= std::numeric_limits<std::uint32_t>::max(), name, ".size() = ", count,
+          " exceeds 2^32 - 1");
+  require(problem.numel.size() == count, "numel.size() = ", problem.numel.size(), " but ", name,
+          ".size() = ", count);
+  const auto widths_of = [&](std::span<const std::uint8_t> bits, const char* limits) {
+    require(bits.empty() || bits.size() == count, limits, ".size() = ", bits.size(),
+            " but there are ", count, " items");
+    return bits.empty() ? nullptr : bits.data();
+  };
+  return {count, problem.numel.data(), problem.bit_budget, widths_of(problem.min_bits, "min_bits"),
+          widths_of(problem.max_bits, "max_bits")};
+}
+
 inline SensitiveItems items_of(const AllocationProblem& problem) {
-  return {{problem.numel, problem.bit_budget, problem.min_bits, problem.max_bits},
-          problem.sensitivity};
+  return {common_items_of(problem, "sensitivity", problem.sensitivity.size()),
+          problem.sensitivity.data()};
 }
 inline MeasuredItems items_of(const MeasuredAllocationProblem& problem) {
-  return {{problem.numel, problem.bit_budget, problem.min_bits, problem.max_bits},
-          problem.variance};
+  return {common_items_of(problem, "variance", problem.variance.size()),
+          reinterpret_cast<const double*>(problem.variance.data())};
 }
 
 }  // namespace detail

@@ -5,17 +5,14 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <span>
 
 #include "actpack/bit_pack.hpp"
 #include "actpack/config.hpp"
 #include "actpack/detail/knapsack.hpp"
 #include "actpack/detail/require.hpp"
-#include "actpack/variance.hpp"
 
 namespace actpack::detail {
 
@@ -25,18 +22,32 @@ inline constexpr std::int64_t max_total_numel = std::numeric_limits<std::int64_t
 /// Variances may reach this: times all bits that there can be it is still finite.
 inline constexpr double max_variance = 0x1p960;
 
-/// What both forms of a problem have in common.
-struct AllocationLimits {
-  std::span<const std::int64_t> numel;
+/// What both forms of a problem have in common. The memory is the host's or a device's, whoever
+/// asks for items.
+struct AllocationItems {
+  std::size_t count;
+  const std::int64_t* numel;
   std::int64_t bit_budget;
-  std::span<const std::uint8_t> min_bits;
-  std::span<const std::uint8_t> max_bits;
+  const std::uint8_t* min_bits;  // null: 1 for all
+  const std::uint8_t* max_bits;  // null: 8 for all
 
-  bool are_default() const { return min_bits.empty() && max_bits.empty(); }
-  int narrowest(std::size_t i) const { return min_bits.empty() ? 0 : width_place(min_bits[i]); }
-  int widest(std::size_t i) const { return max_bits.empty() ? 3 : width_place(max_bits[i]); }
-  KnapsackItem item_at(std::size_t i) const { return {numel[i], narrowest(i), widest(i)}; }
+  ACTPACK_HD std::size_t size() const { return count; }
+  ACTPACK_HD bool has_limits() const { return min_bits != nullptr || max_bits != nullptr; }
+  ACTPACK_HD int narrowest(std::size_t i) const {
+    return min_bits == nullptr ? 0 : width_place(min_bits[i]);
+  }
+  ACTPACK_HD int widest(std::size_t i) const {
+    return max_bits == nullptr ? num_widths - 1 : width_place(max_bits[i]);
+  }
+  ACTPACK_HD KnapsackItem item_at(std::size_t i) const {
+    return {numel[i], narrowest(i), widest(i)};
+  }
 };
+
+/// (2^bits − 1)² at the width in a place.
+ACTPACK_HD constexpr double squared_levels_at(int place) {
+  return place == 0 ? 1 : place == 1 ? 9 : place == 2 ? 225 : 65025;
+}
 
 /// The variance of a unit of sensitivity at the width in a place.
 ACTPACK_HD constexpr double share_at(int place) {
@@ -47,10 +58,10 @@ ACTPACK_HD constexpr double share_at(int place) {
 struct SensitiveItem : KnapsackItem {
   double sensitivity = 0;
 
-  ACTPACK_HD constexpr double saving(int from, int to) const {
-    return sensitivity * (share_at(from) - share_at(to));
+  ACTPACK_HD double saving(int from, int to) const {
+    return product(sensitivity, share_at(from) - share_at(to));
   }
-  ACTPACK_HD constexpr bool operator==(const SensitiveItem& other) const {
+  ACTPACK_HD bool operator==(const SensitiveItem& other) const {
     return numel == other.numel && sensitivity == other.sensitivity &&
            narrowest == other.narrowest && widest == other.widest;
   }
@@ -58,70 +69,90 @@ struct SensitiveItem : KnapsackItem {
 
 /// An item with a variance of its own at every width.
 struct MeasuredItem : KnapsackItem {
-  std::array<double, 4> variance{};
+  double variance[num_widths] = {};
 
-  double saving(int from, int to) const {
-    return variance[static_cast<std::size_t>(from)] - variance[static_cast<std::size_t>(to)];
-  }
-  bool operator==(const MeasuredItem& other) const {
-    return numel == other.numel && variance == other.variance && narrowest == other.narrowest &&
-           widest == other.widest;
+  ACTPACK_HD double saving(int from, int to) const { return variance[from] - variance[to]; }
+  ACTPACK_HD bool operator==(const MeasuredItem& other) const {
+    bool are_equal = numel == other.numel && narrowest == other.narrowest && widest == other.widest;
+    for (int place = 0; place < num_widths; ++place) {
+      are_equal = are_equal && variance[place] == other.variance[place];
+    }
+    return are_equal;
   }
 };
 
-struct SensitiveItems : AllocationLimits {
-  std::span<const double> sensitivity;
+struct SensitiveItems : AllocationItems {
+  const double* sensitivity;
 
-  static constexpr const char* name = "sensitivity";
-  std::size_t size() const { return sensitivity.size(); }
-  SensitiveItem operator()(std::int64_t i) const {
-    return {item_at(static_cast<std::size_t>(i)), sensitivity[static_cast<std::size_t>(i)]};
+  using Item = SensitiveItem;
+  static constexpr bool has_bins = true;  // of sensitivity: see SensitivityBins
+
+  ACTPACK_HD SensitiveItem operator()(std::int64_t i) const {
+    return {item_at(static_cast<std::size_t>(i)), sensitivity[i]};
   }
-  double variance(std::size_t i, int bits) const {
-    return sensitivity[i] * share_at(width_place(bits));
+  ACTPACK_HD double variance(std::size_t i, int bits) const {
+    return sensitivity[i] / squared_levels_at(width_place(bits));
   }
-  bool is_noiseless() const {
-    return std::ranges::all_of(sensitivity, [](double c) { return c == 0; });
+  ACTPACK_HD bool is_valid(std::size_t i) const {
+    return sensitivity[i] >= 0 && sensitivity[i] <= max_variance;
+  }
+  ACTPACK_HD bool is_noiseless(std::size_t i) const { return sensitivity[i] == 0; }
+
+  void refuse(std::size_t i) const {
+    require(is_valid(i), "sensitivity[", i, "] = ", sensitivity[i], " is not in [0, 2^960]");
+  }
+};
+
+struct MeasuredItems : AllocationItems {
+  const double* table;  // [items][num_widths]
+
+  using Item = MeasuredItem;
+  static constexpr bool has_bins = false;
+
+  ACTPACK_HD double variance_at(std::size_t i, int place) const {
+    return table[num_widths * i + static_cast<std::size_t>(place)];
+  }
+  ACTPACK_HD MeasuredItem operator()(std::int64_t i) const {
+    MeasuredItem item{item_at(static_cast<std::size_t>(i))};
+    for (int place = 0; place < num_widths; ++place) {
+      item.variance[place] = variance_at(static_cast<std::size_t>(i), place);
+    }
+    return item;
+  }
+  ACTPACK_HD double variance(std::size_t i, int bits) const {
+    return variance_at(i, width_place(bits));
+  }
+  ACTPACK_HD bool is_valid(std::size_t i) const {
+    bool valid = true;
+    for (int place = 0; place < num_widths; ++place) {
+      valid = valid && variance_at(i, place) >= 0 && variance_at(i, place) <= max_variance;
+    }
+    return valid;
+  }
+  ACTPACK_HD bool is_noiseless(std::size_t i) const {
+    bool noiseless = true;
+    for (int place = 0; place < num_widths; ++place) {
+      noiseless = noiseless && variance_at(i, place) == 0;
+    }
+    return noiseless;
   }
 
-  void validate() const {
-    // One pass to see whether something is wrong, another one to find it.
-    bool is_valid = true;
-    for (const double c : sensitivity) is_valid &= c >= 0 && c <= max_variance;
-    if (is_valid) return;
-    for (std::size_t i = 0; i < size(); ++i) {
-      require(sensitivity[i] >= 0 && sensitivity[i] <= max_variance, "sensitivity[", i,
-              "] = ", sensitivity[i], " is not in [0, 2^960]");
+  void refuse(std::size_t i) const {
+    for (int place = 0; place < num_widths; ++place) {
+      const double v = variance_at(i, place);
+      require(v >= 0 && v <= max_variance, "variance[", i, "][", place, "] = ", v,
+              " is not in [0, 2^960]");
     }
   }
 };
 
-struct MeasuredItems : AllocationLimits {
-  std::span<const std::array<double, 4>> table;
-
-  static constexpr const char* name = "variance";
-  std::size_t size() const { return table.size(); }
-  MeasuredItem operator()(std::int64_t i) const {
-    return {item_at(static_cast<std::size_t>(i)), table[static_cast<std::size_t>(i)]};
+template <class Items>
+bool are_noiseless(const Items& items) {
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (!items.is_noiseless(i)) return false;
   }
-  double variance(std::size_t i, int bits) const {
-    return table[i][static_cast<std::size_t>(width_place(bits))];
-  }
-  bool is_noiseless() const {
-    return std::ranges::all_of(table, [](const auto& row) {
-      return row == std::array{0.0, 0.0, 0.0, 0.0};
-    });
-  }
-
-  void validate() const {
-    for (std::size_t i = 0; i < size(); ++i) {
-      for (std::size_t width = 0; width < widths.size(); ++width) {
-        require(table[i][width] >= 0 && table[i][width] <= max_variance, "variance[", i, "][",
-                width, "] = ", table[i][width], " is not in [0, 2^960]");
-      }
-    }
-  }
-};
+  return true;
+}
 
 /// What the sizes and limits of all items come to.
 struct AllocationSizes {
@@ -130,27 +161,24 @@ struct AllocationSizes {
   std::int64_t least_bits = 0;  // Σ numel · min_bits
 };
 
-inline void require_widths(std::span<const std::uint8_t> bits, const char* name,
-                           std::size_t items) {
-  if (bits.empty()) return;
-  require(bits.size() == items, name, ".size() = ", bits.size(), " but there are ", items,
-          " items");
+inline void require_widths(const std::uint8_t* bits, const char* name, std::size_t items) {
+  if (bits == nullptr) return;
   for (std::size_t i = 0; i < items; ++i) {
     require(is_width(bits[i]), name, "[", i, "] = ", int{bits[i]}, " is not 1, 2, 4 or 8");
   }
 }
 
-/// Throws std::invalid_argument unless the items make a problem that has a solution.
+/// Throws std::invalid_argument unless the items, in the host's memory, make a problem that has a
+/// solution.
 template <class Items>
 AllocationSizes measure_sizes(const Items& items) {
   const std::size_t count = items.size();
-  require(count <= std::numeric_limits<std::uint32_t>::max(), Items::name, ".size() = ", count,
-          " exceeds 2^32 - 1");
-  require(items.numel.size() == count, "numel.size() = ", items.numel.size(), " but ", Items::name,
-          ".size() = ", count);
   require_widths(items.min_bits, "min_bits", count);
   require_widths(items.max_bits, "max_bits", count);
-  items.validate();
+  // One pass to see whether something is wrong, another one to find it.
+  bool are_valid = true;
+  for (std::size_t i = 0; i < count; ++i) are_valid &= items.is_valid(i);
+  for (std::size_t i = 0; !are_valid && i < count; ++i) items.refuse(i);
   AllocationSizes sizes;
   std::int64_t total = 0;
   for (std::size_t i = 0; i < count; ++i) {
@@ -164,7 +192,7 @@ AllocationSizes measure_sizes(const Items& items) {
     sizes.are_equal &= numel == items.numel[0];
   }
   sizes.least_bits = total;
-  if (!items.are_default()) {
+  if (items.has_limits()) {
     sizes.least_bits = 0;
     for (std::size_t i = 0; i < count; ++i) {
       const int narrowest = bits_at(items.narrowest(i));

@@ -17,6 +17,7 @@
 // out whatever compiler, flags and machine there are.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 
@@ -25,6 +26,9 @@
 namespace actpack::detail {
 
 inline constexpr double infinity = std::numeric_limits<double>::infinity();
+
+/// a · b, rounded, whatever it is then added to.
+ACTPACK_HD inline double product(double a, double b) { return std::fma(a, b, 0.0); }
 
 /// Widths by their places in `widths`.
 inline constexpr int num_widths = 4;
@@ -84,14 +88,23 @@ ACTPACK_HD void for_each_step(const Item& item, const F& f) {
 // most. Hence, for items of one size, only the 13 changes of least loss matter of each of the 12
 // kinds (from, to), and sums beyond 13 · 7 units do not.
 inline constexpr int max_changes = 13;
-inline constexpr int num_kinds = num_widths * num_widths;  // `from` and `to`, four of them unused
-inline constexpr int max_core = (num_kinds - num_widths) * max_changes;
+inline constexpr int num_kinds = num_widths * (num_widths - 1);
+inline constexpr int max_core = num_kinds * max_changes;
 inline constexpr std::int64_t max_units = 7 * max_changes;
 
+ACTPACK_HD constexpr int kind_of(int from, int to) {
+  return from * (num_widths - 1) + (to < from ? to : to - 1);
+}
+ACTPACK_HD constexpr int from_of(int kind) { return kind / (num_widths - 1); }
+ACTPACK_HD constexpr int to_of(int kind) {
+  const int to = kind % (num_widths - 1);
+  return to < from_of(kind) ? to : to + 1;
+}
+
 struct Change {
-  double distance;  // of its gain from the price
-  double loss;
-  std::int64_t item;
+  double distance = infinity;  // of its gain from the price
+  double loss = infinity;
+  std::int64_t item = -1;  // none, further away than any
 
   template <class Item>
   ACTPACK_HD static Change of(const Item& item, std::int64_t i, int from, int to, double price) {
@@ -99,7 +112,7 @@ struct Change {
         to > from ? price - gain_of(item, from, to) : gain_of(item, from, to) - price;
     if (!(distance > 0)) return {0, 0, i};
     const std::int64_t cost = item.cost(from, to);
-    return {distance, distance * static_cast<double>(cost > 0 ? cost : -cost), i};
+    return {distance, product(distance, static_cast<double>(cost > 0 ? cost : -cost)), i};
   }
 };
 
@@ -109,13 +122,21 @@ ACTPACK_HD constexpr bool is_nearer(const Change& a, const Change& b, bool becom
   return becomes_wider ? a.item < b.item : a.item > b.item;
 }
 
+/// Whether a change may be of use. Wider without less variance is none.
+template <class Item>
+ACTPACK_HD bool is_useful(const Item& item, int from, int to) {
+  return to < from ? to >= item.narrowest
+                   : to > from && to <= item.widest && item.saving(from, to) > 0;
+}
+
 /// Of each kind the changes whose gain is nearest to the price: for items of one size, those of
 /// least loss.
 class NearestChanges {
  public:
-  ACTPACK_HD void insert(int from, int to, const Change& change) {
-    Change* const changes = changes_[from * num_widths + to];
-    int& size = sizes_[from * num_widths + to];
+  void insert(int from, int to, const Change& change) {
+    const int kind = kind_of(from, to);
+    Change* const changes = changes_ + kind * max_changes;
+    int& size = sizes_[kind];
     if (size == max_changes) {
       const bool is_in = is_nearer(change, changes[size - 1], to > from);
       const double loss = is_in ? changes[size - 1].loss : change.loss;
@@ -133,7 +154,7 @@ class NearestChanges {
   /// Inserts the changes of item `i`, which has the width `from`, to wider ones. Quickest in the
   /// order of the items.
   template <class Item>
-  ACTPACK_HD void insert_wider(const Item& item, std::int64_t i, int from, double price) {
+  void insert_wider(const Item& item, std::int64_t i, int from, double price) {
     for (int to = from + 1; to <= item.widest; ++to) {
       if (is_useful(item, from, to)) insert(from, to, Change::of(item, i, from, to, price));
     }
@@ -141,26 +162,20 @@ class NearestChanges {
 
   /// The same for narrower ones. Quickest in the reverse order.
   template <class Item>
-  ACTPACK_HD void insert_narrower(const Item& item, std::int64_t i, int from, double price) {
+  void insert_narrower(const Item& item, std::int64_t i, int from, double price) {
     for (int to = item.narrowest; to < from; ++to) {
       insert(from, to, Change::of(item, i, from, to, price));
     }
   }
 
-  /// Wider without less variance is no use.
-  template <class Item>
-  ACTPACK_HD static bool is_useful(const Item& item, int from, int to) {
-    return to < from || (to > from && item.saving(from, to) > 0);
-  }
-
-  ACTPACK_HD int size(int kind) const { return sizes_[kind]; }
-  ACTPACK_HD const Change& change(int kind, int place) const { return changes_[kind][place]; }
+  /// max_changes for each kind, some of them none.
+  const Change* data() const { return changes_; }
 
   /// The least loss of a change that has no place.
-  ACTPACK_HD double least_left_out() const { return least_left_out_; }
+  double least_left_out() const { return least_left_out_; }
 
  private:
-  Change changes_[num_kinds][max_changes];
+  Change changes_[max_core];
   int sizes_[num_kinds] = {};
   double least_left_out_ = infinity;
 };

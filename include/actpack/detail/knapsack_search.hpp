@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "actpack/config.hpp"
+#include "actpack/detail/crew.hpp"
 #include "actpack/detail/knapsack.hpp"
 
 namespace actpack::detail {
@@ -21,71 +22,104 @@ struct KnapsackSolution {
   bool is_best = false;     // none are better at all
 };
 
+/// Returns what no widths have less variance than, given a solution's variance.
+ACTPACK_HD inline double lower_bound_of(double variance, const KnapsackSolution& solution) {
+  const double bound = solution.is_best ? variance : variance - solution.gap;
+  return bound > 0 ? bound : 0;
+}
+
+/// What some changes come to together.
+struct SearchState {
+  std::int64_t cost;
+  double loss;
+  double difference;  // of the sum of variances
+  std::int32_t record;
+};
+
+/// The last of some changes, and the record of the one before.
+struct SearchRecord {
+  std::int32_t before;
+  std::int32_t to;
+  std::int64_t item;
+};
+
+// Enough for all 4^7 choices for seven items (those for an eighth are not stored), and for 2 · 91
+// + 1 sums at each of 156 items.
+inline constexpr std::int64_t max_states = 1 << 14;
+inline constexpr std::int64_t max_records = 1 << 16;
+
+ACTPACK_HD constexpr std::int64_t states_for(std::int64_t items) {
+  return items < 7 ? std::int64_t{1} << (2 * items) : max_states;
+}
+
+/// What a search works in, without initial values.
+struct SearchMemory {
+  SearchState* states;    // 2 · states_for(items)
+  SearchRecord* records;  // max_records
+  std::uint32_t* order;   // num_widths · states_for(items); for a crew of one, none
+};
+
+/// The items that may change.
+template <class Item>
+struct SearchCore {
+  struct Member {
+    Item item;
+    std::int64_t number;
+    double loss;  // the least of its changes
+    int place;    // of its width
+  };
+
+  Change changes[max_core];  // an item's first one each
+  Member members[max_core];  // those of less loss first
+};
+
 /// Searches the nearest changes for the best use of what is left of the budget: complete for items
-/// of one size, and for up to 8 of any; else limited in effort, which it tells.
+/// of one size, and for up to 8 of any; else limited in effort, which it tells. What comes out does
+/// not depend on the crew.
+template <class Crew, class Items>
 class KnapsackSearch {
  public:
-  /// What some changes come to together.
-  struct State {
-    std::int64_t cost;
-    double loss;
-    double difference;  // of the sum of variances
-    std::int32_t record;
-  };
+  using Item = typename Items::Item;
+  using Core = SearchCore<Item>;
 
-  /// The last of some changes, and the record of the one before.
-  struct Record {
-    std::int32_t before;
-    std::int32_t to;
-    std::int64_t item;
-  };
-
-  // Enough for all 4^7 choices for seven items (those for an eighth are not stored), and for 2 · 91
-  // + 1 sums at each of 156 items.
-  static constexpr std::int64_t max_states = 1 << 14;
-  static constexpr std::int64_t max_records = 1 << 15;
-
-  ACTPACK_HD static constexpr std::int64_t states_for(std::int64_t items) {
-    return items < 7 ? std::int64_t{1} << (2 * items) : max_states;
-  }
-
-  /// Works in memory for twice states_for(items) states, and max_records records.
-  ACTPACK_HD KnapsackSearch(State* states, Record* records, std::int64_t items)
-      : room_(states_for(items)), states_(states), next_states_(states + room_), records_(records) {
-  }
+  ACTPACK_HD KnapsackSearch(const Crew& crew, const Items& items, const SearchMemory& memory,
+                            Core& core)
+      : crew_(crew), items_(items), room_(states_for(static_cast<std::int64_t>(items.size()))),
+        states_(memory.states), next_states_(memory.states + room_), records_(memory.records),
+        order_(memory.order), core_(core) {}
 
   /// Changes `bits` from the widths at `price` to better ones that take at most `rest` bits more.
-  /// items(i) is item i; `nearest` are the changes that may be made, of all unless `is_partial`.
-  ACTPACK_AS_CALLABLE
-  template <class Items>
-  ACTPACK_HD KnapsackSolution solve(const Items& items, const NearestChanges& nearest, double price,
-                                    std::int64_t rest, bool has_equal_sizes, bool is_partial,
-                                    std::uint8_t* bits) {
+  /// `nearest` are max_core changes, some of them none; no other has less loss than
+  /// `least_left_out`, which 0 says nothing of.
+  ACTPACK_HD KnapsackSolution solve(const Change* nearest, double least_left_out, double price,
+                                    std::int64_t rest, bool has_equal_sizes, std::uint8_t* bits) {
     price_ = price;
     rest_ = rest;
-    list_core(nearest);
+    list_core(nearest, bits);
     max_cost_ =
-        has_equal_sizes && num_core_ > 0 ? max_units * items(core_[0].item).numel : unlimited;
-    least_left_out_ = is_partial ? 0 : nearest.least_left_out();
+        has_equal_sizes && num_core_ > 0 ? max_units * core_.members[0].item.numel : unlimited;
+    least_left_out_ = least_left_out;
     is_complete_ = true;
     num_records_ = 0;
     best_ = {};
     set_gap();
-    fill(items, bits);
+    fill();
     num_states_ = 1;
-    states_[0] = {0, 0, 0, no_record};
-    for (int i = 0; i < num_core_ && core_[i].loss <= gap_; ++i) {
-      const auto item = items(core_[i].item);
-      combine(item, core_[i].item, width_place(bits[core_[i].item]), num_core_ - 1 - i);
+    if (crew_.leads()) states_[0] = {0, 0, 0, no_record};
+    crew_.meet();
+    for (int i = 0; i < num_core_ && core_.members[i].loss <= gap_; ++i) {
+      combine(core_.members[i], num_core_ - 1 - i);
     }
     if (best_.last.to >= 0) {
-      make_changes(bits);
-      order_ties(items, bits);
+      if (crew_.leads()) make_changes(bits);
+      crew_.meet();
+      order_ties(bits);
     }
     return {rest_ - best_.cost, gap_, is_complete_ && (has_equal_sizes || least_left_out_ >= gap_)};
   }
 
  private:
+  using Member = typename Core::Member;
   static constexpr std::int32_t no_record = -1;
   static constexpr std::int64_t unlimited = std::numeric_limits<std::int64_t>::max();
 
@@ -93,16 +127,31 @@ class KnapsackSearch {
   struct Best {
     std::int64_t cost = 0;
     double difference = 0;
-    Record last = {no_record, -1, 0};  // no change: to < 0
+    SearchRecord last = {no_record, -1, 0};  // no change: to < 0
   };
 
-  /// What one item may do: stay, or change.
+  /// What one item may do: stay, which is the first choice, or change.
   struct Choice {
     std::int64_t cost;
     double loss;
     double saving;
     int to;
-    std::int64_t next;  // of the states to combine it with
+
+    ACTPACK_HD SearchState combined_with(const SearchState& state) const {
+      return {state.cost + cost, state.loss + loss, state.difference - saving, state.record};
+    }
+  };
+  struct Choices {
+    Choice choice[num_widths];
+    int count;
+    std::int64_t item;
+  };
+
+  /// Of the states in order, how many are kept, and which is the last of those that the rest can
+  /// pay; -1 if none.
+  struct Kept {
+    std::int64_t count = 0;
+    std::int64_t last_paid = -1;
   };
 
   // The bound is price · rest below the variance without changes.
@@ -112,65 +161,74 @@ class KnapsackSearch {
   }
 
   // Lists every item of the nearest changes once, by its least loss.
-  ACTPACK_HD void list_core(const NearestChanges& nearest) {
-    num_core_ = 0;
-    for (int kind = 0; kind < num_kinds; ++kind) {
-      for (int place = 0; place < nearest.size(kind); ++place) {
-        const Change& change = nearest.change(kind, place);
-        int i = 0;
-        while (i < num_core_ && core_[i].item != change.item) ++i;
-        if (i == num_core_) core_[num_core_++] = change;
-        if (change.loss < core_[i].loss) core_[i].loss = change.loss;
+  ACTPACK_HD void list_core(const Change* nearest, const std::uint8_t* bits) {
+    constexpr int of_one_width = max_core / num_widths;  // an item's changes are among these
+    Change* const changes = core_.changes;
+    num_core_ = crew_.scan(
+        max_core, 0, [](int a, int b) { return a + b; },
+        [&](std::int64_t i) {
+          if (nearest[i].item < 0) return 0;
+          for (std::int64_t j = i - i % of_one_width; j < i; ++j) {
+            if (nearest[j].item == nearest[i].item) return 0;
+          }
+          return 1;
+        },
+        [&](std::int64_t i, int is_first, int before) {
+          if (is_first == 0) return;
+          changes[before] = nearest[i];
+          for (std::int64_t j = i + 1; j % of_one_width != 0; ++j) {
+            if (nearest[j].item == nearest[i].item && nearest[j].loss < changes[before].loss) {
+              changes[before].loss = nearest[j].loss;
+            }
+          }
+        });
+    crew_.for_each(num_core_, [&](std::int64_t i) {
+      const Change change = changes[i];
+      int before = 0;
+      for (int j = 0; j < num_core_; ++j) {
+        const bool is_equal = changes[j].loss == change.loss;
+        before += (changes[j].loss < change.loss) | (is_equal & (changes[j].item < change.item));
       }
-    }
-    sort_core([](const Change& a, const Change& b) {
-      return a.loss != b.loss ? a.loss < b.loss : a.item < b.item;
+      core_.members[before] = {items_(change.item), change.item, change.loss,
+                               width_place(bits[change.item])};
     });
   }
 
-  ACTPACK_AS_CALLABLE
-  template <class Less>
-  ACTPACK_HD void sort_core(const Less& less) {
-    for (int i = 1; i < num_core_; ++i) {
-      const Change change = core_[i];
-      int place = i;
-      for (; place > 0 && less(change, core_[place - 1]); --place) core_[place] = core_[place - 1];
-      core_[place] = change;
-    }
-  }
-
   // Spends the rest on one item after the other: a first answer, which rules out most others.
-  ACTPACK_AS_CALLABLE
-  template <class Items>
-  ACTPACK_HD void fill(const Items& items, const std::uint8_t* bits) {
+  ACTPACK_HD void fill() {
     for (int i = 0; i < num_core_; ++i) {
-      const auto item = items(core_[i].item);
-      const int from = width_place(bits[core_[i].item]);
+      const Member& member = core_.members[i];
+      const int from = member.place;
       int best_to = from;
-      for (int to = from + 1; to <= item.widest; ++to) {
-        if (best_.cost + item.cost(from, to) <= rest_ && item.saving(best_to, to) > 0) {
+      for (int to = from + 1; to <= member.item.widest; ++to) {
+        if (best_.cost + member.item.cost(from, to) <= rest_ &&
+            member.item.saving(best_to, to) > 0) {
           best_to = to;
         }
       }
       if (best_to == from) continue;
       const std::int32_t before = best_.last.to < 0 ? no_record : add_record(best_.last);
-      best_ = {best_.cost + item.cost(from, best_to),
-               best_.difference - item.saving(from, best_to),
-               {before, best_to, core_[i].item}};
+      best_ = {best_.cost + member.item.cost(from, best_to),
+               best_.difference - member.item.saving(from, best_to),
+               {before, best_to, member.number}};
     }
     set_gap();
   }
 
+  ACTPACK_HD std::int32_t add_record(const SearchRecord& record) {
+    if (crew_.leads()) records_[num_records_] = record;
+    return static_cast<std::int32_t>(num_records_++);
+  }
+
   // Combines all states with all that an item may do.
-  template <class Item>
-  ACTPACK_HD void combine(const Item& item, std::int64_t i, int from, int items_left) {
-    Choice choices[num_widths];
-    int num_choices = 0;
-    choices[num_choices++] = {0, 0, 0, from, 0};
-    for (int to = item.narrowest; to <= item.widest; ++to) {
-      if (NearestChanges::is_useful(item, from, to)) {
-        choices[num_choices++] = {item.cost(from, to), Change::of(item, i, from, to, price_).loss,
-                                  item.saving(from, to), to, 0};
+  ACTPACK_HD void combine(const Member& member, int items_left) {
+    Choices choices{{{0, 0, 0, member.place}}, 1, member.number};
+    for (int to = member.item.narrowest; to <= member.item.widest; ++to) {
+      if (is_useful(member.item, member.place, to)) {
+        choices.choice[choices.count++] = {
+            member.item.cost(member.place, to),
+            Change::of(member.item, member.number, member.place, to, price_).loss,
+            member.item.saving(member.place, to), to};
       }
     }
     // The last item's states need not be kept: only the best matters.
@@ -180,108 +238,201 @@ class KnapsackSearch {
       if (room > room_) room = room_;
       if (room == 0) is_complete_ = false;
     }
-    // Where there are too many, those of greater loss are given up.
-    const std::int64_t first_record = num_records_;
+    // Where there are too many, those of greater loss are given up, at first only what the best has
+    // ruled out by then.
     double max_loss = infinity;
-    for (int attempt = 0; !merge(choices, num_choices, i, max_loss, room); ++attempt) {
-      if (attempt == 8) {
+    std::int64_t kept = 0;
+    for (int halvings = 0;;) {
+      const double limit = max_loss < gap_ ? max_loss : gap_;
+      kept = merge(choices, limit, room);
+      set_gap();
+      if (kept <= room || room == 0) break;
+      if (gap_ < limit) continue;
+      if (halvings++ == 8) {
         is_complete_ = false;
         break;
       }
-      num_records_ = first_record;
-      max_loss = (gap_ < max_loss ? gap_ : max_loss) / 2;
+      max_loss = limit / 2;
     }
     if (max_loss < least_left_out_) least_left_out_ = max_loss;
-    num_states_ = num_next_states_;
-    State* const states = states_;
+    num_states_ = kept < room ? kept : room;
+    num_records_ += num_states_;
+    SearchState* const states = states_;
     states_ = next_states_;
     next_states_ = states;
   }
 
   // Makes the next states in the order of their costs; of each that no other one beats in both
-  // cost and variance, and that could still become the best. Returns whether there was room.
-  ACTPACK_HD bool merge(Choice* choices, int num_choices, std::int64_t item, double max_loss,
-                        std::int64_t room) {
-    for (int c = 0; c < num_choices; ++c) choices[c].next = 0;
+  // cost and variance, and that could still become the best. Keeps the first `room` of them, and
+  // returns how many there are.
+  ACTPACK_HD std::int64_t merge(const Choices& choices, double max_loss, std::int64_t room) {
+    if constexpr (Crew::is_alone) {
+      return merge_in_turn(choices, max_loss, room);
+    } else {
+      return merge_by_rank(choices, max_loss, room);
+    }
+  }
+
+  ACTPACK_HD static bool comes_before(const SearchState& a, const SearchState& b) {
+    return a.cost < b.cost || (a.cost == b.cost && a.difference < b.difference);
+  }
+  ACTPACK_HD bool is_eligible(const SearchState& state, double max_loss) const {
+    return state.loss <= max_loss && state.cost <= max_cost_ && state.cost >= -max_cost_;
+  }
+
+  ACTPACK_HD void keep(SearchState state, std::int64_t at, int choice, const Choices& choices) {
+    if (choice > 0) {
+      const std::int64_t number = num_records_ + at;
+      records_[number] = {state.record, choices.choice[choice].to, choices.item};
+      state.record = static_cast<std::int32_t>(number);
+    }
+    next_states_[at] = state;
+  }
+
+  ACTPACK_HD void offer(const SearchState& state, int choice, const Choices& choices) {
+    if (!(state.difference < best_.difference)) return;  // above all, the state without changes
+    best_ = {state.cost, state.difference,
+             choice > 0 ? SearchRecord{state.record, choices.choice[choice].to, choices.item}
+                        : records_[state.record]};
+  }
+
+  // By one thread.
+  ACTPACK_HD std::int64_t merge_in_turn(const Choices& choices, double max_loss,
+                                        std::int64_t room) {
     std::int64_t kept = 0;
     double least_difference = infinity;
+    SearchState last_paid{};
+    int choice_of_last_paid = -1;
+    std::int64_t next_of[num_widths] = {};  // of the states to combine each choice with
     for (;;) {
       int choice = -1;
-      State next{};
-      for (int c = 0; c < num_choices; ++c) {
-        if (choices[c].next == num_states_) continue;
-        const State& state = states_[choices[c].next];
-        const State other = {state.cost + choices[c].cost, state.loss + choices[c].loss,
-                             state.difference - choices[c].saving, state.record};
-        if (choice < 0 || other.cost < next.cost ||
-            (other.cost == next.cost && other.difference < next.difference)) {
+      SearchState next{};
+      for (int c = 0; c < choices.count; ++c) {
+        if (next_of[c] == num_states_) continue;
+        const SearchState other = choices.choice[c].combined_with(states_[next_of[c]]);
+        if (choice < 0 || comes_before(other, next)) {
           choice = c;
           next = other;
         }
       }
       if (choice < 0) break;
-      ++choices[choice].next;
-      if (next.difference >= least_difference || next.loss > max_loss || next.loss > gap_ ||
-          next.cost > max_cost_ || next.cost < -max_cost_) {
-        continue;
-      }
+      ++next_of[choice];
+      if (!is_eligible(next, max_loss) || next.difference >= least_difference) continue;
       least_difference = next.difference;
-      const bool is_best = next.cost <= rest_ && next.difference < best_.difference;
-      const Record last = {next.record, choices[choice].to, item};
-      if (is_best) {
-        best_ = {next.cost, next.difference, choice > 0 ? last : records_[next.record]};
-        set_gap();
+      if (next.cost <= rest_) {
+        last_paid = next;
+        choice_of_last_paid = choice;
       }
-      if (choice > 0 && kept < room) next.record = add_record(last);
-      if (kept < room) {
-        next_states_[kept++] = next;
-      } else if (room > 0) {
-        num_next_states_ = kept;
-        return false;
-      }
+      if (kept < room) keep(next, kept, choice, choices);
+      ++kept;
     }
-    num_next_states_ = kept;
-    return true;
+    if (choice_of_last_paid >= 0) offer(last_paid, choice_of_last_paid, choices);
+    return kept;
   }
 
-  ACTPACK_HD std::int32_t add_record(const Record& record) {
-    records_[num_records_] = record;
-    return static_cast<std::int32_t>(num_records_++);
+  // By many: each state finds its place in the order of all.
+  ACTPACK_HD std::int64_t merge_by_rank(const Choices& choices, double max_loss,
+                                        std::int64_t room) {
+    constexpr std::uint32_t is_kept = 0x80000000;
+    const auto state_at = [&](int choice, std::int64_t i) {
+      return choices.choice[choice].combined_with(states_[i]);
+    };
+    const auto choice_in = [](std::uint32_t entry) {
+      return static_cast<int>(entry / max_states % num_widths);
+    };
+    const auto state_in = [&](std::uint32_t entry) {
+      return state_at(choice_in(entry), entry % max_states);
+    };
+    const std::int64_t count = choices.count * num_states_;
+    crew_.for_each(count, [&](std::int64_t i) {
+      const int choice = static_cast<int>(i / num_states_);
+      const SearchState own = state_at(choice, i % num_states_);
+      std::int64_t rank = i % num_states_;
+      for (int c = 0; c < choices.count; ++c) {
+        if (c == choice) continue;
+        std::int64_t low = 0;  // how many come before
+        for (std::int64_t high = num_states_; low < high;) {
+          const std::int64_t middle = low + (high - low) / 2;
+          const SearchState other = state_at(c, middle);
+          if (c < choice ? !comes_before(own, other) : comes_before(other, own)) {
+            low = middle + 1;
+          } else {
+            high = middle;
+          }
+        }
+        rank += low;
+      }
+      order_[rank] = static_cast<std::uint32_t>(choice * max_states + i % num_states_);
+    });
+    crew_.scan(
+        count, infinity, [](double a, double b) { return a < b ? a : b; },
+        [&](std::int64_t i) {
+          const SearchState state = state_in(order_[i]);
+          return is_eligible(state, max_loss) ? state.difference : infinity;
+        },
+        [&](std::int64_t i, double difference, double least_before) {
+          if (difference < least_before) order_[i] |= is_kept;
+        });
+    const Kept all = crew_.scan(
+        count, Kept{},
+        [](const Kept& a, const Kept& b) {
+          return Kept{a.count + b.count, b.last_paid < 0 ? a.last_paid : b.last_paid};
+        },
+        [&](std::int64_t i) {
+          const std::uint32_t entry = order_[i];
+          if ((entry & is_kept) == 0) return Kept{};
+          return Kept{1, state_in(entry).cost <= rest_ ? i : -1};
+        },
+        [&](std::int64_t i, const Kept& own, const Kept& before) {
+          if (own.count == 0 || before.count >= room) return;
+          keep(state_in(order_[i]), before.count, choice_in(order_[i]), choices);
+        });
+    if (all.last_paid >= 0) {
+      const std::uint32_t entry = order_[all.last_paid];
+      offer(state_in(entry), choice_in(entry), choices);
+      crew_.meet();  // before the next order
+    }
+    return all.count;
   }
 
   ACTPACK_HD void make_changes(std::uint8_t* bits) const {
-    for (Record record = best_.last;; record = records_[record.before]) {
+    for (SearchRecord record = best_.last;; record = records_[record.before]) {
       bits[record.item] = static_cast<std::uint8_t>(bits_at(record.to));
       if (record.before == no_record) break;
     }
   }
 
   // Of equal items, the first ones are the widest.
-  ACTPACK_AS_CALLABLE
-  template <class Items>
-  ACTPACK_HD void order_ties(const Items& items, std::uint8_t* bits) {
-    sort_core([](const Change& a, const Change& b) { return a.item < b.item; });
-    for (int i = 0; i < num_core_; ++i) {
-      for (int j = i + 1; j < num_core_; ++j) {
-        std::uint8_t& first = bits[core_[i].item];
-        std::uint8_t& second = bits[core_[j].item];
-        if (first < second && items(core_[i].item) == items(core_[j].item)) {
-          const std::uint8_t wide = second;
-          second = first;
-          first = wide;
-        }
+  ACTPACK_HD void order_ties(std::uint8_t* bits) {
+    crew_.for_each(num_core_, [&](std::int64_t i) {
+      core_.members[i].place = width_place(bits[core_.members[i].number]);
+    });
+    crew_.for_each(num_core_, [&](std::int64_t i) {
+      const Member& own = core_.members[i];
+      int before = 0;  // of its equals
+      int having[num_widths] = {};
+      for (int j = 0; j < num_core_; ++j) {
+        const Member& other = core_.members[j];
+        if (!(other.item == own.item)) continue;
+        before += other.number < own.number;
+        ++having[other.place];
       }
-    }
+      int place = num_widths - 1;
+      for (; before >= having[place]; --place) before -= having[place];
+      bits[own.number] = static_cast<std::uint8_t>(bits_at(place));
+    });
   }
 
+  Crew crew_;
+  const Items& items_;
   std::int64_t room_;
-  State* states_;
-  State* next_states_;
-  Record* records_;
+  SearchState* states_;
+  SearchState* next_states_;
+  SearchRecord* records_;
+  std::uint32_t* order_;
+  Core& core_;
   std::int64_t num_states_ = 0;
-  std::int64_t num_next_states_ = 0;
   std::int64_t num_records_ = 0;
-  Change core_[max_core];
   int num_core_ = 0;
 
   double price_ = 0;
