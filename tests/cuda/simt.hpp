@@ -324,6 +324,10 @@ void launch(unsigned blocks, unsigned threads, void (*kernel)(P...),
 
 inline void __syncthreads() { simt::current_block->synchronize(); }
 
+inline unsigned long long atomicAdd(unsigned long long* sum, unsigned long long value) {
+  return std::atomic_ref(*sum).fetch_add(value, std::memory_order_relaxed);
+}
+
 inline std::uint32_t __shfl_xor_sync(std::uint32_t mask, std::uint32_t value, int lane_mask) {
   return simt::current_block->exchange(mask, value, lane_mask);
 }

@@ -11,6 +11,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -21,10 +22,12 @@
 #include <actpack/quantize.hpp>
 #include <actpack/sign_magnitude.hpp>
 
+#include "allocation_bodies.hpp"
 #include "group_bodies.hpp"
 #include "kernel.hpp"
 #include "run_bodies.hpp"
 #include "statistics_body.hpp"
+#include "support/allocation_reference.hpp"
 #include "support/compare.hpp"
 #include "support/data.hpp"
 #include "support/guarded_buffer.hpp"
@@ -201,6 +204,21 @@ void check_flat(std::int64_t groups) {
   support::check_same_values<T>(y.span(), want.span());
 }
 
+// What enqueue_allocation asks for.
+struct SimtQueue {
+  void zero(void* memory, std::size_t bytes) const { std::memset(memory, 0, bytes); }
+
+  template <class Body>
+  void run(const Body& body, std::int64_t blocks) const {
+    simt::launch(static_cast<unsigned>(blocks), detail::crew_threads, &detail::crew_kernel<Body>,
+                 body);
+  }
+
+  void sum_before(std::int64_t* values, std::int64_t count) const {
+    std::exclusive_scan(values, values + count, values, std::int64_t{0});
+  }
+};
+
 // Kernels that show what the shim itself reports.
 
 __global__ void sum_over_lanes(std::uint32_t mask, const std::uint32_t* in, std::uint32_t* out) {
@@ -214,6 +232,28 @@ __global__ void sum_over_halves(const std::uint32_t* in, std::uint32_t* out) {
   if (threadIdx.x < 16) {  // the other half goes its own way
     sum_over_lanes(half, out, out);
   }
+}
+
+struct LastAndCount {
+  std::int32_t last = 0;
+  std::int32_t count = 0;
+};
+
+__global__ void scan_of_pairs(const std::int32_t* values, std::int64_t size, std::int32_t* lasts,
+                              std::int32_t* counts) {
+  __shared__ detail::DeviceCrew::Scratch scratch[detail::crew_warps];
+  detail::DeviceCrew(scratch).scan(
+      size, LastAndCount{},
+      [](const LastAndCount& a, const LastAndCount& b) {
+        return LastAndCount{b.last != 0 ? b.last : a.last, a.count + b.count};
+      },
+      [&](std::int64_t i) {
+        return LastAndCount{values[i], values[i] != 0 ? 1 : 0};
+      },
+      [&](std::int64_t i, const LastAndCount&, const LastAndCount& before) {
+        lasts[i] = before.last;
+        counts[i] = before.count;
+      });
 }
 
 __global__ void leave_before_shuffle(unsigned lane) {
@@ -351,6 +391,43 @@ TEST_CASE_TEMPLATE("simt: statistics", T, float, bfloat16) {
     CHECK(have_same_bytes(got, want));
     CHECK(want.span()[1].squared_norm > 0);
   }
+}
+
+TEST_CASE("simt: bit allocation") {
+  for (const reference::Sizes sizes : {reference::Sizes::equal, reference::Sizes::wild}) {
+    const reference::AllocationInstance instance = reference::make_instance(
+        sizes, reference::Noise::few_values, reference::Limits::none, 70, 10);
+    const AllocationProblem problem{instance.sensitivity, instance.numel, instance.bit_budget};
+    const detail::SensitiveItems items = detail::items_of(problem);
+    detail::Workspace size;
+    const detail::DeviceAllocationMemory none(size, items.size());
+    std::vector<std::byte> workspace(size.size());
+    detail::Workspace pieces(workspace);
+    const detail::DeviceAllocationMemory memory(pieces, items.size());
+    GuardedBuffer<std::uint8_t> bits(items.size());
+    AllocationTotals totals;
+    detail::enqueue_allocation(SimtQueue(), items, memory, bits.data(), &totals);
+    const Allocation want = allocate_bits(problem);
+    CHECK(bits.values() == want.bits);
+    CHECK(totals.bits_used == want.bits_used);
+    CHECK(totals.variance == want.variance);
+    CHECK(totals.lower_bound == want.lower_bound);
+  }
+}
+
+TEST_CASE("simt: a scan over more than a block, in the order of the lanes") {
+  // An operation for which order counts: the last of those that are not 0, and their number.
+  std::vector<std::int32_t> values(700), lasts(700), counts(700);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = i % 5 < 2 ? static_cast<int>(i) : 0;
+  simt::launch(1, detail::crew_threads, &scan_of_pairs, values.data(), std::int64_t{700},
+               lasts.data(), counts.data());
+  std::int32_t last = 0, count = 0;
+  bool is_right = true;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    is_right = is_right && lasts[i] == last && counts[i] == count;
+    if (values[i] != 0) last = values[i], ++count;
+  }
+  CHECK(is_right);
 }
 
 TEST_CASE("simt: teams of half a warp that go their own ways") {

@@ -96,7 +96,6 @@ class DeviceTeam {
     return v;
   }
 
- private:
   /// The value of the lane whose number differs by the bit `distance`.
   template <class T>
   __device__ T exchange(T v, int distance) const {
@@ -106,10 +105,11 @@ class DeviceTeam {
     for (std::uint32_t& word : words) {
       word = __shfl_xor_sync(active_, word, distance);
     }
-    __builtin_memcpy(&v, words, sizeof v);
+    __builtin_memcpy(static_cast<void*>(&v), words, sizeof v);
     return v;
   }
 
+ private:
   int lanes_;
   std::uint32_t active_;
 };
