@@ -60,8 +60,8 @@ void allocate(const char* verb, const Items& items, std::span<std::uint8_t> bits
   const std::int64_t count = static_cast<std::int64_t>(items.size());
   require(bits.size() == items.size(), "bits.size() = ", bits.size(), " but there are ", count,
           " items");
-  require_memory(bits.data(), count, "bits");
   require_memory(items.numel, count, "numel");
+  require_memory(bits.data(), count, "bits");
   const std::size_t needed = device_allocation_workspace(count);
   require(workspace.data() != nullptr && workspace.size() >= needed,
           "workspace.size() = ", workspace.size(), " but ", needed, " bytes are needed");
@@ -85,12 +85,14 @@ std::size_t device_allocation_workspace(std::int64_t items) {
 
 void allocate_bits(const AllocationProblem& problem, std::span<std::uint8_t> bits,
                    AllocationTotals* totals, std::span<std::byte> workspace, cudaStream_t stream) {
+  detail::require_memory(problem.sensitivity, "sensitivity");
   detail::allocate("allocate_bits", detail::items_of(problem), bits, totals, workspace, stream);
 }
 
 void allocate_measured_bits(const MeasuredAllocationProblem& problem, std::span<std::uint8_t> bits,
                             AllocationTotals* totals, std::span<std::byte> workspace,
                             cudaStream_t stream) {
+  detail::require_memory(problem.variance, "variance");
   detail::allocate("allocate_measured_bits", detail::items_of(problem), bits, totals, workspace,
                    stream);
 }
@@ -108,6 +110,7 @@ void allocate_row_bits(const AllocationProblem& problem, const Layout& layout,
                   " instead of ", rows + 1, ", one more than rows");
   detail::require(layout.bits == 8 || !problem.max_bits.empty(), "layout.bits = ", layout.bits,
                   " but without max_bits a row may get 8");
+  detail::require_memory(problem.sensitivity, "sensitivity");
   detail::require_memory(row_offsets.data(), layout.rows + 1, "row_offsets");
   detail::allocate("allocate_row_bits", detail::items_of(problem), row_bits, totals, workspace,
                    stream);

@@ -4,6 +4,8 @@
 // Sums over rows on the device.
 #include "actpack/cuda/statistics.hpp"
 
+#include <cmath>
+
 #include "launch.cuh"
 #include "statistics_body.hpp"
 
@@ -19,6 +21,17 @@ void row_statistics(const T* x, const Layout& layout, RowStatistics* statistics,
   detail::enqueue(&detail::statistics_kernel<Body>,
                   Body{detail::as_storage(x), layout, layout.groups_per_row(), statistics},
                   layout.rows, detail::statistics_threads, "row_statistics", stream);
+}
+
+void row_sensitivities(const RowStatistics* x, const RowStatistics* dy, double gain,
+                       const Layout& layout, double* sensitivity, cudaStream_t stream) {
+  layout.validate();
+  detail::require(gain >= 0 && std::isfinite(gain), "gain = ", gain, " is negative or not finite");
+  detail::require_memory(x, layout.rows, "x");
+  detail::require_memory(sensitivity, layout.rows, "sensitivity");
+  detail::enqueue(detail::WeighRanges{x, dy, gain, static_cast<double>(layout.group_size),
+                                      sensitivity, layout.rows},
+                  layout.rows, "row_sensitivities", stream);
 }
 
 template void row_statistics<float>(const float*, const Layout&, RowStatistics*, cudaStream_t);

@@ -11,6 +11,7 @@
 #include "actpack/cuda/group.hpp"
 #include "actpack/cuda/statistics.hpp"
 #include "actpack/detail/group.hpp"
+#include "actpack/variance.hpp"
 
 namespace actpack::detail {
 
@@ -151,6 +152,31 @@ struct SumRow {
     return column < layout.size_of_row(row)
                ? group_at(layout, row * groups_per_row + in_row, row, column)
                : Group{};
+  }
+};
+
+/// The sensitivity of one row, by one thread.
+struct WeighRanges {
+  const RowStatistics* x;
+  const RowStatistics* dy;
+  double gain;
+  double group_size;
+  double* sensitivity;
+  std::int64_t rows;
+
+  static constexpr int blocks_per_multiprocessor = 4;
+  ACTPACK_HD static constexpr int lanes() { return 1; }
+
+  template <class Team>
+  ACTPACK_HD void operator()(const Team& team, std::int64_t row) const {
+    if (row >= rows) {
+      return;
+    }
+    team.map([&](int) {
+      const double squared_norm = dy == nullptr ? 1 : dy[row].squared_norm;
+      sensitivity[row] =
+          gain * squared_norm * rounding_sensitivity(x[row].squared_range_norm, group_size);
+    });
   }
 };
 

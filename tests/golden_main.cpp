@@ -3,6 +3,7 @@
 //
 // Prints checksums of everything the library computes on fixed data and fails if one has changed:
 // the same program, built by any compiler with any flags that keep IEEE arithmetic, must succeed.
+#include <actpack/bit_allocation.hpp>
 #include <actpack/mask.hpp>
 #include <actpack/packed.hpp>
 #include <actpack/quantize.hpp>
@@ -190,6 +191,32 @@ std::uint64_t checksum_of_masks() {
   return checksum.value();
 }
 
+// Items of one size and of many, few and more than bins are for.
+std::uint64_t checksum_of_allocate_bits() {
+  Checksum checksum;
+  for (const std::size_t items : {7U, 10U, 11U, 12U, 15U, 20U, 30U, 60U, 200U, 5000U}) {
+    for (const std::uint32_t sizes : {1U, 4000U}) {
+      Generator generator;
+      std::vector<double> sensitivity(items);
+      std::vector<std::int64_t> numel(items);
+      std::int64_t total = 0;
+      for (std::size_t i = 0; i < items; ++i) {
+        sensitivity[i] = (1 + generator.below(1 << 30)) / 3.0 / (1 + generator.below(1 << 20));
+        numel[i] = 1 + generator.below(sizes);
+        total += numel[i];
+      }
+      for (const std::int64_t budget : {5 * total / 4, 2 * total, 3 * total + 1}) {
+        const actpack::Allocation allocation = actpack::allocate_bits({sensitivity, numel, budget});
+        for (const std::uint8_t bits : allocation.bits) checksum.add(bits, 1);
+        checksum.add(static_cast<std::uint64_t>(allocation.bits_used), 8);
+        checksum.add(std::bit_cast<std::uint64_t>(allocation.variance), 8);
+        checksum.add(std::bit_cast<std::uint64_t>(allocation.lower_bound), 8);
+      }
+    }
+  }
+  return checksum.value();
+}
+
 int check(const char* name, std::uint64_t got, std::uint64_t expected) {
   std::printf("%-26s %016llx%s\n", name, static_cast<unsigned long long>(got),
               got == expected ? "" : "  DIFFERS");
@@ -213,5 +240,6 @@ int main() {
   wrong += check("masks float", checksum_of_masks<float>(), 0x6CAABDA64E002962);
   wrong += check("masks bfloat16", checksum_of_masks<bfloat16>(), 0xFDC34AB96EC00285);
   wrong += check("masks float16", checksum_of_masks<float16>(), 0x2EAEA3C15977E66A);
+  wrong += check("allocate_bits", checksum_of_allocate_bits(), 0x79CF5B4CF330154C);
   return wrong;
 }

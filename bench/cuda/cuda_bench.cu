@@ -19,16 +19,19 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <functional>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "actpack/actpack.hpp"
+#include "actpack/cuda/bit_allocation.hpp"
 #include "actpack/cuda/bit_pack.hpp"
 #include "actpack/cuda/error.hpp"
 #include "actpack/cuda/layout.hpp"
@@ -430,6 +433,27 @@ void row_offsets_bench(benchmark::State& state, Device& device, std::int64_t num
   });
 }
 
+/// Widths for as many rows as there are groups, of sensitivities over six decades.
+void allocate_bits_bench(benchmark::State& state, Device& device, std::int64_t numel) {
+  const std::size_t items = static_cast<std::size_t>(numel / 256);
+  std::mt19937_64 random(1);
+  std::uniform_real_distribution<double> exponent(-3, 3);
+  std::vector<double> values(items);
+  std::generate(values.begin(), values.end(), [&] { return std::pow(10.0, exponent(random)); });
+  const thrust::device_vector<double> sensitivity = values;
+  const thrust::device_vector<std::int64_t> sizes(items, 256);
+  thrust::device_vector<std::uint8_t> bits(items);
+  thrust::device_vector<AllocationTotals> totals(1);
+  thrust::device_vector<std::byte> workspace(
+      device_allocation_workspace(static_cast<std::int64_t>(items)));
+  const AllocationProblem problem{{raw(sensitivity), items}, {raw(sizes), items}, 2 * numel};
+  measure(state, device, static_cast<std::int64_t>(items),
+          bytes_of(sensitivity) + bytes_of(sizes) + bytes_of(bits), [&](int) {
+            allocate_bits(problem, {raw(bits), items}, raw(totals),
+                          {raw(workspace), workspace.size()}, device.stream());
+          });
+}
+
 template <class T>
 void row_statistics_bench(benchmark::State& state, Device& device, std::int64_t numel) {
   const auto x = normal_slots<T>(numel);
@@ -736,6 +760,7 @@ void add_all(Rows& rows, const Device& device) {
   rows.add("pack", every_width, pack_bench);
   rows.add("unpack", every_width, unpack_bench);
   rows.add("row_offsets", row_offsets_bench);
+  rows.add("allocate_bits", allocate_bits_bench);
   rows.add("two_pass_quantize/stochastic/float", {2}, two_pass_quantize_bench);
   rows.add("two_pass_dequantize/plain/float", {2}, two_pass_dequantize_bench);
 }

@@ -18,6 +18,7 @@
 #include <span>
 
 #include "actpack/affine.hpp"
+#include "actpack/config.hpp"
 #include "actpack/detail/element_range.hpp"
 #include "actpack/detail/group_loop.hpp"
 #include "actpack/detail/require.hpp"
@@ -42,7 +43,7 @@ constexpr double variance_at(double sensitivity, int bits) {
 /// outputs, whose zeros carry no noise. Subtractive decoding: half, whatever the values. One side
 /// of a sign-magnitude context: its largest magnitudes are the ranges, and `group_size` is its mean
 /// number of values in a group, half a group of symmetric data. Source: ActNN, section 4.
-constexpr double rounding_sensitivity(double squared_range_norm, double group_size) {
+ACTPACK_HD constexpr double rounding_sensitivity(double squared_range_norm, double group_size) {
   return group_size / 6 * squared_range_norm;
 }
 

@@ -167,3 +167,17 @@ TEST_CASE("statistics body: NaN and infinity show") {
   CHECK(std::isinf(statistics[1].squared_norm));
   CHECK(std::isinf(statistics[1].squared_range_norm));
 }
+
+TEST_CASE("statistics body: sensitivities of rows") {
+  const std::vector<RowStatistics> x{{1, 6}, {2, 0}, {3, std::numeric_limits<double>::infinity()}};
+  const std::vector<RowStatistics> dy{{0.5, 7}, {4, 8}, {1, 9}};
+  for (const RowStatistics* gradients : {dy.data(), static_cast<const RowStatistics*>(nullptr)}) {
+    GuardedBuffer<double> sensitivity(3);
+    const detail::WeighRanges body{x.data(), gradients, 0.25, 96, sensitivity.data(), 3};
+    for (std::int64_t row = 0; row < 40; ++row) body(HostTeam(1), row);
+    const double norm = gradients == nullptr ? 1 : 0.5;
+    CHECK(sensitivity.span()[0] == 0.25 * norm * 96 / 6 * 6);
+    CHECK(sensitivity.span()[1] == 0);
+    CHECK(std::isinf(sensitivity.span()[2]));
+  }
+}

@@ -6,12 +6,15 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "actpack/cuda/bit_allocation.hpp"
 #include "actpack/cuda/bit_pack.hpp"
 #include "actpack/cuda/error.hpp"
 #include "actpack/cuda/layout.hpp"
@@ -157,6 +160,49 @@ TEST_CASE("masks, packing, offsets and statistics refuse what does not fit") {
                 "layout.bits = 0 is not 1, 2, 4 or 8");
   check_refused([&] { row_offsets(layout, nullptr, somewhere<std::int64_t>(), {}, nullptr); },
                 "row_bits is null but has 2 elements");
+}
+
+TEST_CASE("bit allocation refuses what does not fit") {
+  const std::span<const double> sensitivity(somewhere<double>(), 3);
+  const std::span<const std::int64_t> numel(somewhere<std::int64_t>(), 3);
+  const std::span<std::uint8_t> bits(somewhere<std::uint8_t>(), 3);
+  const AllocationProblem problem{sensitivity, numel, 100};
+  AllocationProblem wrong = problem;
+  wrong.numel = numel.first(2);
+  check_refused([&] { allocate_bits(wrong, bits, nullptr, {}, nullptr); },
+                "numel.size() = 2 but sensitivity.size() = 3");
+  wrong = problem;
+  wrong.max_bits = bits.first(1);
+  check_refused([&] { allocate_bits(wrong, bits, nullptr, {}, nullptr); },
+                "max_bits.size() = 1 but there are 3 items");
+  wrong = problem;
+  wrong.sensitivity = {static_cast<const double*>(nullptr), 3};
+  check_refused([&] { allocate_bits(wrong, bits, nullptr, {}, nullptr); },
+                "sensitivity is null but has 3 elements");
+  check_refused([&] { allocate_bits(problem, bits.first(2), nullptr, {}, nullptr); },
+                "bits.size() = 2 but there are 3 items");
+  const MeasuredAllocationProblem measured{
+      {somewhere<std::array<double, 4>>(), 3}, numel.first(1), 100};
+  check_refused([&] { allocate_measured_bits(measured, bits, nullptr, {}, nullptr); },
+                "numel.size() = 1 but variance.size() = 3");
+  check_refused([] { device_allocation_workspace(-1); }, "items = -1 is negative");
+
+  const Layout rows{.rows = 3, .row_size = 300, .bits = 8};
+  const std::span<std::int64_t> offsets(somewhere<std::int64_t>(), 4);
+  check_refused([&] { allocate_row_bits(problem, layout, bits, offsets, nullptr, {}, nullptr); },
+                "sensitivity.size() = 3 but the layout has 2 rows");
+  check_refused(
+      [&] { allocate_row_bits(problem, rows, bits, offsets.first(3), nullptr, {}, nullptr); },
+      "row_offsets.size() = 3 instead of 4, one more than rows");
+  check_refused(
+      [&] { allocate_row_bits(problem, rows.with_bits(4), bits, offsets, nullptr, {}, nullptr); },
+      "layout.bits = 4 but without max_bits a row may get 8");
+  check_refused(
+      [&] {
+        row_sensitivities(somewhere<RowStatistics>(), nullptr, -1, rows, somewhere<double>(),
+                          nullptr);
+      },
+      "gain = -1.000000 is negative or not finite");
 }
 
 TEST_CASE("nothing to do needs no device") {

@@ -9,6 +9,8 @@
 #include <doctest/doctest.h>
 #include <thrust/device_vector.h>
 
+#include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -19,6 +21,7 @@
 #include <vector>
 
 #include "actpack/actpack.hpp"
+#include "actpack/cuda/bit_allocation.hpp"
 #include "actpack/cuda/bit_pack.hpp"
 #include "actpack/cuda/error.hpp"
 #include "actpack/cuda/layout.hpp"
@@ -29,6 +32,7 @@
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "statistics_body.hpp"
+#include "support/allocation_reference.hpp"
 
 namespace {
 
@@ -410,6 +414,114 @@ TEST_CASE("on the device: the sums over rows are those of the same body on the h
       CHECK(got[i].squared_range_norm == want[i].squared_range_norm);
     }
   }
+}
+
+// Where an array may be empty, there is no limit.
+std::span<const std::uint8_t> limits_of(DeviceArray<std::uint8_t>& limits,
+                                        const std::vector<std::uint8_t>& host) {
+  return {limits.data(), host.size()};
+}
+
+TEST_CASE("on the device: bit allocation finds the host's widths and totals") {
+  const Stream stream;
+  std::uint64_t seed = 0;
+  for (const reference::Sizes sizes : reference::all_sizes_of_items) {
+    for (const reference::Noise noise : reference::all_noises) {
+      for (const reference::Limits limits : reference::all_limits) {
+        for (const std::size_t items : {1u, 8u, 300u, 3000u, 300'000u}) {
+          if (items > 3000 && noise != reference::Noise::log_uniform) continue;
+          CAPTURE(seed);
+          CAPTURE(items);
+          const reference::AllocationInstance instance =
+              reference::make_instance(sizes, noise, limits, items, ++seed);
+          DeviceArray<double> sensitivity{std::span<const double>(instance.sensitivity)};
+          DeviceArray<std::array<double, 4>> variance{
+              std::span<const std::array<double, 4>>(instance.variance)};
+          DeviceArray<std::int64_t> numel{std::span<const std::int64_t>(instance.numel)};
+          DeviceArray<std::uint8_t> min_bits{std::span<const std::uint8_t>(instance.min_bits)};
+          DeviceArray<std::uint8_t> max_bits{std::span<const std::uint8_t>(instance.max_bits)};
+          DeviceArray<std::uint8_t> bits(items);
+          DeviceArray<AllocationTotals> totals(1);
+          const std::size_t bytes = device_allocation_workspace(static_cast<std::int64_t>(items));
+          DeviceArray<std::byte> workspace(bytes);
+          Allocation want;
+          if (instance.sensitivity.empty()) {
+            want = allocate_measured_bits({instance.variance, instance.numel, instance.bit_budget,
+                                           instance.min_bits, instance.max_bits});
+            allocate_measured_bits({{variance.data(), items},
+                                    {numel.data(), items},
+                                    instance.bit_budget,
+                                    limits_of(min_bits, instance.min_bits),
+                                    limits_of(max_bits, instance.max_bits)},
+                                   {bits.data(), items}, totals.data(), {workspace.data(), bytes},
+                                   stream);
+          } else {
+            want = allocate_bits({instance.sensitivity, instance.numel, instance.bit_budget,
+                                  instance.min_bits, instance.max_bits});
+            allocate_bits({{sensitivity.data(), items},
+                           {numel.data(), items},
+                           instance.bit_budget,
+                           limits_of(min_bits, instance.min_bits),
+                           limits_of(max_bits, instance.max_bits)},
+                          {bits.data(), items}, totals.data(), {workspace.data(), bytes}, stream);
+          }
+          stream.wait();
+          CHECK(bits.values() == want.bits);
+          const AllocationTotals got = totals.values()[0];
+          CHECK(got.bits_used == want.bits_used);
+          CHECK(got.variance == want.variance);
+          CHECK(got.lower_bound == want.lower_bound);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("on the device: ranges lead to widths, offsets and packed rows without the host") {
+  std::mt19937_64 random(6);
+  const Layout layout{.rows = 64, .row_size = 3000, .bits = 8};
+  std::vector<float> x = random_values<float>(layout.numel(), random);
+  std::normal_distribution<float> normal;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    x[i] = normal(random) * std::exp2(static_cast<float>(i / 3000 % 9));
+  }
+  const std::vector<std::int64_t> numel(64, 3000);
+  const std::int64_t budget = 2 * layout.numel();
+  DeviceArray<float> device_x{std::span<const float>(x)};
+  DeviceArray<std::int64_t> device_numel{std::span<const std::int64_t>(numel)};
+  DeviceArray<RowStatistics> statistics(64);
+  DeviceArray<double> sensitivity(64);
+  DeviceArray<std::uint8_t> row_bits(64);
+  DeviceArray<std::int64_t> offsets(65);
+  const std::size_t bytes = device_allocation_workspace(64);
+  DeviceArray<std::byte> workspace(bytes);
+  DevicePacked packed(layout, layout.num_words());
+  packed.row_bits = row_bits.data();
+  packed.row_offsets = offsets.data();
+  const Rounding rounding = Rounding::stochastic(7, 8);
+
+  const Stream stream;
+  row_statistics(device_x.data(), layout, statistics.data(), stream);
+  row_sensitivities(statistics.data(), statistics.data(), 0.5, layout, sensitivity.data(), stream);
+  allocate_row_bits({{sensitivity.data(), 64}, {device_numel.data(), 64}, budget}, layout,
+                    {row_bits.data(), 64}, {offsets.data(), 65}, nullptr, {workspace.data(), bytes},
+                    stream);
+  quantize(device_x.data(), packed.view(), rounding, stream);
+  stream.wait();
+
+  const std::vector<double> sensitivities = sensitivity.values();
+  const std::vector<RowStatistics> of_rows = statistics.values();
+  for (std::size_t row = 0; row < 64; ++row) {
+    CHECK(sensitivities[row] == 0.5 * of_rows[row].squared_norm *
+                                    rounding_sensitivity(of_rows[row].squared_range_norm, 256));
+  }
+  const Allocation want = allocate_bits({sensitivities, numel, budget});
+  CHECK(row_bits.values() == want.bits);
+  PackedBuffer expected(layout, want.bits);
+  quantize(x, expected.view(), rounding);
+  CHECK(offsets.values().back() == expected.view().row_offsets[64]);
+  const bool same_words = same_packed(packed, expected.view(), expected.view().row_offsets[64]);
+  CHECK(same_words);
 }
 
 TEST_CASE("on the device: a replayed graph draws fresh noise, the noise of its seed and offset") {

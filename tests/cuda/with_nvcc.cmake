@@ -5,7 +5,7 @@
 
 foreach(name stream_api_test stream_gpu_test)
   add_executable(${name} ${name}.cu)
-  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/cuda)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/cuda ${PROJECT_SOURCE_DIR}/tests)
   target_compile_options(${name} PRIVATE "SHELL:-Werror all-warnings")
   target_link_libraries(${name} PRIVATE actpack::cuda doctest::doctest)
   add_test(NAME ${name} COMMAND ${name})

@@ -26,4 +26,12 @@ template <DeviceElement T>
 void row_statistics(const T* x, const Layout& layout, RowStatistics* statistics,
                     cudaStream_t stream);
 
+/// Writes what allocate_row_bits needs to `sensitivity` [device, layout.rows]: of row r,
+/// rounding_sensitivity of the ranges in x[r] [device, layout.rows] · gain · the squared norm in
+/// dy[r] [device, layout.rows; null: 1]. `gain` is that of a gradient of norm 1: linear_gain(1),
+/// conv_gain(1, axes); half of it for subtractive decoding. What is NaN or too large there is so
+/// here. Throws std::invalid_argument if `gain` is negative or not finite.
+void row_sensitivities(const RowStatistics* x, const RowStatistics* dy, double gain,
+                       const Layout& layout, double* sensitivity, cudaStream_t stream);
+
 }  // namespace actpack
