@@ -385,9 +385,8 @@ class NearestOfTeam {
         return Held{first + lane < count ? change(first + lane) : Change(), lane, 0};
       });
       for (;;) {
-        const Held nearest = team_.reduce(seen, [this](const Held& a, const Held& b) {
-          return comes_first(a.change, b.change) ? a : b;
-        });
+        const Held nearest = team_.reduce(
+            seen, [this](const Held& a, const Held& b) { return is_before(b, a) ? b : a; });
         if (!comes_first(nearest.change, furthest_.change)) break;
         held_ = team_.map(
             [&](int lane, Held held) {
@@ -439,13 +438,17 @@ class NearestOfTeam {
   ACTPACK_HD bool comes_first(const Change& a, const Change& b) const {
     return is_nearer(a, b, becomes_wider_);
   }
+  /// All differ, since lanes do: whatever the order of a reduction, all lanes find the same.
+  ACTPACK_HD bool is_before(const Held& a, const Held& b) const {
+    if (comes_first(a.change, b.change)) return true;
+    return !comes_first(b.change, a.change) && a.lane < b.lane;
+  }
 
   /// Of the first max_changes lanes.
   ACTPACK_HD Held find_furthest() const {
     return team_.reduce(held_, [this](const Held& a, const Held& b) {
-      if (b.lane >= max_changes) return a;
-      if (a.lane >= max_changes) return b;
-      return comes_first(a.change, b.change) ? b : a;
+      if (a.lane >= max_changes || b.lane >= max_changes) return a.lane < b.lane ? a : b;
+      return is_before(a, b) ? b : a;
     });
   }
 

@@ -8,9 +8,11 @@
 
 #include "simt.hpp"  // before the kernels
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <span>
 #include <string>
@@ -256,6 +258,14 @@ __global__ void scan_of_pairs(const std::int32_t* values, std::int64_t size, std
       });
 }
 
+__global__ void nearest_of(const detail::Change* changes, std::int64_t count, bool becomes_wider,
+                           detail::Change* nearest, double* least_left_out) {
+  const DeviceTeam team(32);
+  detail::NearestOfTeam found(team, becomes_wider);
+  found.look_at(count, [&](std::int64_t i) { return changes[i]; });
+  found.write(nearest, least_left_out);
+}
+
 __global__ void leave_before_shuffle(unsigned lane) {
   if (threadIdx.x != lane) {
     __shfl_xor_sync(0xFFFFFFFFu, 0, 1);
@@ -412,6 +422,42 @@ TEST_CASE("simt: bit allocation") {
     CHECK(totals.bits_used == want.bits_used);
     CHECK(totals.variance == want.variance);
     CHECK(totals.lower_bound == want.lower_bound);
+  }
+}
+
+TEST_CASE("simt: a warp finds the nearest of many changes") {
+  support::Generator generator(11);
+  for (const std::int64_t count : {0, 5, 13, 14, 200}) {
+    for (const bool becomes_wider : {true, false}) {
+      CAPTURE(count);
+      CAPTURE(becomes_wider);
+      std::vector<detail::Change> changes;
+      for (std::int64_t i = 0; i < count; ++i) {  // with ties, and some of them none
+        const double distance = generator.below(20);
+        changes.push_back(generator.below(4) == 0
+                              ? detail::Change{}
+                              : detail::Change{distance, generator.uniform(0, 1), i});
+      }
+      std::vector<detail::Change> nearest(detail::max_changes);
+      double least_left_out = 0;
+      simt::launch(1, 32, &nearest_of, changes.data(), count, becomes_wider, nearest.data(),
+                   &least_left_out);
+      const auto comes_first = [&](const detail::Change& a, const detail::Change& b) {
+        return detail::is_nearer(a, b, becomes_wider);
+      };
+      changes.resize(std::max<std::size_t>(changes.size(), detail::max_changes));
+      std::ranges::sort(changes, comes_first);
+      std::ranges::sort(nearest, comes_first);
+      double want = std::numeric_limits<double>::infinity();
+      for (std::size_t i = 0; i < changes.size(); ++i) {
+        if (i < detail::max_changes) {
+          CHECK(nearest[i].item == changes[i].item);
+        } else {
+          want = std::min(want, changes[i].loss);
+        }
+      }
+      CHECK(least_left_out == want);
+    }
   }
 }
 
