@@ -176,12 +176,8 @@ struct CountItems {
  private:
   ACTPACK_HD void count(std::size_t i, ItemCounts& counts) const {
     const std::int64_t numel = items.numel[i];
-    const int narrowest = items.narrowest(i);
-    const int widest = items.widest(i);
-    const bool has_widths = (items.min_bits == nullptr || is_width(items.min_bits[i])) &&
-                            (items.max_bits == nullptr || is_width(items.max_bits[i]));
-    const bool is_valid = items.is_valid(i) && has_widths && narrowest <= widest && numel > 0 &&
-                          numel <= max_total_numel;
+    const bool is_valid =
+        items.is_valid(i) && items.has_width(i) && numel > 0 && numel <= max_total_numel;
     if (!is_valid) {
       ++counts.invalid;
       return;
@@ -189,8 +185,8 @@ struct CountItems {
     counts.low_numel += static_cast<std::uint64_t>(numel) & 0xFFFFFFFF;
     counts.high_numel += static_cast<std::uint64_t>(numel) >> 32;
     for (int place = 0; place < num_widths; ++place) {
-      const int own = place < narrowest ? narrowest : place > widest ? widest : place;
-      counts.bits_at_place[place] += static_cast<std::uint64_t>(numel * bits_at(own));
+      const std::int64_t bits = numel * bits_at(items.allowed_place(i, place));
+      counts.bits_at_place[place] += static_cast<std::uint64_t>(bits);
     }
     counts.noisy += items.is_noiseless(i) ? 0 : 1;
     counts.of_other_size += numel != items.numel[0];
@@ -339,12 +335,10 @@ struct TakeSteps {
 
  private:
   ACTPACK_HD int place_of(std::int64_t i, const PriceSearch& price, int even_place) const {
-    const int narrowest = items.narrowest(static_cast<std::size_t>(i));
-    if (price.kind == PriceSearch::even) {
-      const int widest = items.widest(static_cast<std::size_t>(i));
-      return even_place < narrowest ? narrowest : even_place > widest ? widest : even_place;
-    }
-    if (price.kind == PriceSearch::none) return narrowest;
+    const std::size_t index = static_cast<std::size_t>(i);
+    const int narrowest = items.narrowest(index);
+    if (price.kind == PriceSearch::none) return items.has_width(index) ? narrowest : 0;
+    if (price.kind == PriceSearch::even) return items.allowed_place(index, even_place);
     const auto item = items(i);
     std::int64_t before = memory.tie_offsets[i];
     int place = narrowest;
@@ -364,7 +358,7 @@ struct TakeSteps {
   }
 };
 
-/// The nearest of many changes, held by the lanes of a team in no order.
+/// The nearest of many changes, held by a team's first max_changes lanes in no order.
 template <class Team>
 class NearestOfTeam {
  public:

@@ -12,7 +12,8 @@
 
 namespace actpack::detail {
 
-inline constexpr int crew_threads = 256;
+/// No more than ThreadSanitizer can tell apart in tests/cuda/simt.hpp.
+inline constexpr int crew_threads = 192;
 inline constexpr int crew_warps = crew_threads / warp_size;
 
 /// Does for one block what DeviceCrew does, in the same order where that counts.

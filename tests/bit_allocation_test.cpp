@@ -252,6 +252,36 @@ TEST_CASE("allocate_bits: a thousand items of equal size are solved exactly") {
   }
 }
 
+TEST_CASE("allocate_bits: eight items of the largest equal size are solved exactly") {
+  for (std::uint64_t seed = 1; seed <= 57; ++seed) {
+    CAPTURE(seed);
+    AllocationInstance instance =
+        reference::make_instance(Sizes::equal, Noise::log_uniform, Limits::none, 8, seed);
+    std::ranges::fill(instance.numel, (std::int64_t{1} << 57) - 1);
+    instance.bit_budget = instance.numel[0] * static_cast<std::int64_t>(8 + seed % 57);
+    check_optimal(instance, solve(instance), reference::least_variance(instance));
+  }
+}
+
+// The search is known to fall short of these, and must not claim that it does not.
+TEST_CASE("allocate_bits: no bound beyond the least variance where the search falls short") {
+  struct Shortfall {
+    Noise noise;
+    std::size_t items;
+    std::uint64_t seed;
+  };
+  for (const Shortfall& s :
+       {Shortfall{Noise::log_uniform, 150, 9}, Shortfall{Noise::decreasing_table, 150, 0},
+        Shortfall{Noise::arbitrary_table, 100, 3}, Shortfall{Noise::convex_table, 60, 10}}) {
+    CAPTURE(s.items);
+    CAPTURE(s.seed);
+    const AllocationInstance instance =
+        reference::make_instance(Sizes::similar, s.noise, Limits::none, s.items, s.seed);
+    CHECK(solve(instance).lower_bound <=
+          reference::least_variance_by_budgets(instance) * (1 + tolerance));
+  }
+}
+
 TEST_CASE("allocate_bits: the bound holds where the answer need not be exact") {
   for (const Noise noise : reference::all_noises) {
     for (const Limits limits : reference::all_limits) {
@@ -500,6 +530,31 @@ TEST_CASE("allocate_bits: of identical items the first ones are the wider ones")
         }
       }
     }
+  }
+}
+
+TEST_CASE("allocate_measured_bits: of identical items the last ones become narrower") {
+  // 1 -> 2 -> 8 is best at some price; with a rest of 5, one item goes back to 1 bit.
+  AllocationInstance instance;
+  instance.variance.assign(100, {5.4, 4.6, 4, 0});
+  instance.numel.assign(100, 1);
+  for (instance.bit_budget = 100; instance.bit_budget <= 800; ++instance.bit_budget) {
+    CHECK(std::ranges::is_sorted(solve(instance).bits, std::greater{}));
+  }
+}
+
+TEST_CASE("allocate_bits: a sensitivity of -0 is 0") {
+  for (const std::size_t items : {8U, 3000U}) {
+    CAPTURE(items);
+    AllocationInstance instance =
+        reference::make_instance(Sizes::wild, Noise::some_zeros, Limits::none, items, 1);
+    instance.bit_budget = 2 * reference::least_bits(instance);
+    const Allocation want = solve(instance);
+    for (double& c : instance.sensitivity) c = c == 0 ? -0.0 : c;
+    const Allocation answer = solve(instance);
+    CHECK(answer.bits == want.bits);
+    CHECK(answer.bits_used == want.bits_used);
+    CHECK(answer.lower_bound == want.lower_bound);
   }
 }
 

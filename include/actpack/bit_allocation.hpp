@@ -78,7 +78,7 @@ KnapsackSolution allocate_evenly(const Items& items, std::span<std::uint8_t> bit
   for (int width = 3;; --width) {
     std::int64_t cost = 0;
     for (std::size_t i = 0; i < items.size(); ++i) {
-      const int own = bits_at(std::clamp(width, items.narrowest(i), items.widest(i)));
+      const int own = bits_at(items.allowed_place(i, width));
       bits[i] = static_cast<std::uint8_t>(own);
       cost += items.numel[i] * own;
     }
@@ -236,12 +236,13 @@ inline MeasuredItems items_of(const MeasuredAllocationProblem& problem) {
 /// Returns the widths of least total variance within a budget of bits.
 ///
 /// Exact for items of one size, however many, and for up to 8 of any sizes; up to some hundred it
-/// nearly always is. Beyond, the widths are those at one price per bit, and what is left of the
+/// often is. Beyond, the widths are those at one price per bit, and what is left of the
 /// budget is spent by a search among the items next to it. `lower_bound` certifies every answer: it
 /// equals `variance` where that is proven to be the least, and is the Lagrangian bound otherwise.
 /// Of equal items the first are the widest. A sensitivity of 0 gives the narrowest width; if all
 /// are 0, all items get the widest width that fits for all. Multiplying all sensitivities by a
-/// power of two changes no width.
+/// power of two changes no width. (That and `lower_bound` ask for doubles that do not underflow:
+/// sensitivities of 0, or of 2^-900 and more per value.)
 ///
 /// Throws std::invalid_argument if lengths differ, a sensitivity is NaN, negative or beyond 2^960,
 /// a size is not positive or they add up to 2^60 or more, a limit is not a width, or the budget
@@ -258,9 +259,11 @@ inline Allocation allocate_measured_bits(const MeasuredAllocationProblem& proble
 }
 
 /// Returns the bytes of host memory that the two functions below need for so many items. Throws
-/// std::invalid_argument if `items` is negative.
+/// std::invalid_argument if `items` is not in [0, 2^32 - 1].
 inline std::size_t allocate_bits_workspace(std::int64_t items) {
   detail::require(items >= 0, "items = ", items, " is negative");
+  detail::require(items <= std::numeric_limits<std::uint32_t>::max(), "items = ", items,
+                  " exceeds 2^32 - 1");
   return detail::allocation_workspace(static_cast<std::size_t>(items));
 }
 

@@ -147,6 +147,24 @@ TEST_CASE("allocation bodies: the host's answer for very many items and very lar
   }
 }
 
+TEST_CASE("allocation bodies: sizes may add up to 2^60 - 1, and to no more") {
+  AllocationInstance instance = reference::make_instance(
+      reference::Sizes::similar, reference::Noise::log_uniform, reference::Limits::none, 100, 5);
+  // The low halves of the sizes carry into the high ones.
+  const std::int64_t others =
+      reference::bits_used(instance, std::vector<std::uint8_t>(100, 1)) - instance.numel[0];
+  instance.numel[0] = (std::int64_t{1} << 60) - 1 - others;
+  for (const std::int64_t budget :
+       {3 * ((std::int64_t{1} << 60) - 1), std::numeric_limits<std::int64_t>::max()}) {
+    instance.bit_budget = budget;
+    check_same_as_host(instance);
+  }
+  ++instance.numel[0];
+  const AllocationProblem problem{instance.sensitivity, instance.numel, instance.bit_budget};
+  CHECK_THROWS_AS(allocate_bits(problem), std::invalid_argument);
+  CHECK(allocate_as_devices_do(problem).totals.bits_used == -1);
+}
+
 TEST_CASE("allocation bodies: items that are all alike, budgets from the least to the most") {
   AllocationInstance instance;
   instance.sensitivity.assign(2500, 0.1);
@@ -200,7 +218,11 @@ TEST_CASE("allocation bodies: what the host refuses gets the narrowest widths an
       result = allocate_as_devices_do(problem);
     }
     std::vector<std::uint8_t> narrowest = instance.min_bits;
-    for (std::uint8_t& bits : narrowest) bits = is_width(bits) ? bits : 8;
+    for (std::size_t i = 0; i < narrowest.size(); ++i) {
+      const bool has_width = is_width(instance.min_bits[i]) && is_width(instance.max_bits[i]) &&
+                             instance.min_bits[i] <= instance.max_bits[i];
+      if (!has_width) narrowest[i] = 1;
+    }
     CHECK(result.bits == narrowest);
     CHECK(result.totals.bits_used == -1);
     CHECK(std::isnan(result.totals.variance));

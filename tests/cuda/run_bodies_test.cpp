@@ -172,7 +172,7 @@ TEST_CASE("statistics body: sensitivities of rows") {
   const std::vector<RowStatistics> x{{1, 6}, {2, 0}, {3, std::numeric_limits<double>::infinity()}};
   const std::vector<RowStatistics> dy{{0.5, 7}, {4, 8}, {1, 9}};
   for (const RowStatistics* gradients : {dy.data(), static_cast<const RowStatistics*>(nullptr)}) {
-    GuardedBuffer<double> sensitivity(3);
+    GuardedBuffer<double> sensitivity(x.size());
     const detail::WeighRanges body{x.data(), gradients, 0.25, 96, sensitivity.data(), 3};
     for (std::int64_t row = 0; row < 40; ++row) body(HostTeam(1), row);
     const double norm = gradients == nullptr ? 1 : 0.5;

@@ -404,10 +404,23 @@ TEST_CASE_TEMPLATE("simt: statistics", T, float, bfloat16) {
 }
 
 TEST_CASE("simt: bit allocation") {
-  for (const reference::Sizes sizes : {reference::Sizes::equal, reference::Sizes::wild}) {
-    const reference::AllocationInstance instance = reference::make_instance(
-        sizes, reference::Noise::few_values, reference::Limits::none, 70, 10);
-    const AllocationProblem problem{instance.sensitivity, instance.numel, instance.bit_budget};
+  using reference::Limits, reference::Noise, reference::Sizes;
+  struct Kind {
+    Sizes sizes;
+    Noise noise;
+    Limits limits;
+    std::size_t items;
+  };
+  for (const Kind& kind : {Kind{Sizes::equal, Noise::few_values, Limits::none, 70},
+                           Kind{Sizes::wild, Noise::log_uniform, Limits::none, 12},
+                           Kind{Sizes::similar, Noise::log_uniform, Limits::both, 40}}) {
+    CAPTURE(kind.items);
+    reference::AllocationInstance instance =
+        reference::make_instance(kind.sizes, kind.noise, kind.limits, kind.items, 10);
+    const std::int64_t least_bits = reference::least_bits(instance);
+    instance.bit_budget = least_bits + (reference::most_bits(instance) - least_bits) / 5 + 1;
+    const AllocationProblem problem{instance.sensitivity, instance.numel, instance.bit_budget,
+                                    instance.min_bits, instance.max_bits};
     const detail::SensitiveItems items = detail::items_of(problem);
     detail::Workspace size;
     const detail::DeviceAllocationMemory none(size, items.size());

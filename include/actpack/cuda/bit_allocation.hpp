@@ -28,7 +28,8 @@ std::size_t device_allocation_workspace(std::int64_t items);
 ///
 /// What the host can see is refused as by the host's function. What it cannot see is the data: if
 /// they, or sizes, limits and budget together, make a problem that the host's function would
-/// refuse, every item gets its narrowest width, and `totals` hold -1 bits and NaN.
+/// refuse, every item gets its narrowest width (1 bit where its limits are none), and `totals` hold
+/// -1 bits and NaN.
 ///
 /// Enqueues some 20 kernels and 2 settings of memory; allocates nothing, synchronises with nothing,
 /// and may be captured in a graph. Deterministic. The price per bit is found by radix selection

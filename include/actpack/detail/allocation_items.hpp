@@ -39,6 +39,15 @@ struct AllocationItems {
   ACTPACK_HD int widest(std::size_t i) const {
     return max_bits == nullptr ? num_widths - 1 : width_place(max_bits[i]);
   }
+  /// The place of the width next to that of `place` which the item may have.
+  ACTPACK_HD int allowed_place(std::size_t i, int place) const {
+    return place < narrowest(i) ? narrowest(i) : place > widest(i) ? widest(i) : place;
+  }
+  /// Whether there is one.
+  ACTPACK_HD bool has_width(std::size_t i) const {
+    return (min_bits == nullptr || is_width(min_bits[i])) &&
+           (max_bits == nullptr || is_width(max_bits[i])) && narrowest(i) <= widest(i);
+  }
   ACTPACK_HD KnapsackItem item_at(std::size_t i) const {
     return {numel[i], narrowest(i), widest(i)};
   }

@@ -96,8 +96,8 @@ class KnapsackSearch {
     price_ = price;
     rest_ = rest;
     list_core(nearest, bits);
-    max_cost_ =
-        has_equal_sizes && num_core_ > 0 ? max_units * core_.members[0].item.numel : unlimited;
+    const std::int64_t numel = num_core_ > 0 ? core_.members[0].item.numel : unlimited;
+    max_cost_ = has_equal_sizes && numel <= unlimited / max_units ? max_units * numel : unlimited;
     least_left_out_ = least_left_out;
     is_complete_ = true;
     num_records_ = 0;
