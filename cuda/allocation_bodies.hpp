@@ -46,16 +46,16 @@ struct ItemCounts {
   std::uint64_t noisy = 0;
   std::uint64_t of_other_size = 0;  // than the first
 
-  ACTPACK_HD std::int64_t bits_at(int place) const {
+  ACTPACK_HD std::int64_t total_bits(int place) const {
     return static_cast<std::int64_t>(bits_at_place[place]);
   }
   ACTPACK_HD bool have_solution(std::int64_t bit_budget) const {
     const std::uint64_t high_sum = high_numel + (low_numel >> 32);
-    return invalid == 0 && high_sum <= max_total_numel >> 32 && bits_at(0) <= bit_budget;
+    return invalid == 0 && high_sum <= max_total_numel >> 32 && total_bits(0) <= bit_budget;
   }
   ACTPACK_HD int even_place(std::int64_t bit_budget) const {
     int place = num_widths - 1;
-    while (place > 0 && bits_at(place) > bit_budget) --place;
+    while (place > 0 && total_bits(place) > bit_budget) --place;
     return place;
   }
 
@@ -209,10 +209,10 @@ struct BeginPrice {
     if (!counts.have_solution(bit_budget)) {
       *memory.price = {0, 0, PriceSearch::none};
     } else if (counts.noisy == 0) {
-      *memory.price = {0, bit_budget - counts.bits_at(counts.even_place(bit_budget)),
+      *memory.price = {0, bit_budget - counts.total_bits(counts.even_place(bit_budget)),
                        PriceSearch::even};
     } else {
-      *memory.price = {0, bit_budget - counts.bits_at(0), PriceSearch::open};
+      *memory.price = {0, bit_budget - counts.total_bits(0), PriceSearch::open};
     }
   }
 };
