@@ -67,6 +67,8 @@ ACTPACK_HD constexpr double share_at(int place) {
 struct SensitiveItem : KnapsackItem {
   double sensitivity = 0;
 
+  static constexpr bool is_convex = true;
+
   ACTPACK_HD double saving(int from, int to) const {
     return product(sensitivity, share_at(from) - share_at(to));
   }
@@ -79,6 +81,8 @@ struct SensitiveItem : KnapsackItem {
 /// An item with a variance of its own at every width.
 struct MeasuredItem : KnapsackItem {
   double variance[num_widths] = {};
+
+  static constexpr bool is_convex = false;
 
   ACTPACK_HD double saving(int from, int to) const { return variance[from] - variance[to]; }
   ACTPACK_HD bool operator==(const MeasuredItem& other) const {
@@ -177,6 +181,20 @@ inline void require_widths(const std::uint8_t* bits, const char* name, std::size
   }
 }
 
+/// Throws std::invalid_argument for the first item that is wrong.
+template <class Items>
+void refuse(const Items& items) {
+  for (std::size_t i = 0; i < items.size(); ++i) items.refuse(i);
+  std::int64_t total = 0;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const std::int64_t numel = items.numel[i];
+    require(numel > 0, "numel[", i, "] = ", numel, " is not positive");
+    require(numel <= max_total_numel - total, "numel[", i, "] = ", numel,
+            " makes a sum beyond 2^60 - 1");
+    total += numel;
+  }
+}
+
 /// Throws std::invalid_argument unless the items, in the host's memory, make a problem that has a
 /// solution.
 template <class Items>
@@ -184,22 +202,23 @@ AllocationSizes measure_sizes(const Items& items) {
   const std::size_t count = items.size();
   require_widths(items.min_bits, "min_bits", count);
   require_widths(items.max_bits, "max_bits", count);
-  // One pass to see whether something is wrong, another one to find it.
-  bool are_valid = true;
-  for (std::size_t i = 0; i < count; ++i) are_valid &= items.is_valid(i);
-  for (std::size_t i = 0; !are_valid && i < count; ++i) items.refuse(i);
+  // One pass, without branches, to see whether something is wrong, another one to find it.
   AllocationSizes sizes;
-  std::int64_t total = 0;
+  bool are_valid = true;
+  std::uint64_t low_halves = 0;  // of the sizes: their sums cannot overflow
+  std::uint64_t high_halves = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const std::int64_t numel = items.numel[i];
-    if (numel <= 0 || numel > max_total_numel - total) {
-      require(numel > 0, "numel[", i, "] = ", numel, " is not positive");
-      require(false, "numel[", i, "] = ", numel, " makes a sum beyond 2^60 - 1");
-    }
-    total += numel;
+    are_valid &= items.is_valid(i) & (numel > 0);
+    low_halves += static_cast<std::uint32_t>(numel);
+    high_halves += static_cast<std::uint64_t>(numel) >> 32;
     sizes.largest_numel = std::max(sizes.largest_numel, numel);
     sizes.are_equal &= numel == items.numel[0];
   }
+  high_halves += low_halves >> 32;
+  if (!are_valid || high_halves > max_total_numel >> 32) refuse(items);
+  const std::int64_t total =
+      static_cast<std::int64_t>(high_halves << 32 | (low_halves & 0xFFFFFFFF));
   sizes.least_bits = total;
   if (items.has_limits()) {
     sizes.least_bits = 0;

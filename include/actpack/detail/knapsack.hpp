@@ -38,7 +38,8 @@ ACTPACK_HD constexpr int width_place(int bits) {
 }
 
 /// What is common to items of all kinds: a size, and the places of the widths it may have. A kind
-/// adds saving(from, to), by how much the variance at one width exceeds that at another.
+/// adds saving(from, to), by how much the variance at one width exceeds that at another, and says
+/// whether its variances are convex: then every step of the hull leads to the next width.
 struct KnapsackItem {
   std::int64_t numel = 0;
   int narrowest = 0;
@@ -66,7 +67,8 @@ ACTPACK_HD void for_each_step(const Item& item, const F& f) {
   for (int from = item.narrowest; from < item.widest;) {
     double gain = 0;
     int next = from;
-    for (int to = from + 1; to <= item.widest; ++to) {
+    const int last = Item::is_convex ? from + 1 : item.widest;
+    for (int to = from + 1; to <= last; ++to) {
       const double gain_to = gain_of(item, from, to);
       if (gain_to > gain) {
         gain = gain_to;

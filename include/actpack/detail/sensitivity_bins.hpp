@@ -129,12 +129,12 @@ class SensitivityBins {
     const auto candidates = candidates_.first(num_candidates);
     for (const std::uint32_t i : candidates) {
       const SensitiveItem item = items(i);
-      for_each_step(item, [&](double gain, int from, int to) {
+      for (int from = item.narrowest; from < item.widest; ++from) {
         const Window& window = windows_[static_cast<std::size_t>(from)];
-        if (keys_[i] >= window.first && keys_[i] <= window.last) {
-          steps.add({gain, item.cost(from, to), i, from, to});
-        }
-      });
+        if (keys_[i] < window.first || keys_[i] > window.last) continue;
+        const double gain = gain_of(item, from, from + 1);
+        if (gain > 0) steps.add({gain, item.cost(from, from + 1), i, from, from + 1});
+      }
     }
     return candidates;
   }
