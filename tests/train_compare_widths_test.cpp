@@ -49,8 +49,8 @@ Network make_network() {
           3};
 }
 
-// Images of different contrast, so that rows differ.
-Batch random_batch(std::uint64_t seed) {
+// Images of different contrast, so that rows differ, and of so many classes.
+Batch random_batch(std::uint64_t seed, std::uint64_t labels = classes) {
   std::mt19937_64 random(seed);
   Batch batch{Tensor<std::uint8_t>(images, 90), {}};
   for (std::int64_t image = 0; image < images; ++image) {
@@ -58,7 +58,7 @@ Batch random_batch(std::uint64_t seed) {
     for (std::uint8_t& pixel : batch.pixels.image(image)) {
       pixel = static_cast<std::uint8_t>(random() % contrast);
     }
-    batch.labels.push_back(static_cast<std::uint8_t>(random() % classes));
+    batch.labels.push_back(static_cast<std::uint8_t>(random() % labels));
   }
   return batch;
 }
@@ -73,19 +73,21 @@ Codec affine_codec(bool is_subtractive) {
 
 // What a comparison needs, kept alive.
 struct Setting {
-  explicit Setting(bool is_subtractive)
-      : comparison(network, batch, others, exact, affine_codec(is_subtractive), 11) {}
+  explicit Setting(bool is_subtractive, std::uint64_t labels_of_batch = classes,
+                   std::uint64_t labels_of_others = classes)
+      : batch(random_batch(1, labels_of_batch)), others(make_others(labels_of_others)),
+        comparison(network, batch, others, exact, affine_codec(is_subtractive), 11) {}
 
   Network network = make_network();
-  Batch batch = random_batch(1);
-  std::vector<Batch> others = make_others();
+  Batch batch;
+  std::vector<Batch> others;
   Contexts exact = exact_contexts();
   WidthComparison comparison;
 
-  static std::vector<Batch> make_others() {
+  static std::vector<Batch> make_others(std::uint64_t labels) {
     std::vector<Batch> others;
-    for (const std::uint64_t seed : {2, 3, 4}) {
-      others.push_back(random_batch(seed));
+    for (std::uint64_t seed = 2; seed < 5; ++seed) {
+      others.push_back(random_batch(seed, labels));
     }
     return others;
   }
@@ -259,6 +261,32 @@ TEST_CASE("comparison of widths: the controller's policies predict less variance
         break;
       default: break;  // they go by other gains
     }
+  }
+}
+
+TEST_CASE("comparison of widths: only the bound knows the batch's own gradients") {
+  // Labels change gradients and nothing else.
+  const Setting setting(false);
+  const Setting other_labels(false, 1);
+  const Setting other_labels_before(false, classes, 1);
+  const auto row_bits = [](const Setting& of, WidthPolicy policy) {
+    std::vector<int> bits;
+    for (const double average_bits : compared_average_bits) {
+      const WidthPlan uniform = of.comparison.make_uniform_plan(average_bits);
+      for (const TensorWidths& tensor :
+           of.comparison.make_plan(policy, uniform, std::vector(uniform.size(), 1.0))) {
+        for (std::int64_t row = 0; row < tensor.layout.rows; ++row) {
+          bits.push_back(tensor.bits(row));
+        }
+      }
+    }
+    return bits;
+  };
+  for (const WidthPolicy policy : all_policies) {
+    CAPTURE(policy_name(policy));
+    const std::vector<int> bits = row_bits(setting, policy);
+    CHECK((row_bits(other_labels, policy) != bits) == (policy == WidthPolicy::gradients_known));
+    CHECK((row_bits(other_labels_before, policy) != bits) == (policy == WidthPolicy::actnn));
   }
 }
 

@@ -177,10 +177,11 @@ inline void print_widths(const std::vector<WidthReport>& reports, std::ostream& 
     }
     out << "\n";
   }
-  out << "ratio: to uniform's variance, in at most its stored bytes; predicted / measured, by "
-         "gains of "
-         "tensors\nin other batches; tensors: every layer's input and then its batch norm's. +-: "
-         "standard errors.\n";
+  out << "ratio: to uniform's variance, in at most its stored bytes; predicted / measured, with "
+         "gains\n"
+         "of tensors as other batches have them; tensors: a layer's input, its batch norm's, and "
+         "so "
+         "on.\n+-: standard errors.\n";
 }
 
 // JSON's quoted string, and its number (which has no infinities).

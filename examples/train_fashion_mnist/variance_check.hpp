@@ -82,6 +82,16 @@ struct BlockRecord {
             argmax.image(image)};
   }
 
+  // Σ ∇y² of an image, by channel.
+  std::vector<double> squared_gradients(std::int64_t image) const {
+    std::vector<double> squares(static_cast<std::size_t>(setting.pooling.output().channels), 0.0);
+    const std::span<const float> gradient = output_gradient.image(image);
+    for (std::size_t i = 0; i < gradient.size(); ++i) {
+      squares[i % squares.size()] += double{gradient[i]} * double{gradient[i]};
+    }
+    return squares;
+  }
+
   BlockSetting setting;
   Tensor<float> batch_norm_input;
   Tensor<float> relu_input;
@@ -696,10 +706,8 @@ class BatchNormCheck {
   std::vector<double> squared_gradients_by_channel() const {
     std::vector<double> squares(static_cast<std::size_t>(pooling_.output().channels), 0.0);
     for (std::int64_t image = 0; image < record_.images(); ++image) {
-      const std::span<const float> gradient = block_.output_gradient.image(image);
-      for (std::size_t i = 0; i < gradient.size(); ++i) {
-        squares[i % squares.size()] += double{gradient[i]} * double{gradient[i]};
-      }
+      std::ranges::transform(squares, block_.squared_gradients(image), squares.begin(),
+                             std::plus<>());
     }
     return squares;
   }

@@ -48,7 +48,7 @@ struct WidthReport : DrawnVariance {
   Codec codec;
   double average_bits = 0;  // of the uniform widths, whose stored bytes are the budget
   std::int64_t stored_bytes = 0;
-  double predicted = 0;                // Σ gain · noise, with gains by tensor
+  double predicted = 0;                // Σ gain · noise, with the gains that the policy knows
   double ratio = 1;                    // to uniform's variance
   double ratio_error = 0;              // its standard error
   std::vector<double> bits_by_tensor;  // means over the values
@@ -136,8 +136,8 @@ inline std::vector<double> squared_range_norms(const StepRecord& record, std::si
   return norms;
 }
 
-// The gains of a tensor's images, up to a factor that they share: what reaches earlier layers
-// through a batch norm is not in the formulas.
+// The gains of a tensor's images, up to a factor that they share, since the formulas leave out what
+// reaches earlier layers through a batch norm.
 inline std::vector<double> image_gains(const StepRecord& record, std::size_t tensor) {
   std::vector<double> gains(static_cast<std::size_t>(record.images()));
   if (tensor % 2 == 0) {
@@ -149,16 +149,11 @@ inline std::vector<double> image_gains(const StepRecord& record, std::size_t ten
   }
   const BlockRecord& block = record.blocks()[tensor / 2];
   const BatchNorm& batch_norm = block.setting.batch_norm;
-  const std::size_t channels = batch_norm.gain().size();
   const double pixels = static_cast<double>(block.setting.pooling.input().pixels());
   for (std::size_t image = 0; image < gains.size(); ++image) {
-    std::vector<double> squared_gradients(channels);
-    const std::span<const float> gradient =
-        block.output_gradient.image(static_cast<std::int64_t>(image));
-    for (std::size_t i = 0; i < gradient.size(); ++i) {
-      squared_gradients[i % channels] += double{gradient[i]} * double{gradient[i]};
-    }
-    for (std::size_t c = 0; c < channels; ++c) {
+    const std::vector<double> squared_gradients =
+        block.squared_gradients(static_cast<std::int64_t>(image));
+    for (std::size_t c = 0; c < squared_gradients.size(); ++c) {
       gains[image] += actpack::batch_norm_gain(
           batch_norm.gamma.value.span()[c], 1 / double{batch_norm.normalize().scale[c]},
           pixels * static_cast<double>(gains.size()), squared_gradients[c] / pixels,
@@ -180,7 +175,8 @@ class WidthComparison {
     const StepRecord record(network, copy_of(batch), exact_contexts);
     observe(record);
     for (std::size_t tensor = 0; tensor < by_image_.layouts.size(); ++tensor) {
-      image_gains_.push_back(image_gains(record, tensor));
+      image_gains_.push_back(
+          relative_to_mean(image_gains(record, tensor), by_image_.noise.back()[tensor]));
     }
     exact_ = gradient_of(network, batch, exact_contexts);
   }
@@ -199,7 +195,7 @@ class WidthComparison {
       report.codec = codec_;
       report.average_bits = average_bits;
       report.stored_bytes = stored_bytes(plan);
-      report.predicted = predict(plan, cut_of(policy).noise.back(), gains);
+      report.predicted = predict(plan, row_variances(policy, gains));
       report.bits_by_tensor = mean_bits(plan);
       contexts_.use_plan(plan);
       DrawnGradients gradients(exact_);
@@ -237,13 +233,13 @@ class WidthComparison {
     std::vector<double> gains(plan.size(), 0.0);
     contexts_.use_plan(plan);
     for (std::size_t step = 0; step < others_.size(); ++step) {
-      perturb_tensors(network_, others_[step], contexts_,
-                      [&](std::size_t tensor, double squared_difference) {
-                        // Both gradients vary.
-                        gains[tensor] += squared_difference / 2 /
-                                         total_noise(plan[tensor], by_image_.noise[step][tensor]) /
-                                         static_cast<double>(others_.size());
-                      });
+      perturb_tensors(
+          network_, others_[step], contexts_, [&](std::size_t tensor, double squared_difference) {
+            // Both gradients vary.
+            gains[tensor] += squared_difference / 2 /
+                             sum_at_widths(plan[tensor], by_image_.noise[step][tensor]) /
+                             static_cast<double>(others_.size());
+          });
     }
     return gains;
   }
@@ -306,21 +302,51 @@ class WidthComparison {
     return policy == WidthPolicy::per_group ? by_group_ : by_image_;
   }
 
-  static double total_noise(const TensorWidths& tensor, const RowVariances& noise) {
-    double total = 0;
+  // So that Σ gain · noise is Σ noise; at 2 bits, but widths make little difference here.
+  static std::vector<double> relative_to_mean(std::vector<double> gains,
+                                              const RowVariances& noise) {
+    const std::size_t width = width_index(2);
+    double noise_sum = 0;
+    double product_sum = 0;
     for (std::size_t row = 0; row < noise.size(); ++row) {
-      total += noise[row][width_index(tensor.bits(static_cast<std::int64_t>(row)))];
+      noise_sum += noise[row][width];
+      product_sum += gains[row] * noise[row][width];
     }
-    return total;
+    for (double& gain : gains) {
+      gain *= noise_sum / product_sum;
+    }
+    return gains;
   }
 
-  static double predict(const WidthPlan& plan, const std::vector<RowVariances>& noise,
-                        const std::vector<double>& gains) {
-    double variance = 0;
-    for (std::size_t tensor = 0; tensor < plan.size(); ++tensor) {
-      variance += gains[tensor] * total_noise(plan[tensor], noise[tensor]);
+  // What rounding the compressed batch's rows adds to the gradient's variance, as far as the policy
+  // knows.
+  std::vector<RowVariances> row_variances(WidthPolicy policy,
+                                          const std::vector<double>& gains) const {
+    std::vector<RowVariances> variances = cut_of(policy).noise.back();
+    for (std::size_t tensor = 0; tensor < variances.size(); ++tensor) {
+      for (std::size_t row = 0; row < variances[tensor].size(); ++row) {
+        const double share = policy == WidthPolicy::gradients_known ? image_gains_[tensor][row] : 1;
+        for (double& variance : variances[tensor][row]) {
+          variance *= share * gains[tensor];
+        }
+      }
     }
-    return variance;
+    return variances;
+  }
+
+  static double sum_at_widths(const TensorWidths& tensor, const RowVariances& variances) {
+    double sum = 0;
+    for (std::size_t row = 0; row < variances.size(); ++row) {
+      sum += variances[row][width_index(tensor.bits(static_cast<std::int64_t>(row)))];
+    }
+    return sum;
+  }
+  static double predict(const WidthPlan& plan, const std::vector<RowVariances>& variances) {
+    double sum = 0;
+    for (std::size_t tensor = 0; tensor < plan.size(); ++tensor) {
+      sum += sum_at_widths(plan[tensor], variances[tensor]);
+    }
+    return sum;
   }
 
   static std::vector<double> mean_bits(const WidthPlan& plan) {
@@ -414,26 +440,16 @@ class WidthComparison {
     return plan;
   }
 
-  // With this batch's noise and gradients, for all images of all tensors at once.
+  // For all images of all tensors at once.
   WidthPlan make_plan_by_image(std::int64_t bytes, const std::vector<double>& gains) const {
     const std::vector<actpack::Layout>& layouts = by_image_.layouts;
     RowVariances variance;
     std::vector<std::int64_t> numel;
-    for (std::size_t tensor = 0; tensor < layouts.size(); ++tensor) {
-      const RowVariances& noise = by_image_.noise.back()[tensor];
-      double by_tensor = 0;
-      double by_image = 0;
-      for (std::size_t image = 0; image < noise.size(); ++image) {
-        by_tensor += noise[image][width_index(2)];
-        by_image += image_gains_[tensor][image] * noise[image][width_index(2)];
-      }
-      for (std::size_t image = 0; image < noise.size(); ++image) {
-        variance.push_back(noise[image]);
-        for (double& at_width : variance.back()) {
-          at_width *= gains[tensor] * image_gains_[tensor][image] * by_tensor / by_image;
-        }
-        numel.push_back(layouts[tensor].row_size);
-      }
+    for (const RowVariances& rows : row_variances(WidthPolicy::gradients_known, gains)) {
+      variance.insert(variance.end(), rows.begin(), rows.end());
+    }
+    for (const actpack::Layout& layout : layouts) {
+      numel.insert(numel.end(), static_cast<std::size_t>(layout.rows), layout.row_size);
     }
     const std::vector<std::uint8_t> bits =
         actpack::allocate_measured_bits({variance, numel, code_bits(bytes)}).bits;
@@ -454,7 +470,7 @@ class WidthComparison {
   Cut by_image_{Rows::of_an_image};
   Cut by_group_{Rows::of_a_group};
   std::vector<ActnnStatistics> actnn_;            // of each batch, the compressed one last
-  std::vector<std::vector<double>> image_gains_;  // [tensor][image] of the compressed batch
+  std::vector<std::vector<double>> image_gains_;  // [tensor][image] relative to the mean
 };
 
 // All policies at all averages; calls progress(draws done, all draws).
