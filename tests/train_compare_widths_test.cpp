@@ -98,7 +98,7 @@ const std::vector<WidthReport>& two_draws() {
   static const std::vector<WidthReport> reports = [] {
     Setting setting(false);
     return compare_widths(setting.network, setting.batch, setting.others, setting.exact,
-                          affine_codec(false), 11, 2, [](std::int64_t, std::int64_t) {});
+                          affine_codec(false), 11, 2, [](std::int64_t) {});
   }();
   return reports;
 }

@@ -145,14 +145,10 @@ class Experiment {
     }
     Network& network = trained_network();
     Contexts exact = make_exact_contexts();
-    std::optional<Progress> progress;
+    Progress progress("comparison of widths", options_.compare_widths * compared_variances,
+                      "draws");
     return compare_widths(network, batch, others, exact, codec, options_.seed,
-                          options_.compare_widths, [&](std::int64_t done, std::int64_t all) {
-                            if (!progress) {
-                              progress.emplace("comparison of widths", all, "draws");
-                            }
-                            (*progress)(done);
-                          });
+                          options_.compare_widths, progress);
   }
 
  private:

@@ -199,20 +199,23 @@ inline std::string number(double value) {
   return std::isfinite(value) ? format("%.9g", value) : "null";
 }
 
+inline std::string drawn_fields(const DrawnVariance& variance) {
+  return ", \"measured\": " + number(variance.measured) +
+         ", \"standard_error\": " + number(variance.standard_error) +
+         ", \"mean_error\": " + number(variance.mean_error) +
+         ", \"mean_error_deviation\": " + number(variance.mean_error_deviation);
+}
+
 inline void write_variances(const std::vector<VarianceReport>& reports, std::ostream& out) {
   out << ",\n  \"variance\": [";
   const char* separator = "\n";
   for (const VarianceReport& report : reports) {
     out << separator << "    {\"layer\": " << quoted(report.layer)
         << ", \"quantity\": " << quoted(quantity_name(report.quantity))
-        << ", \"codec\": " << quoted(describe(report.codec))
-        << ", \"measured\": " << number(report.measured)
-        << ", \"standard_error\": " << number(report.standard_error)
+        << ", \"codec\": " << quoted(describe(report.codec)) << drawn_fields(report)
         << ", \"from_ranges\": " << number(report.from_ranges)
         << ", \"from_mean_gain\": " << number(report.from_mean_gain)
-        << ", \"from_values\": " << number(report.from_values)
-        << ", \"mean_error\": " << number(report.mean_error)
-        << ", \"mean_error_deviation\": " << number(report.mean_error_deviation) << "}";
+        << ", \"from_values\": " << number(report.from_values) << "}";
     separator = ",\n";
   }
   out << "\n  ]";
@@ -225,15 +228,10 @@ inline void write_widths(const std::vector<WidthReport>& reports, std::ostream& 
     out << separator << "    {\"policy\": " << quoted(policy_name(report.policy))
         << ", \"codec\": " << quoted(describe(report.codec))
         << ", \"average_bits\": " << number(report.average_bits)
-        << ", \"stored_bytes\": " << report.stored_bytes
-        << ", \"measured\": " << number(report.measured)
-        << ", \"standard_error\": " << number(report.standard_error)
+        << ", \"stored_bytes\": " << report.stored_bytes << drawn_fields(report)
         << ", \"ratio\": " << number(report.ratio)
         << ", \"ratio_error\": " << number(report.ratio_error)
-        << ", \"predicted\": " << number(report.predicted)
-        << ", \"mean_error\": " << number(report.mean_error)
-        << ", \"mean_error_deviation\": " << number(report.mean_error_deviation)
-        << ", \"bits_by_tensor\": [";
+        << ", \"predicted\": " << number(report.predicted) << ", \"bits_by_tensor\": [";
     for (const double& bits : report.bits_by_tensor) {
       out << (&bits == &report.bits_by_tensor.front() ? "" : ", ") << number(bits);
     }

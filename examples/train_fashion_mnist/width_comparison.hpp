@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -473,7 +474,10 @@ class WidthComparison {
   std::vector<std::vector<double>> image_gains_;  // [tensor][image] relative to the mean
 };
 
-// All policies at all averages; calls progress(draws done, all draws).
+inline constexpr std::int64_t compared_variances =
+    std::int64_t{all_policies.size()} * std::int64_t{compared_average_bits.size()};
+
+// All policies at all averages; calls progress(draws done), compared_variances · draws at the end.
 template <class Progress>
 std::vector<WidthReport> compare_widths(Network& network, const Batch& batch,
                                         const std::vector<Batch>& others,
@@ -481,12 +485,10 @@ std::vector<WidthReport> compare_widths(Network& network, const Batch& batch,
                                         std::uint64_t seed, std::int64_t draws,
                                         Progress&& progress) {
   WidthComparison comparison(network, batch, others, exact_contexts, codec, seed);
-  const std::int64_t all =
-      draws * static_cast<std::int64_t>(all_policies.size() * compared_average_bits.size());
   std::int64_t done = 0;
   std::vector<WidthReport> reports;
   for (const double average_bits : compared_average_bits) {
-    std::ranges::move(comparison.compare(average_bits, draws, [&] { progress(++done, all); }),
+    std::ranges::move(comparison.compare(average_bits, draws, [&] { progress(++done); }),
                       std::back_inserter(reports));
   }
   return reports;

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstddef>
 #include <ostream>
+#include <string>
 #include <vector>
 
 #include "report.hpp"
@@ -27,9 +28,9 @@ class WidthPicture {
   }
 
   void write(std::ostream& out) const {
-    out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 640 520\" "
+    out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 700 520\" "
            "font-family=\"sans-serif\" font-size=\"13\">\n"
-           "<rect width=\"640\" height=\"520\" fill=\"white\"/>\n";
+           "<rect width=\"700\" height=\"520\" fill=\"white\"/>\n";
     for (const double tick : ticks) {
       if (tick >= lowest_ && tick <= highest_) {
         out << format("<path d=\"M%g %.1fH%g\" stroke=\"#ddd\"/>\n", left, y(tick), right)
@@ -52,11 +53,11 @@ class WidthPicture {
                   (top + bottom) / 2)
         << "gradient variance, uniform = 1 (log scale)</text>\n";
     for (std::size_t i = 0; i < all_policies.size(); ++i) {
-      write_line(out, all_policies[i], styles[i]);
-      const double column = left + 190 * static_cast<double>(i % 3);
+      write_path(out, line_of(all_policies[i]), styles[i]);
+      const double column = left + 205 * static_cast<double>(i % 3);
       const double row = bottom + 72 + 24 * static_cast<double>(i / 3);
-      out << format("<path d=\"M%g %gh24\" %s/>\n", column, row, styles[i])
-          << format("<text x=\"%g\" y=\"%g\">%s</text>\n", column + 32, row + 4,
+      write_path(out, format("M%g %gh24", column, row), styles[i]);
+      out << format("<text x=\"%g\" y=\"%g\">%s</text>\n", column + 32, row + 4,
                     policy_name(all_policies[i]).c_str());
     }
     out << "</svg>\n";
@@ -64,33 +65,31 @@ class WidthPicture {
 
  private:
   static constexpr double left = 70;
-  static constexpr double right = 620;
+  static constexpr double right = 680;
   static constexpr double top = 20;
   static constexpr double bottom = 400;
   static constexpr std::array ticks{0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0};
-  static constexpr std::array styles{
-      "fill=\"none\" stroke-width=\"2\" stroke=\"#222222\"",
-      "fill=\"none\" stroke-width=\"2\" stroke=\"#1f77d4\"",
-      "fill=\"none\" stroke-width=\"2\" stroke=\"#e8730c\"",
-      "fill=\"none\" stroke-width=\"2\" stroke=\"#b3243c\"",
-      "fill=\"none\" stroke-width=\"2\" stroke=\"#2a8f4b\" stroke-dasharray=\"8 4\"",
-      "fill=\"none\" stroke-width=\"2\" stroke=\"#888888\" stroke-dasharray=\"2 4\""};
+  static constexpr std::array styles{"stroke=\"#222222\"",
+                                     "stroke=\"#1f77d4\"",
+                                     "stroke=\"#e8730c\"",
+                                     "stroke=\"#b3243c\"",
+                                     "stroke=\"#2a8f4b\" stroke-dasharray=\"8 4\"",
+                                     "stroke=\"#888888\" stroke-dasharray=\"2 4\""};
   static_assert(styles.size() == all_policies.size());
 
-  // With standard errors, as far as they can be seen.
-  void write_line(std::ostream& out, WidthPolicy policy, const char* style) const {
-    out << "<path " << style << " d=\"";
-    char command = 'M';
+  static void write_path(std::ostream& out, const std::string& path, const char* style) {
+    out << "<path fill=\"none\" stroke-width=\"2\" " << style << " d=\"" << path << "\"/>\n";
+  }
+
+  std::string line_of(WidthPolicy policy) const {
+    std::string path;
     for (const WidthReport& report : reports_) {
       if (report.policy == policy) {
-        const double error = report.ratio_error;
-        out << format("%c%.1f %.1f", command, x(report.average_bits), y(report.ratio))
-            << format("V%.1fV%.1fV%.1f", y(report.ratio + error),
-                      y(std::max(report.ratio - error, lowest_)), y(report.ratio));
-        command = 'L';
+        path += format("%c%.1f %.1f", path.empty() ? 'M' : 'L', x(report.average_bits),
+                       y(report.ratio));
       }
     }
-    out << "\"/>\n";
+    return path;
   }
 
   double x(double bits) const {
