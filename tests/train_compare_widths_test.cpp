@@ -217,10 +217,8 @@ TEST_CASE("comparison of widths: gains by perturbation predict the variance") {
   // has no other error than chance.
   Network network = make_network();
   const Batch batch = random_batch(1);
-  std::vector<Batch> same;
-  for (int i = 0; i < 50; ++i) {
-    same.push_back(copy_of(batch));
-  }
+  std::vector<Batch> same(50);
+  std::ranges::generate(same, [&] { return copy_of(batch); });
   Contexts exact = exact_contexts();
   WidthComparison comparison(network, batch, same, exact, affine_codec(false), 11);
   constexpr std::int64_t draws = 100;

@@ -54,10 +54,12 @@ class WidthPicture {
         << "gradient variance, uniform = 1 (log scale)</text>\n";
     for (std::size_t i = 0; i < all_policies.size(); ++i) {
       write_path(out, line_of(all_policies[i]), styles[i]);
-      const double column = left + 205 * static_cast<double>(i % 3);
-      const double row = bottom + 72 + 24 * static_cast<double>(i / 3);
-      write_path(out, format("M%g %gh24", column, row), styles[i]);
-      out << format("<text x=\"%g\" y=\"%g\">%s</text>\n", column + 32, row + 4,
+      const std::size_t column = i % 3;
+      const std::size_t row = i / 3;
+      const double from = left + 205 * static_cast<double>(column);
+      const double height = bottom + 72 + 24 * static_cast<double>(row);
+      write_path(out, format("M%g %gh24", from, height), styles[i]);
+      out << format("<text x=\"%g\" y=\"%g\">%s</text>\n", from + 32, height + 4,
                     policy_name(all_policies[i]).c_str());
     }
     out << "</svg>\n";
