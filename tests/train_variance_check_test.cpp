@@ -22,12 +22,14 @@
 #include "network.hpp"
 #include "options.hpp"
 #include "report.hpp"
+#include "support/trainer.hpp"
 #include "variance_check.hpp"
 #include "variance_picture.hpp"
 
 namespace {
 
 using namespace trainer;
+using support::count, support::exact_contexts, support::for_each_thread_count;
 using Quantity = VarianceReport::Quantity;
 
 // The steps are short: beside other tests, threads that spin would cost more than they save.
@@ -66,12 +68,6 @@ Network make_network() {
     }
   }
   return network;
-}
-
-Contexts exact_contexts() {
-  Codec codec;
-  codec.form = Codec::Form::full_precision;
-  return {codec, 0};
 }
 
 std::vector<VarianceReport> small_check(std::int64_t draws) {
@@ -144,10 +140,9 @@ TEST_CASE("variance check: prediction and measurement agree, and half as much ag
 
 TEST_CASE("variance check: results do not depend on the number of threads") {
   std::vector<VarianceReport> expected;
-  for (const int threads : {1, 2, 3}) {
-    omp_set_num_threads(threads);
+  for_each_thread_count([&] {
     const std::vector<VarianceReport> reports = small_check(2);
-    expected = threads == 1 ? reports : expected;
+    expected = expected.empty() ? reports : expected;
     REQUIRE(reports.size() == expected.size());
     for (std::size_t i = 0; i < reports.size(); ++i) {
       CHECK(reports[i].measured == expected[i].measured);
@@ -155,8 +150,7 @@ TEST_CASE("variance check: results do not depend on the number of threads") {
       CHECK(reports[i].from_mean_gain == expected[i].from_mean_gain);
       CHECK(reports[i].from_values == expected[i].from_values);
     }
-  }
-  omp_set_num_threads(1);
+  });
 }
 
 TEST_CASE("variance check: its flag takes two draws or more, and a codec") {
@@ -169,13 +163,6 @@ TEST_CASE("variance check: its flag takes two draws or more, and a codec") {
 
 TEST_CASE("variance check: every report is in the table, in the results and in the picture") {
   const std::vector<VarianceReport> reports = small_check(2);
-  const auto count = [](const std::string& text, const std::string& part) {
-    std::size_t found = 0;
-    for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) {
-      ++found;
-    }
-    return found;
-  };
   std::ostringstream table;
   print_variances(reports, table);
   CHECK(count(table.str(), "2-bit") == reports.size());

@@ -17,6 +17,7 @@
 #include "full_precision.hpp"
 #include "packed_tensors.hpp"
 #include "width_control.hpp"
+#include "width_plan.hpp"
 
 namespace trainer {
 
@@ -199,6 +200,12 @@ class Contexts final : public ContextFactory {
   // Null where widths are fixed.
   WidthControl* width_control() { return control_ ? &*control_ : nullptr; }
 
+  // From the next step on, tensors are packed as `plan` says, which must outlive them.
+  void use_plan(const WidthPlan& plan) { plan_ = &plan; }
+
+  // That the last step kept.
+  std::size_t num_tensors() const { return tensor_; }
+
   void begin_step() override {
     if (!probed_) {
       ++step_;
@@ -216,7 +223,7 @@ class Contexts final : public ContextFactory {
   }
   void end_probes() { probed_.reset(); }
 
-  bool saves_whole_batch() const override { return codec_.has_tensor_range; }
+  bool saves_whole_batch() const override { return codec_.has_tensor_range || plan_ != nullptr; }
 
   std::unique_ptr<InputContext> keep_input(Tensor<std::uint8_t> pixels, PixelScale scale) override {
     switch (codec_.form) {
@@ -245,17 +252,21 @@ class Contexts final : public ContextFactory {
 
  private:
   Packing next_packing() {
-    const std::uint64_t tensor = tensor_++;
+    const std::size_t tensor = tensor_++;
     const std::uint64_t other_stream = probed_ == tensor ? 1 << 15 : 0;
-    return {codec_, seed_, step_ << 16 | other_stream | tensor, clock_, width_control(), tensor};
+    Packing packing(codec_, seed_, step_ << 16 | other_stream | tensor, clock_, width_control(),
+                    tensor);
+    packing.widths = plan_ == nullptr ? nullptr : &plan_->at(tensor);
+    return packing;
   }
 
   Codec codec_;
   std::uint64_t seed_;
   std::uint64_t step_ = 0;
-  std::uint64_t tensor_ = 0;
+  std::size_t tensor_ = 0;
   CodecClock clock_;
   std::optional<WidthControl> control_;
+  const WidthPlan* plan_ = nullptr;
   std::optional<std::size_t> probed_;
 };
 

@@ -22,13 +22,17 @@ struct GradientError {
   double error = 0;  // ‖mean of k gradients − exact gradient‖ / ‖exact gradient‖
 };
 
-inline std::vector<float> gradient_of(Network& network, const Batch& batch,
-                                      ContextFactory& contexts) {
+inline Batch copy_of(const Batch& batch) {
   Batch copy;
   copy.pixels = Tensor<std::uint8_t>(batch.pixels.images(), batch.pixels.row_size());
   copy.labels = batch.labels;
   std::ranges::copy(batch.pixels.span(), copy.pixels.span().begin());
-  network.backward(network.forward(std::move(copy), contexts));
+  return copy;
+}
+
+inline std::vector<float> gradient_of(Network& network, const Batch& batch,
+                                      ContextFactory& contexts) {
+  network.backward(network.forward(copy_of(batch), contexts));
   std::vector<float> gradient;
   for (const Parameter* parameter : network.parameters()) {
     const std::span<const float> part = parameter->gradient.span();

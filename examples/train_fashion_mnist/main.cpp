@@ -32,6 +32,8 @@
 #include "training.hpp"
 #include "variance_check.hpp"
 #include "variance_picture.hpp"
+#include "width_comparison.hpp"
+#include "width_picture.hpp"
 
 #ifndef ACTPACK_DOWNLOADED_DATA
 #define ACTPACK_DOWNLOADED_DATA ""
@@ -44,6 +46,7 @@ using namespace trainer;
 constexpr std::int64_t classes = 10;
 constexpr std::int64_t steps_before_checks = 300;  // of gradient and variance, the first of
 constexpr std::int64_t cycle_of_checks = 938;      // two epochs of Fashion-MNIST
+constexpr std::size_t batches_for_gains = 8;
 
 // The runs that were asked for, with names and codecs and nothing measured yet.
 std::vector<Run> planned_runs(const Options& options) {
@@ -125,6 +128,29 @@ class Experiment {
                           });
   }
 
+  // With affine copies, decoded and in groups as was asked for.
+  std::vector<WidthReport> widths() {
+    Codec codec;
+    codec.form = Codec::Form::affine;
+    codec.is_subtractive = options_.codec.is_subtractive;
+    codec.group_size = options_.codec.group_size;
+    const Batch batch = batches().next();
+    BatchStream stream{data_.train, ~options_.seed};
+    std::vector<Batch> others;
+    while (others.size() < batches_for_gains) {
+      Batch other = stream.next();
+      if (other.labels.size() == batch.labels.size()) {  // the last of an epoch may be smaller
+        others.push_back(std::move(other));
+      }
+    }
+    Network& network = trained_network();
+    Contexts exact = make_exact_contexts();
+    Progress progress("comparison of widths", options_.compare_widths * compared_variances,
+                      "draws");
+    return compare_widths(network, batch, others, exact, codec, options_.seed,
+                          options_.compare_widths, progress);
+  }
+
  private:
   Network make_network() const {
     return {net_a(options_.depth), classes, pixel_scale_, options_.seed};
@@ -170,7 +196,7 @@ class Experiment {
     Contexts contexts = make_contexts(run.codec);
     if (contexts.width_control() != nullptr) {
       BatchStream others{data_.train, ~options_.seed};
-      for (int i = 0; i < 8; ++i) {
+      for (std::size_t i = 0; i < batches_for_gains; ++i) {
         probe_tensors(network, others.next(), contexts);
       }
       contexts.width_control()->step();
@@ -206,15 +232,21 @@ void run_program(const Options& options) {
   std::cout << "Data: " << data.origin << ", " << data.train.labels.size() << " + "
             << data.test.labels.size() << " images" << std::endl;
   const std::filesystem::path json_path = options.json;
-  const std::filesystem::path picture_path =
-      std::filesystem::path(json_path).replace_extension(".svg");
-  const std::filesystem::path variance_picture_path =
-      json_path.parent_path() / (json_path.stem().string() + "_variance.svg");
+  const auto picture_path_of = [&](const std::string& what) {
+    return json_path.parent_path() / (json_path.stem().string() + what + ".svg");
+  };
+  const std::filesystem::path picture_path = picture_path_of("");
+  const std::filesystem::path variance_picture_path = picture_path_of("_variance");
+  const std::filesystem::path width_picture_path = picture_path_of("_widths");
   std::ofstream json = open_for_writing(json_path);  // before the work, not after it
   std::ofstream picture = open_for_writing(picture_path);
   std::ofstream variance_picture;
   if (options.check_variance > 0) {
     variance_picture = open_for_writing(variance_picture_path);
+  }
+  std::ofstream width_picture;
+  if (options.compare_widths > 0) {
+    width_picture = open_for_writing(width_picture_path);
   }
   std::vector<Run> runs = planned_runs(options);
   Experiment experiment(options, data);
@@ -231,11 +263,20 @@ void run_program(const Options& options) {
     print_variances(variances, std::cout);
     VariancePicture(variances).write(variance_picture);
   }
-  write_json(options, data.origin, runs, json, variances);
+  std::vector<WidthReport> widths;
+  if (options.compare_widths > 0) {
+    widths = experiment.widths();
+    print_widths(widths, std::cout);
+    WidthPicture(widths).write(width_picture);
+  }
+  write_json(options, data.origin, runs, json, variances, widths);
   LossCurve(runs).write(picture);
   std::cout << "Results in " << json_path.string() << ", loss curves in " << picture_path.string();
   if (options.check_variance > 0) {
     std::cout << ", variances in " << variance_picture_path.string();
+  }
+  if (options.compare_widths > 0) {
+    std::cout << ", widths in " << width_picture_path.string();
   }
   std::cout << std::endl;
 }

@@ -34,6 +34,7 @@ struct Options {
   Codec codec;           // of the only run or, when comparing, of the second
   std::int64_t check_gradient = 0;
   std::int64_t check_variance = 0;
+  std::int64_t compare_widths = 0;
   std::string json = "train_fashion_mnist.json";
   bool wants_help = false;
 };
@@ -132,6 +133,9 @@ inline std::vector<Flag> flags(Options& options) {
       {"--check-variance", "N", "N draws per layer: measured variance against the formulas'",
        "a whole number from 2",
        [&](Text text) { return parse_number<std::int64_t>(text, 2, options.check_variance); }},
+      {"--compare-widths", "N", "N draws per policy: widths by layer, sample and group",
+       "a whole number from 2",
+       [&](Text text) { return parse_number<std::int64_t>(text, 2, options.compare_widths); }},
       {"--json", "FILE", "results (train_fashion_mnist.json); loss curves beside it, in .svg",
        "a file name that does not end in .svg",
        [&](Text text) { return options.json = text, !text.empty() && !text.ends_with(".svg"); }},

@@ -17,6 +17,7 @@
 #include "codec.hpp"
 #include "context.hpp"
 #include "width_control.hpp"
+#include "width_plan.hpp"
 
 namespace trainer {
 
@@ -29,8 +30,9 @@ struct Packing {
   actpack::Rounding rounding;
   actpack::Decoding decoding;
   CodecClock& clock;
-  WidthControl* control;  // null: the width is fixed
-  std::size_t tensor;     // its number within the step
+  WidthControl* control;                 // null: the width is fixed
+  std::size_t tensor;                    // its number within the step
+  const TensorWidths* widths = nullptr;  // not null, instead: rows and widths were decided before
 
   // `stream` must differ for every tensor of every step: the noise is a function of it, of the seed
   // and of the element's index, and of nothing else.
@@ -44,6 +46,9 @@ struct Packing {
         clock(codec_clock), control(width_control), tensor(number) {}
 
   actpack::Layout layout(std::int64_t images, std::int64_t image_numel) const {
+    if (widths != nullptr) {
+      return widths->layout;
+    }
     actpack::Layout layout{.rows = images, .row_size = image_numel};
     layout.group_size = group_size;
     layout.bits = control == nullptr ? bits : control->bits(tensor, image_numel, group_size);
@@ -53,6 +58,11 @@ struct Packing {
       layout.group_size = static_cast<std::int32_t>((layout.row_size + 31) / 32 * 32);
     }
     return layout;
+  }
+
+  actpack::PackedBuffer make_buffer(std::int64_t images, std::int64_t image_numel) const {
+    return widths != nullptr ? widths->make_buffer()
+                             : actpack::PackedBuffer(layout(images, image_numel));
   }
 
   // Once a tensor is packed: range_of(group's parameters) are its ranges. Those of steps are as
@@ -140,8 +150,8 @@ class SignMagnitudeTensor {
 class AffineTensor {
  public:
   AffineTensor(std::int64_t images, std::int64_t image_numel, const Packing& packing)
-      : image_numel_(image_numel), packing_(packing), buffer_(packing.layout(images, image_numel)) {
-  }
+      : image_numel_(image_numel), packing_(packing),
+        buffer_(packing.make_buffer(images, image_numel)) {}
 
   void save(std::int64_t first_image, std::span<const float> values) {
     packing_.clock.time(

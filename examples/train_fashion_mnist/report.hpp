@@ -17,6 +17,7 @@
 #include "gradient_check.hpp"
 #include "options.hpp"
 #include "variance_check.hpp"
+#include "width_comparison.hpp"
 
 namespace trainer {
 
@@ -145,6 +146,44 @@ inline void print_variances(const std::vector<VarianceReport>& reports, std::ost
          "errors.\n";
 }
 
+inline std::string policy_name(WidthPolicy policy) {
+  switch (policy) {
+    case WidthPolicy::uniform: return "uniform";
+    case WidthPolicy::per_layer: return "per layer";
+    case WidthPolicy::per_sample: return "per sample";
+    case WidthPolicy::per_group: return "per group";
+    case WidthPolicy::actnn: return "ActNN's sensitivities";
+    case WidthPolicy::gradients_known: return "per sample, gradients known";
+  }
+  return "";
+}
+
+inline void print_widths(const std::vector<WidthReport>& reports, std::ostream& out) {
+  const double* previous = nullptr;
+  for (const WidthReport& report : reports) {
+    if (previous == nullptr || *previous != report.average_bits) {
+      out << format(
+          "%-28s %9s %9s %6s %7s %6s %9s  %s\n",
+          format("%s, %g bits", describe(report.codec).c_str(), report.average_bits).c_str(),
+          "bytes", "variance", "+- %", "ratio", "+-", "predicted", "bits by tensor");
+    }
+    previous = &report.average_bits;
+    out << format("%-28s %9lld %9.3e %6.2f %7.4f %6.4f %9.3f ", policy_name(report.policy).c_str(),
+                  static_cast<long long>(report.stored_bytes), report.measured,
+                  100 * report.standard_error / report.measured, report.ratio, report.ratio_error,
+                  report.predicted / report.measured);
+    for (const double bits : report.bits_by_tensor) {
+      out << format(" %5.2f", bits);
+    }
+    out << "\n";
+  }
+  out << "ratio: to uniform's variance, in at most its stored bytes; predicted / measured, with "
+         "gains\n"
+         "of tensors as other batches have them; tensors: a layer's input, its batch norm's, and "
+         "so "
+         "on.\n+-: standard errors.\n";
+}
+
 // JSON's quoted string, and its number (which has no infinities).
 inline std::string quoted(const std::string& text) {
   std::string out = "\"";
@@ -160,20 +199,43 @@ inline std::string number(double value) {
   return std::isfinite(value) ? format("%.9g", value) : "null";
 }
 
+inline std::string drawn_fields(const DrawnVariance& variance) {
+  return ", \"measured\": " + number(variance.measured) +
+         ", \"standard_error\": " + number(variance.standard_error) +
+         ", \"mean_error\": " + number(variance.mean_error) +
+         ", \"mean_error_deviation\": " + number(variance.mean_error_deviation);
+}
+
 inline void write_variances(const std::vector<VarianceReport>& reports, std::ostream& out) {
   out << ",\n  \"variance\": [";
   const char* separator = "\n";
   for (const VarianceReport& report : reports) {
     out << separator << "    {\"layer\": " << quoted(report.layer)
         << ", \"quantity\": " << quoted(quantity_name(report.quantity))
-        << ", \"codec\": " << quoted(describe(report.codec))
-        << ", \"measured\": " << number(report.measured)
-        << ", \"standard_error\": " << number(report.standard_error)
+        << ", \"codec\": " << quoted(describe(report.codec)) << drawn_fields(report)
         << ", \"from_ranges\": " << number(report.from_ranges)
         << ", \"from_mean_gain\": " << number(report.from_mean_gain)
-        << ", \"from_values\": " << number(report.from_values)
-        << ", \"mean_error\": " << number(report.mean_error)
-        << ", \"mean_error_deviation\": " << number(report.mean_error_deviation) << "}";
+        << ", \"from_values\": " << number(report.from_values) << "}";
+    separator = ",\n";
+  }
+  out << "\n  ]";
+}
+
+inline void write_widths(const std::vector<WidthReport>& reports, std::ostream& out) {
+  out << ",\n  \"widths\": [";
+  const char* separator = "\n";
+  for (const WidthReport& report : reports) {
+    out << separator << "    {\"policy\": " << quoted(policy_name(report.policy))
+        << ", \"codec\": " << quoted(describe(report.codec))
+        << ", \"average_bits\": " << number(report.average_bits)
+        << ", \"stored_bytes\": " << report.stored_bytes << drawn_fields(report)
+        << ", \"ratio\": " << number(report.ratio)
+        << ", \"ratio_error\": " << number(report.ratio_error)
+        << ", \"predicted\": " << number(report.predicted) << ", \"bits_by_tensor\": [";
+    for (const double& bits : report.bits_by_tensor) {
+      out << (&bits == &report.bits_by_tensor.front() ? "" : ", ") << number(bits);
+    }
+    out << "]}";
     separator = ",\n";
   }
   out << "\n  ]";
@@ -181,7 +243,8 @@ inline void write_variances(const std::vector<VarianceReport>& reports, std::ost
 
 inline void write_json(const Options& options, const std::string& data,
                        const std::vector<Run>& runs, std::ostream& out,
-                       const std::vector<VarianceReport>& variances = {}) {
+                       const std::vector<VarianceReport>& variances = {},
+                       const std::vector<WidthReport>& widths = {}) {
   out << "{\n  \"data\": " << quoted(data) << ",\n  \"epochs\": " << options.epochs
       << ",\n  \"seed\": " << options.seed << ",\n  \"depth\": " << options.depth
       << ",\n  \"threads\": " << options.threads << ",\n  \"runs\": [";
@@ -230,6 +293,9 @@ inline void write_json(const Options& options, const std::string& data,
   out << "\n  ]";
   if (!variances.empty()) {
     write_variances(variances, out);
+  }
+  if (!widths.empty()) {
+    write_widths(widths, out);
   }
   out << "\n}\n";
 }

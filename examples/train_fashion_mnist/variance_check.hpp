@@ -29,9 +29,17 @@
 
 namespace trainer {
 
-// A summed variance, over all entries of a gradient and about the exact one, and what the formulas
-// make of it.
-struct VarianceReport {
+// A summed variance, over all entries of a gradient and about the exact one, from gradients drawn
+// at random.
+struct DrawnVariance {
+  double measured = 0;
+  double standard_error = 0;  // of `measured`
+  double mean_error = 0;      // draws · ‖mean − exact‖² / measured: about 1 without bias
+  double mean_error_deviation = 0;  // how far chance takes `mean_error` from 1
+};
+
+// The variance of one layer's gradient, and what the formulas make of it.
+struct VarianceReport : DrawnVariance {
   enum class Quantity {
     weight_gradient,        // the layer's input is rounded
     gradient_one_rounding,  // batch norm's input gradient: x̂ is rounded once, as in the trainer
@@ -41,14 +49,24 @@ struct VarianceReport {
   std::string layer;
   Quantity quantity = Quantity::weight_gradient;
   Codec codec;
-  double measured = 0;
-  double standard_error = 0;  // of `measured`
-  double mean_error = 0;      // draws · ‖mean − exact‖² / measured: about 1 without bias
-  double mean_error_deviation = 0;  // how far chance takes `mean_error` from 1
   double from_ranges = 0;     // ActNN's model: mean gain · noise as the groups' ranges have it
   double from_mean_gain = 0;  // mean gain · measured noise, sample by sample
   double from_values = 0;     // gain · measured noise, value by value, and no term left out
 };
+
+inline double sum(std::span<const double> values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+inline double squared_norm(std::span<const float> values) {
+  return std::transform_reduce(values.begin(), values.end(), 0.0, std::plus<>(),
+                               [](float value) { return double{value} * double{value}; });
+}
+
+// The place of a width in tables by width.
+inline std::size_t width_index(int bits) {
+  return static_cast<std::size_t>(std::ranges::find(actpack::widths, bits) -
+                                  actpack::widths.begin());
+}
 
 // What the exact passes of one step leave behind a block.
 struct BlockRecord {
@@ -62,6 +80,16 @@ struct BlockRecord {
   BlockValues values(std::int64_t image) const {
     return {batch_norm_input.image(image), relu_input.image(image), output.image(image),
             argmax.image(image)};
+  }
+
+  // Σ ∇y² of an image, by channel.
+  std::vector<double> squared_gradients(std::int64_t image) const {
+    std::vector<double> squares(static_cast<std::size_t>(setting.pooling.output().channels), 0.0);
+    const std::span<const float> gradient = output_gradient.image(image);
+    for (std::size_t i = 0; i < gradient.size(); ++i) {
+      squares[i % squares.size()] += double{gradient[i]} * double{gradient[i]};
+    }
+    return squares;
   }
 
   BlockSetting setting;
@@ -245,6 +273,15 @@ class WeightedLayer {
   std::span<const float> output_gradient(std::int64_t image) const {
     return output_gradient_.image(image);
   }
+  double squared_gradient_norm(std::int64_t image) const {
+    return squared_norm(output_gradient(image));
+  }
+
+  // Of an input value of the image, as the formulas have it.
+  double mean_gain(std::int64_t image) const {
+    return axes_.empty() ? actpack::linear_gain(squared_gradient_norm(image))
+                         : actpack::conv_gain(squared_gradient_norm(image), axes_);
+  }
 
   // Its weight gradient if load(chunk, image) is its input. Summed as the network sums its own.
   template <class Load>
@@ -293,8 +330,7 @@ class DrawnGradients {
     squares_.push_back(square);
   }
 
-  // Sets what is measured of a report.
-  void report(VarianceReport& report) const {
+  void report(DrawnVariance& report) const {
     const double draws = static_cast<double>(draws_);
     const double mean = std::reduce(squares_.begin(), squares_.end()) / draws;
     double scatter = 0;
@@ -348,8 +384,7 @@ enum class Reader { relu, whole };
 
 inline RowNoise measure_row_noise(std::span<const float> row, const Codec& codec, Reader reader) {
   const bool is_affine = codec.form == Codec::Form::affine;
-  const std::size_t width = static_cast<std::size_t>(
-      std::ranges::find(actpack::widths, codec.bits) - actpack::widths.begin());
+  const std::size_t width = width_index(codec.bits);
   const auto total = [&](const actpack::RoundingNoise& noise) {
     return (codec.is_subtractive ? noise.subtractive : noise.plain)[width];
   };
@@ -443,14 +478,6 @@ class StoredInput {
   const Codec& codec_;
 };
 
-inline double sum(std::span<const double> values) {
-  return std::accumulate(values.begin(), values.end(), 0.0);
-}
-inline double squared_norm(std::span<const float> values) {
-  return std::transform_reduce(values.begin(), values.end(), 0.0, std::plus<>(),
-                               [](float value) { return double{value} * double{value}; });
-}
-
 // Sets what is predicted of a layer's weight gradient.
 inline void predict_weight_gradient(const StepRecord& record, const WeightedLayer& layer,
                                     VarianceReport& report) {
@@ -466,9 +493,7 @@ inline void predict_weight_gradient(const StepRecord& record, const WeightedLaye
     const RowNoise row = stored.row_noise(image);
     const RowNoise input = stored.input_noise(row, image);
 
-    const double mean_gain = layer.axes().empty()
-                                 ? actpack::linear_gain(squared_norm(gradient))
-                                 : actpack::conv_gain(squared_norm(gradient), layer.axes());
+    const double mean_gain = layer.mean_gain(image);
     report.from_ranges += mean_gain * sum(input.from_ranges);
     const double whole = sum(row.by_value);
     if (whole > 0) {
@@ -681,10 +706,8 @@ class BatchNormCheck {
   std::vector<double> squared_gradients_by_channel() const {
     std::vector<double> squares(static_cast<std::size_t>(pooling_.output().channels), 0.0);
     for (std::int64_t image = 0; image < record_.images(); ++image) {
-      const std::span<const float> gradient = block_.output_gradient.image(image);
-      for (std::size_t i = 0; i < gradient.size(); ++i) {
-        squares[i % squares.size()] += double{gradient[i]} * double{gradient[i]};
-      }
+      std::ranges::transform(squares, block_.squared_gradients(image), squares.begin(),
+                             std::plus<>());
     }
     return squares;
   }
