@@ -56,7 +56,7 @@ class WidthPicture {
       write_path(out, line_of(all_policies[i]), styles[i]);
       const std::size_t column = i % 3;
       const std::size_t row = i / 3;
-      const double from = left + 205 * static_cast<double>(column);
+      const double from = left + 195 * static_cast<double>(column);
       const double height = bottom + 72 + 24 * static_cast<double>(row);
       write_path(out, format("M%g %gh24", from, height), styles[i]);
       out << format("<text x=\"%g\" y=\"%g\">%s</text>\n", from + 32, height + 4,
