@@ -112,11 +112,18 @@ class SensitivityBins {
     for (const auto [first, last] : windows_) {
       for (std::uint8_t& choice : choices_.subspan(first, last + 1 - first)) choice |= in_doubt;
     }
+    // Local pointers stay in registers; members could change, for all that a compiler knows, with
+    // every byte that is written.
+    const std::size_t count = items.size();
+    const std::uint16_t* const keys = keys_.data();
+    const std::uint8_t* const choices = choices_.data();
+    std::uint32_t* const list = candidates_.data();
+    std::uint8_t* const widths = bits.data();
     std::size_t num_candidates = 0;
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      const std::uint8_t choice = choices_[keys_[i]];
-      bits[i] = choice & static_cast<std::uint8_t>(~in_doubt);
-      candidates_[num_candidates] = static_cast<std::uint32_t>(i);
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::uint8_t choice = choices[keys[i]];
+      widths[i] = choice & static_cast<std::uint8_t>(~in_doubt);
+      list[num_candidates] = static_cast<std::uint32_t>(i);
       num_candidates += choice >= in_doubt;
     }
     if (has_limits_) {
