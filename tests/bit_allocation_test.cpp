@@ -138,26 +138,8 @@ void check_optimal(const AllocationInstance& instance, const Allocation& answer,
   CHECK(is_close(answer.lower_bound, least));
 }
 
-// Every kind of problem with these noises; each call gets a seed of its own.
-template <class Noises, class Test>
-void for_each_kind(const Noises& noises, Test test) {
-  std::uint64_t seed = 0;
-  for (const Sizes sizes : reference::all_sizes_of_items) {
-    for (const Noise noise : noises) {
-      for (const Limits limits : reference::all_limits) {
-        const char* const sizes_name = reference::name_of(sizes);
-        const char* const noise_name = reference::name_of(noise);
-        const char* const limits_name = reference::name_of(limits);
-        CAPTURE(sizes_name);
-        CAPTURE(noise_name);
-        CAPTURE(limits_name);
-        test(sizes, noise, limits, 1000 * ++seed);
-      }
-    }
-  }
-}
-
-// Those among them that are solved exactly whatever the number of items, and the others with few.
+// Of every kind with these noises, those that are solved exactly whatever the number of items, and
+// the others with few.
 template <class Noises, class Test>
 void for_each_exact_instance(const Noises& noises, Test test) {
   for_each_kind(noises, [&](Sizes sizes, Noise noise, Limits limits, std::uint64_t seed) {

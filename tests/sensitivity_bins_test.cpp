@@ -55,27 +55,17 @@ void check_same(const reference::AllocationInstance& instance) {
 }  // namespace
 
 TEST_CASE("SensitivityBins: the widths are those of looking at every item") {
-  for (const reference::Sizes sizes : reference::all_sizes_of_items) {
-    for (const reference::Noise noise :
-         {reference::Noise::log_uniform, reference::Noise::few_values,
-          reference::Noise::some_zeros}) {
-      for (const reference::Limits limits : reference::all_limits) {
+  reference::for_each_kind(
+      reference::closed_forms,
+      [](reference::Sizes sizes, reference::Noise noise, reference::Limits limits, std::uint64_t) {
         for (const std::size_t items : {2049U, 5000U, 20'000U}) {
           for (std::uint64_t seed = 0; seed < 4; ++seed) {
-            const char* const sizes_name = reference::name_of(sizes);
-            const char* const noise_name = reference::name_of(noise);
-            const char* const limits_name = reference::name_of(limits);
-            CAPTURE(sizes_name);
-            CAPTURE(noise_name);
-            CAPTURE(limits_name);
             CAPTURE(items);
             CAPTURE(seed);
             check_same(reference::make_instance(sizes, noise, limits, items, seed));
           }
         }
-      }
-    }
-  }
+      });
 }
 
 // The nearest items to a price may be many bins away from it: here only six to sixty differ in each

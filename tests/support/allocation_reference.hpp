@@ -5,6 +5,8 @@
 // costs, and the least cost by exhaustive search or by a table over budgets.
 #pragma once
 
+#include <doctest/doctest.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -98,6 +100,26 @@ inline const char* name_of(Limits limits) {
     case Limits::both: return "both";
   }
   return "?";
+}
+
+/// Calls test(sizes, noise, limits, seed) for every kind of problem with these noises; each call
+/// gets a thousand seeds of its own.
+template <class Noises, class Test>
+void for_each_kind(const Noises& noises, Test test) {
+  std::uint64_t seed = 0;
+  for (const Sizes sizes : all_sizes_of_items) {
+    for (const Noise noise : noises) {
+      for (const Limits limits : all_limits) {
+        const char* const sizes_name = name_of(sizes);
+        const char* const noise_name = name_of(noise);
+        const char* const limits_name = name_of(limits);
+        CAPTURE(sizes_name);
+        CAPTURE(noise_name);
+        CAPTURE(limits_name);
+        test(sizes, noise, limits, 1000 * ++seed);
+      }
+    }
+  }
 }
 
 inline double log_uniform(support::Generator& generator, double low_decade, double high_decade) {
