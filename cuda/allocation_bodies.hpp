@@ -39,8 +39,7 @@ ACTPACK_HD inline std::uint64_t bits_of(double value) {
 
 /// What the host refuses or sees at a glance.
 struct ItemCounts {
-  std::uint64_t low_numel = 0;  // the sizes' low and high halves, whose sums cannot overflow
-  std::uint64_t high_numel = 0;
+  SizeSum numel;
   std::uint64_t bits_at_place[num_widths] = {};  // if all items had this width, or the next allowed
   std::uint64_t invalid = 0;                     // items
   std::uint64_t noisy = 0;
@@ -50,8 +49,7 @@ struct ItemCounts {
     return static_cast<std::int64_t>(bits_at_place[place]);
   }
   ACTPACK_HD bool have_solution(std::int64_t bit_budget) const {
-    const std::uint64_t high_sum = high_numel + (low_numel >> 32);
-    return invalid == 0 && high_sum <= max_total_numel >> 32 && total_bits(0) <= bit_budget;
+    return invalid == 0 && numel.is_allowed() && total_bits(0) <= bit_budget;
   }
   ACTPACK_HD int even_place(std::int64_t bit_budget) const {
     int place = num_widths - 1;
@@ -63,8 +61,8 @@ struct ItemCounts {
   ACTPACK_AS_CALLABLE
   template <class F>
   ACTPACK_HD static void for_each_pair(ItemCounts& a, const ItemCounts& b, const F& f) {
-    f(a.low_numel, b.low_numel);
-    f(a.high_numel, b.high_numel);
+    f(a.numel.low, b.numel.low);
+    f(a.numel.high, b.numel.high);
     for (int place = 0; place < num_widths; ++place) {
       f(a.bits_at_place[place], b.bits_at_place[place]);
     }
@@ -182,8 +180,7 @@ struct CountItems {
       ++counts.invalid;
       return;
     }
-    counts.low_numel += static_cast<std::uint64_t>(numel) & 0xFFFFFFFF;
-    counts.high_numel += static_cast<std::uint64_t>(numel) >> 32;
+    counts.numel.add(numel);
     for (int place = 0; place < num_widths; ++place) {
       const std::int64_t bits = numel * bits_at(items.allowed_place(i, place));
       counts.bits_at_place[place] += static_cast<std::uint64_t>(bits);

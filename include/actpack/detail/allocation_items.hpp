@@ -22,6 +22,21 @@ inline constexpr std::int64_t max_total_numel = std::numeric_limits<std::int64_t
 /// Variances may reach this: times all bits that there can be it is still finite.
 inline constexpr double max_variance = 0x1p960;
 
+/// The sum of sizes that may be too large, by their low and high halves: of up to 2^32 sizes, the
+/// sums of those cannot overflow.
+struct SizeSum {
+  std::uint64_t low = 0;
+  std::uint64_t high = 0;
+
+  ACTPACK_HD void add(std::int64_t numel) {
+    low += static_cast<std::uint64_t>(numel) & 0xFFFFFFFF;
+    high += static_cast<std::uint64_t>(numel) >> 32;
+  }
+  ACTPACK_HD bool is_allowed() const { return high + (low >> 32) <= max_total_numel >> 32; }
+  /// Precondition: is_allowed().
+  ACTPACK_HD std::int64_t total() const { return static_cast<std::int64_t>((high << 32) + low); }
+};
+
 /// What both forms of a problem have in common. The memory is the host's or a device's, whoever
 /// asks for items.
 struct AllocationItems {
@@ -205,21 +220,16 @@ AllocationSizes measure_sizes(const Items& items) {
   // One pass, without branches, to see whether something is wrong, another one to find it.
   AllocationSizes sizes;
   bool are_valid = true;
-  std::uint64_t low_halves = 0;  // of the sizes: their sums cannot overflow
-  std::uint64_t high_halves = 0;
+  SizeSum sum;
   for (std::size_t i = 0; i < count; ++i) {
     const std::int64_t numel = items.numel[i];
     are_valid &= items.is_valid(i) & (numel > 0);
-    low_halves += static_cast<std::uint32_t>(numel);
-    high_halves += static_cast<std::uint64_t>(numel) >> 32;
+    sum.add(numel);
     sizes.largest_numel = std::max(sizes.largest_numel, numel);
     sizes.are_equal &= numel == items.numel[0];
   }
-  high_halves += low_halves >> 32;
-  if (!are_valid || high_halves > max_total_numel >> 32) refuse(items);
-  const std::int64_t total =
-      static_cast<std::int64_t>(high_halves << 32 | (low_halves & 0xFFFFFFFF));
-  sizes.least_bits = total;
+  if (!are_valid || !sum.is_allowed()) refuse(items);
+  sizes.least_bits = sum.total();
   if (items.has_limits()) {
     sizes.least_bits = 0;
     for (std::size_t i = 0; i < count; ++i) {
