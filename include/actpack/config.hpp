@@ -29,6 +29,28 @@
 #define ACTPACK_DEVICE_ARCH 0
 #endif
 
+/// Whether vector instructions of x86-64 are there to be chosen at run time. Not in files that nvcc
+/// compiles: their host code takes the portable path, with the same results.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__CUDACC__)
+#define ACTPACK_X86 1
+#else
+#define ACTPACK_X86 0
+#endif
+
+/// Functions between the two may use the instructions that are named, whatever the rest of the file
+/// is compiled for.
+#if defined(__clang__)
+#define ACTPACK_PRAGMA(text) _Pragma(#text)
+#define ACTPACK_BEGIN_TARGET(features) \
+  ACTPACK_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define ACTPACK_END_TARGET _Pragma("clang attribute pop")
+#elif ACTPACK_X86
+#define ACTPACK_PRAGMA(text) _Pragma(#text)
+#define ACTPACK_BEGIN_TARGET(features) \
+  _Pragma("GCC push_options") ACTPACK_PRAGMA(GCC target(features))
+#define ACTPACK_END_TARGET _Pragma("GCC pop_options")
+#endif
+
 // The stored bits are a promise about IEEE arithmetic in the default environment: rounding to
 // nearest, subnormals kept, NaN compared as NaN.
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)

@@ -1,0 +1,62 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Which vector instructions the host verbs use: found out when the program runs, so that a plain
+// build has the fastest path of every processor, and open to an override.
+#pragma once
+
+#include <atomic>
+#include <stdexcept>
+
+#include "actpack/config.hpp"
+
+namespace actpack {
+
+/// Ways to compute the same words and the same values, in ascending order of speed.
+enum class InstructionSet {
+  portable,  // C++ alone
+  avx2,      // x86-64 with AVX2, FMA and F16C
+  avx512,    // x86-64 with AVX-512 F, BW, DQ and VL
+};
+
+/// Returns the fastest that this processor and its operating system support.
+inline InstructionSet best_instruction_set() {
+#if ACTPACK_X86
+  __builtin_cpu_init();
+  // Every processor with AVX2 and FMA has F16C, which not every compiler can ask for.
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    return InstructionSet::avx512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    return InstructionSet::avx2;
+  }
+#endif
+  return InstructionSet::portable;
+}
+
+namespace detail {
+
+inline std::atomic<InstructionSet>& chosen_instruction_set() {
+  static std::atomic<InstructionSet> chosen = best_instruction_set();
+  return chosen;
+}
+
+}  // namespace detail
+
+/// Returns what the host verbs use: the best, unless `use_instruction_set` chose another.
+inline InstructionSet instruction_set() {
+  return detail::chosen_instruction_set().load(std::memory_order_relaxed);
+}
+
+/// Makes the host verbs of this process use `chosen` from their next call on: for tests, for
+/// measurements and for the careful, because words and values are the same whatever is chosen.
+/// Throws std::invalid_argument if this processor lacks it. Any thread may call it at any time.
+inline void use_instruction_set(InstructionSet chosen) {
+  if (chosen > best_instruction_set()) {
+    throw std::invalid_argument("actpack: this processor lacks the chosen instruction set");
+  }
+  detail::chosen_instruction_set().store(chosen, std::memory_order_relaxed);
+}
+
+}  // namespace actpack
