@@ -46,9 +46,21 @@
 #define ACTPACK_END_TARGET _Pragma("clang attribute pop")
 #elif ACTPACK_X86
 #define ACTPACK_PRAGMA(text) _Pragma(#text)
-#define ACTPACK_BEGIN_TARGET(features) \
-  _Pragma("GCC push_options") ACTPACK_PRAGMA(GCC target(features))
-#define ACTPACK_END_TARGET _Pragma("GCC pop_options")
+#define ACTPACK_BEGIN_TARGET(features)                                                            \
+  _Pragma("GCC push_options") ACTPACK_PRAGMA(GCC target(features)) _Pragma("GCC diagnostic push") \
+      _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")                                       \
+          _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") /* by its AVX-512 header */
+#define ACTPACK_END_TARGET _Pragma("GCC diagnostic pop") _Pragma("GCC pop_options")
+#endif
+
+/// A function or lambda whose loops are only fast once its caller's constants are known in it; and
+/// one that its callers share.
+#if defined(__GNUC__)
+#define ACTPACK_INLINE __attribute__((always_inline))
+#define ACTPACK_NOINLINE __attribute__((noinline))
+#else
+#define ACTPACK_INLINE
+#define ACTPACK_NOINLINE
 #endif
 
 // The stored bits are a promise about IEEE arithmetic in the default environment: rounding to

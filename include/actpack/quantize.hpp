@@ -8,9 +8,8 @@
 #include <cstdint>
 #include <span>
 
-#include "actpack/affine.hpp"
+#include "actpack/detail/affine_groups.hpp"
 #include "actpack/detail/element_range.hpp"
-#include "actpack/detail/group.hpp"
 #include "actpack/detail/group_loop.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
@@ -43,63 +42,6 @@ inline void require_view(const ConstPackedView& view, ElementInterval elements) 
   }
 }
 
-template <class T>
-void quantize_groups(std::span<const T> x, const PackedView& out, const Rounding& rounding,
-                     ElementInterval elements) {
-  DitherTile tile(rounding);
-  for_each_group(out.layout, elements.first, elements.end, [&](const Group& group) {
-    const T* values = x.data() + (group.first - elements.first);
-    const CodePlace place = place_of(out, group);
-    const ValueRange range = range_of(values, group.size);
-    const GroupParams params = fit_params(range.min, range.max, place.bits);
-    std::uint32_t* words = out.words + place.word;
-    out.params[group.index] = params;
-    std::fill_n(words, words_for(group.size, place.bits), 0u);
-    if (is_poisoned(params) || params.scale == 0) {
-      return;
-    }
-    const Encoder encoder(params);
-    for_each_run(tile, group.index, out.layout.group_size, 0, group.size,
-                 [&](std::int64_t first, int count, const std::uint16_t* dithers) {
-                   std::uint8_t codes[run_capacity];
-                   for (int i = 0; i < count; ++i) {
-                     codes[i] =
-                         static_cast<std::uint8_t>(encode(values[first + i], encoder, dithers[i]));
-                   }
-                   insert_codes(codes, count, place.bits, words, first);
-                 });
-  });
-}
-
-template <class T>
-void dequantize_groups(const ConstPackedView& in, std::span<T> x, const Decoding& decoding,
-                       ElementInterval elements) {
-  DitherTile tile(decoding.rounding);
-  for_each_group(in.layout, elements.first, elements.end, [&](const Group& group) {
-    const CodePlace place = place_of(in, group);
-    const Decoder decoder(in.params[group.index], decoding.alpha);
-    T* values =
-        x.data() + (group.first - elements.first);  // where the group's element 0 is or would be
-    const std::int64_t begin = std::max<std::int64_t>(elements.first - group.first, 0);
-    const std::int64_t end = std::min(elements.end - group.first, group.size);
-    for_each_run(tile, group.index, in.layout.group_size, begin, end,
-                 [&](std::int64_t first, int count, const std::uint16_t* dithers) {
-                   std::uint8_t codes[run_capacity];
-                   extract_codes(in.words + place.word, first, count, place.bits, codes);
-                   const auto store = [&](auto value_of) {
-                     for (int i = 0; i < count; ++i) {
-                       values[first + i] = saturate_cast<T>(value_of(i));
-                     }
-                   };
-                   if (decoding.is_subtractive()) {
-                     store([&](int i) { return decoder(codes[i], dithers[i]); });
-                   } else {
-                     store([&](int i) { return decoder(codes[i]); });
-                   }
-                 });
-  });
-}
-
 }  // namespace detail
 
 /// Quantizes `x` [host, layout.numel() values, row-major] into `out` [host memory]: writes every
@@ -124,7 +66,7 @@ void quantize(std::span<const T> x, PackedView out, Rounding rounding, std::int6
   detail::require_memory(x, "x");
   detail::require_view(out, rows);
   detail::require_host(rounding);
-  detail::quantize_groups(x, out, rounding, rows);
+  detail::quantize_groups(x.data(), out, rounding, rows);
 }
 
 /// Decodes elements [first, first + x.size()) of `in` [host memory] into `x` [host]. Values are
@@ -140,7 +82,7 @@ void dequantize(ConstPackedView in, std::int64_t first, std::span<T> x,
   detail::require_memory(x, "x");
   detail::require_view(in, elements);
   detail::require_host(decoding.rounding);
-  detail::dequantize_groups(in, x, decoding, elements);
+  detail::dequantize_groups(in, x.data(), decoding, elements);
 }
 
 /// Decodes the whole tensor: x.size() is layout.numel().

@@ -181,7 +181,8 @@ void encode_groups(std::span<const T> y, const SignMagnitudeView& out, const Rou
                    ElementInterval elements) {
   const Layout& layout = out.layout;
   DitherTile tile(rounding);
-  for_each_group(layout, elements.first, elements.end, [&](const Group& group) {
+  for (GroupCursor cursor(layout, elements); cursor.has_group(); cursor.advance()) {
+    const Group group = cursor.group();
     const T* values = y.data() + (group.first - elements.first);
     std::uint32_t* signs = out.sign_words + uniform_place(layout, group, 1).word;
     std::uint32_t* magnitudes =
@@ -207,7 +208,7 @@ void encode_groups(std::span<const T> y, const SignMagnitudeView& out, const Rou
                    }
                    insert_codes(codes, count, layout.bits, magnitudes, first);
                  });
-  });
+  }
 }
 
 template <class T>
@@ -215,7 +216,8 @@ void decode_groups(const ConstSignMagnitudeView& in, std::span<T> y, const Decod
                    ElementInterval elements, NegativeSide negative_side) {
   const Layout& layout = in.layout;
   DitherTile tile(decoding.rounding);
-  for_each_group(layout, elements.first, elements.end, [&](const Group& group) {
+  for (GroupCursor cursor(layout, elements); cursor.has_group(); cursor.advance()) {
+    const Group group = cursor.group();
     const std::uint32_t* signs = in.sign_words + uniform_place(layout, group, 1).word;
     const std::uint32_t* magnitudes =
         in.magnitude_words + uniform_place(layout, group, layout.bits).word;
@@ -240,7 +242,7 @@ void decode_groups(const ConstSignMagnitudeView& in, std::span<T> y, const Decod
                      store([&](int i) { return decoder(sign[i], code[i]); });
                    }
                  });
-  });
+  }
 }
 
 template <class T>
@@ -329,7 +331,8 @@ void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::int64_
   detail::require_memory(dy, "dy");
   detail::require_memory(dx, "dx");
   detail::require_view(in);
-  detail::for_each_group(in.layout, elements.first, elements.end, [&](const detail::Group& group) {
+  for (detail::GroupCursor cursor(in.layout, elements); cursor.has_group(); cursor.advance()) {
+    const detail::Group group = cursor.group();
     const std::uint32_t* signs = in.sign_words + detail::uniform_place(in.layout, group, 1).word;
     const T masked(detail::is_poisoned(in.params[group.index]) ? float{poisoned_params.scale}
                                                                : 0.0f);
@@ -340,7 +343,7 @@ void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::int64_
       const bool pass = detail::is_nan(masked) ? false : extract(signs, e, 1) != 0;
       dx[i] = pass ? dy[i] : masked;
     }
-  });
+  }
 }
 
 /// The same for the whole tensor: dy.size() is layout.numel().

@@ -239,14 +239,15 @@ void for_each_group_and_width(std::span<const T> row, std::int32_t group_size, V
   const Layout layout{.row_size = static_cast<std::int64_t>(row.size()), .group_size = group_size};
   layout.validate();
   require_memory(row, "row");
-  for_each_group(layout, 0, layout.numel(), [&](const Group& group) {
+  for (GroupCursor cursor(layout, {0, layout.numel()}); cursor.has_group(); cursor.advance()) {
+    const Group group = cursor.group();
     const std::span<const T> values =
         row.subspan(static_cast<std::size_t>(group.first), static_cast<std::size_t>(group.size));
     const ValueRange range = range_of(values.data(), group.size);
     for (std::size_t width = 0; width < widths.size(); ++width) {
       visit(values, range, width);
     }
-  });
+  }
 }
 
 }  // namespace detail

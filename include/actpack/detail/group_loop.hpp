@@ -59,25 +59,53 @@ inline void require_all(const Layout& layout, NamedSize x) {
           layout.numel(), " elements");
 }
 
-/// Calls visit(group) for each group that holds one of elements [first, end) of a valid layout, in
-/// order.
-template <class Visit>
-void for_each_group(const Layout& layout, std::int64_t first, std::int64_t end, Visit visit) {
-  if (first >= end) {
-    return;
-  }
-  std::int64_t row = first / layout.row_size;
-  std::int64_t column = first % layout.row_size / layout.group_size * layout.group_size;
-  while (row * layout.row_size + column < end) {
-    visit(
-        group_at(layout, row * layout.groups_per_row() + column / layout.group_size, row, column));
-    column += layout.group_size;
-    if (column >= layout.row_size) {
-      column = 0;
-      ++row;
+/// The groups that hold elements of an interval of a valid layout, one after the other.
+class GroupCursor {
+ public:
+  GroupCursor(const Layout& layout, ElementInterval elements)
+      : layout_(layout), elements_(elements) {
+    if (elements.first < elements.end) {
+      row_ = elements.first / layout.row_size;
+      column_ = elements.first % layout.row_size / layout.group_size * layout.group_size;
+      index_ = row_ * layout.groups_per_row() + column_ / layout.group_size;
     }
   }
-}
+
+  bool has_group() const { return first() < elements_.end; }
+  /// Precondition: has_group().
+  Group group() const { return group_at(layout_, index_, row_, column_); }
+  void advance() { skip(1); }
+
+  /// The number of groups from here on that are full, lie in the interval with all their elements,
+  /// and follow each other without a gap in elements, parameters and words. `crosses_rows`: all
+  /// rows have one width.
+  std::int64_t full_groups(bool crosses_rows) const {
+    if (first() < elements_.first) {
+      return 0;
+    }
+    const std::int64_t in_row = layout_.size_of_row(row_) - column_;
+    const std::int64_t to_end = elements_.end - first();
+    const bool without_gap = crosses_rows && layout_.row_size % layout_.group_size == 0;
+    return (without_gap ? to_end : std::min(in_row, to_end)) / layout_.group_size;
+  }
+  /// Goes past `count` of them, or past one group of any kind.
+  void skip(std::int64_t count) {
+    index_ += count;
+    column_ += count * layout_.group_size;
+    if (column_ >= layout_.row_size) {
+      const bool is_divided = layout_.row_size % layout_.group_size == 0;
+      row_ += is_divided ? column_ / layout_.row_size : 1;
+      column_ = is_divided ? column_ % layout_.row_size : 0;
+    }
+  }
+
+ private:
+  std::int64_t first() const { return row_ * layout_.row_size + column_; }
+
+  const Layout& layout_;
+  ElementInterval elements_;
+  std::int64_t index_ = 0, row_ = 0, column_ = 0;
+};
 
 /// A float's bits, so that the order of integers is that of floats, −0 is below +0 and NaN is
 /// beyond ±∞. Its own inverse on bits.

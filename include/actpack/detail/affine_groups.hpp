@@ -1,0 +1,125 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Affine codes of the groups of a tensor, on the host: portable loops, those of the processor's
+// instruction set, and the choice between them.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "actpack/affine.hpp"
+#include "actpack/bit_pack.hpp"
+#include "actpack/detail/group.hpp"
+#include "actpack/detail/group_loop.hpp"
+#include "actpack/detail/host_path.hpp"
+#include "actpack/float16.hpp"
+#include "actpack/packed.hpp"
+#include "actpack/rounding.hpp"
+
+#if ACTPACK_X86
+#include "actpack/detail/x86/codec.hpp"
+#endif
+
+namespace actpack::detail {
+
+/// Writes the codes of one group with parameters `params`; `x` is its first value.
+template <class T>
+void quantize_group(DitherTile& tile, const T* x, const Group& group, const CodePlace& place,
+                    std::int64_t group_size, GroupParams params, std::uint32_t* words) {
+  std::fill_n(words, words_for(group.size, place.bits), 0u);
+  if (is_poisoned(params) || params.scale == 0) {
+    return;
+  }
+  const Encoder encoder(params);
+  for_each_run(tile, group.index, group_size, 0, group.size,
+               [&](std::int64_t first, int count, const std::uint16_t* dithers) {
+                 std::uint8_t codes[run_capacity];
+                 for (int i = 0; i < count; ++i) {
+                   codes[i] = static_cast<std::uint8_t>(encode(x[first + i], encoder, dithers[i]));
+                 }
+                 insert_codes(codes, count, place.bits, words, first);
+               });
+}
+
+/// Writes elements [begin, end) of one group; `x` is where its element 0 is or would be.
+template <class T>
+void dequantize_group(DitherTile& tile, const ConstPackedView& in, const Group& group,
+                      const CodePlace& place, const Decoding& decoding, std::int64_t begin,
+                      std::int64_t end, T* x) {
+  const Decoder decoder(in.params[group.index], decoding.alpha);
+  for_each_run(tile, group.index, in.layout.group_size, begin, end,
+               [&](std::int64_t first, int count, const std::uint16_t* dithers) {
+                 std::uint8_t codes[run_capacity];
+                 extract_codes(in.words + place.word, first, count, place.bits, codes);
+                 const auto store = [&](auto value_of) {
+                   for (int i = 0; i < count; ++i) {
+                     x[first + i] = saturate_cast<T>(value_of(i));
+                   }
+                 };
+                 if (decoding.is_subtractive()) {
+                   store([&](int i) { return decoder(codes[i], dithers[i]); });
+                 } else {
+                   store([&](int i) { return decoder(codes[i]); });
+                 }
+               });
+}
+
+namespace portable {
+
+template <class T>
+void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding,
+                     ElementInterval elements) {
+  DitherTile tile(rounding);
+  for (GroupCursor cursor(out.layout, elements); cursor.has_group(); cursor.advance()) {
+    const Group group = cursor.group();
+    const T* values = x + (group.first - elements.first);
+    const CodePlace place = place_of(out, group);
+    const ValueRange range = range_of(values, group.size);
+    const GroupParams params = fit_params(range.min, range.max, place.bits);
+    out.params[group.index] = params;
+    quantize_group(tile, values, group, place, out.layout.group_size, params,
+                   out.words + place.word);
+  }
+}
+
+template <class T>
+void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding,
+                       ElementInterval elements) {
+  DitherTile tile(decoding.rounding);
+  for (GroupCursor cursor(in.layout, elements); cursor.has_group(); cursor.advance()) {
+    const Group group = cursor.group();
+    dequantize_group(tile, in, group, place_of(in, group), decoding,
+                     std::max<std::int64_t>(elements.first - group.first, 0),
+                     std::min(elements.end - group.first, group.size),
+                     x + (group.first - elements.first));
+  }
+}
+
+}  // namespace portable
+
+}  // namespace actpack::detail
+
+#if ACTPACK_X86
+#define ACTPACK_KERNELS "actpack/detail/x86/affine_groups.inl"
+#include "actpack/detail/x86/for_each_instruction_set.inl"
+#endif
+
+namespace actpack::detail {
+
+/// Quantizes whole groups, elements `elements` of the tensor; `x` is the first of them.
+template <class T>
+void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding,
+                     ElementInterval elements) {
+  ACTPACK_HOST_PATH(quantize_groups(x, out, rounding, elements));
+}
+
+/// Decodes elements `elements` of the tensor; `x` is the first of them.
+template <class T>
+void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding,
+                       ElementInterval elements) {
+  ACTPACK_HOST_PATH(dequantize_groups(in, x, decoding, elements));
+}
+
+}  // namespace actpack::detail

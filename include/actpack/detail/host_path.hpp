@@ -1,0 +1,20 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// The choice between the ways to do the same thing on the host.
+#pragma once
+
+#include "actpack/instruction_set.hpp"
+
+/// Returns `call` of the namespace that belongs to the chosen instruction set.
+#if ACTPACK_X86
+#define ACTPACK_HOST_PATH(call)                       \
+  switch (instruction_set()) {                        \
+    case InstructionSet::avx512: return avx512::call; \
+    case InstructionSet::avx2: return avx2::call;     \
+    case InstructionSet::portable: break;             \
+  }                                                   \
+  return portable::call
+#else
+#define ACTPACK_HOST_PATH(call) return portable::call
+#endif

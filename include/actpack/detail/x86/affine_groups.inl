@@ -1,0 +1,201 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Affine codes of groups: the loops of affine_groups.hpp, in vectors.
+
+/// Turns values into positions: as `Encoder`, for parameters that need no special care.
+struct AffineEncode {
+  Floats min, steps;
+
+  template <class Add>
+  ACTPACK_INLINE Ints operator()(Floats x, Floats dithers, Add add) const {
+    return add(subtract(x, min), steps, dithers);
+  }
+};
+
+/// Turns codes into values: as `Decoder`, far from overflow.
+template <bool IsSubtractive>
+struct AffineDecode {
+  static constexpr bool is_subtractive = IsSubtractive;
+  Floats scale, min, minus_alpha;
+
+  AffineDecode(GroupParams params, float alpha)
+      : scale(broadcast(IsSubtractive ? params.scale * 0x1p-15f : float{params.scale})),
+        min(broadcast(params.min)), minus_alpha(broadcast(-alpha)) {}
+
+  ACTPACK_INLINE Floats operator()(Floats positions, std::int64_t) const {
+    return fused(positions, scale, min);
+  }
+  const AffineDecode& with_padded_signs(std::int64_t, std::int64_t, std::uint8_t*) const {
+    return *this;
+  }
+};
+
+/// Whether `AffineEncode` serves a group: it has a range, four times its steps per unit are finite,
+/// and it is neither near overflow nor poisoned (NaN compares false).
+inline bool is_plain(GroupParams params) {
+  return params.scale > smallest_scale && !is_near_overflow(params.scale, params.min);
+}
+
+template <int Bits>
+AffineEncode affine_encode(GroupParams params) {
+  constexpr float unit = 1 << shift_in_position<Bits>;
+  return {broadcast(params.min), broadcast(unit * steps_per_unit(params.scale))};
+}
+
+/// Writes the codes of one group of any kind.
+template <class T>
+ACTPACK_NOINLINE void quantize_any(const T* x, const Group& group, std::int64_t group_size,
+                                   int bits, GroupParams params, const Rounding& rounding,
+                                   const Noise& noise, std::uint32_t* words) {
+  if (!is_plain(params)) {
+    DitherTile tile(rounding);
+    quantize_group(tile, x, group, {0, bits}, group_size, params, words);
+    return;
+  }
+  const auto quantize_parts = [&](auto width, auto has_noise) {
+    constexpr int same_shift = decltype(width)::bits;
+    encode_parts<same_shift, has_noise.value>(x, group, group_size, bits, noise,
+                                              affine_encode<same_shift>(params), words);
+  };
+  if (bits == 8) {
+    rounding.is_stochastic ? quantize_parts(Width<8>{}, std::true_type{})
+                           : quantize_parts(Width<8>{}, std::false_type{});
+  } else {
+    rounding.is_stochastic ? quantize_parts(Width<4>{}, std::true_type{})
+                           : quantize_parts(Width<4>{}, std::false_type{});
+  }
+}
+
+/// Quantizes `count` full groups in sequence, from number `group` of the tensor on.
+template <int Bits, bool HasNoise, class T>
+void quantize_full(const T* x, std::int64_t group, std::int64_t count, std::int64_t group_size,
+                   const Rounding& rounding, const Noise& noise, GroupParams* params,
+                   std::uint32_t* words) {
+  const auto fit = [&](std::int64_t i) {
+    const ValueRange range = range_of_vectors(x + i * group_size, group_size);
+    return params[i] = fit_params(range.min, range.max, Bits);
+  };
+  // A group's range is taken two groups before its codes, which hides how long that takes.
+  GroupParams next = fit(0);
+  GroupParams after_next = count > 1 ? fit(1) : next;
+  BlockLoop<HasNoise> blocks(noise, group, group_size);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const GroupParams current = next;
+    next = after_next;
+    if (i + 2 < count) {
+      after_next = fit(i + 2);
+    }
+    const T* values = x + i * group_size;
+    std::uint32_t* group_words = words + i * (group_size / 32 * Bits);
+    if (is_plain(current) && has_whole_blocks<HasNoise>(group_size)) [[likely]] {
+      encode_full<Bits>(values, blocks, affine_encode<Bits>(current), group_words);
+    } else {
+      blocks.skip_group();
+      Group whole{};
+      whole.index = group + i;
+      whole.size = group_size;
+      quantize_any(values, whole, group_size, Bits, current, rounding, noise, group_words);
+    }
+  }
+}
+
+template <class T>
+void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding,
+                     ElementInterval elements) {
+  const Noise noise(rounding);
+  const std::int64_t group_size = out.layout.group_size;
+  GroupCursor cursor(out.layout, elements);
+  while (cursor.has_group()) {
+    const Group group = cursor.group();
+    const CodePlace place = place_of(out, group);
+    const T* values = x + (group.first - elements.first);
+    GroupParams* params = out.params + group.index;
+    std::uint32_t* words = out.words + place.word;
+    const std::int64_t count = cursor.full_groups(out.row_bits == nullptr);
+    if (count == 0) {
+      const ValueRange range = range_of_vectors(values, group.size);
+      *params = fit_params(range.min, range.max, place.bits);
+      quantize_any(values, group, group_size, place.bits, *params, rounding, noise, words);
+      cursor.skip(1);
+      continue;
+    }
+    dispatch_width(place.bits, [&](auto width) {
+      constexpr int bits = decltype(width)::bits;
+      const auto quantize_run =
+          rounding.is_stochastic ? quantize_full<bits, true, T> : quantize_full<bits, false, T>;
+      quantize_run(values, group.index, count, group_size, rounding, noise, params, words);
+    });
+    cursor.skip(count);
+  }
+}
+
+/// Decodes elements [begin, end) of one group of any kind.
+template <class T>
+ACTPACK_NOINLINE void dequantize_any(const ConstPackedView& in, const Group& group,
+                                     const CodePlace& place, const Decoding& decoding,
+                                     const Noise& noise, std::int64_t begin, std::int64_t end,
+                                     T* x) {
+  const GroupParams params = in.params[group.index];
+  const auto decode_plainly_or_not = [&](const auto& decode) {
+    decode_parts(in.words + place.word, group, in.layout.group_size, place.bits, noise, decode,
+                 begin, end, x);
+  };
+  if (is_near_overflow(params.scale, params.min)) {  // or poisoned
+    DitherTile tile(decoding.rounding);
+    dequantize_group(tile, in, group, place, decoding, begin, end, x);
+  } else if (decoding.is_subtractive()) {
+    decode_plainly_or_not(AffineDecode<true>(params, decoding.alpha));
+  } else {
+    decode_plainly_or_not(AffineDecode<false>(params, 0));
+  }
+}
+
+/// Decodes `count` full groups in sequence, from `group` on.
+template <int Bits, bool IsSubtractive, class T>
+void dequantize_full(const ConstPackedView& in, Group group, CodePlace place, std::int64_t count,
+                     const Decoding& decoding, const Noise& noise, T* x) {
+  const std::int64_t group_size = in.layout.group_size;
+  const std::int64_t last = group.index + count;
+  BlockLoop<IsSubtractive> blocks(noise, group.index, group_size);
+  for (; group.index < last; ++group.index) {
+    const GroupParams params = in.params[group.index];
+    if (!is_near_overflow(params.scale, params.min) && has_whole_blocks<IsSubtractive>(group_size))
+        [[likely]] {
+      decode_full<Bits>(in.words + place.word, blocks,
+                        AffineDecode<IsSubtractive>(params, decoding.alpha), x);
+    } else {
+      blocks.skip_group();
+      dequantize_any(in, group, place, decoding, noise, 0, group_size, x);
+    }
+    place.word += group_size / 32 * Bits;
+    x += group_size;
+  }
+}
+
+template <class T>
+void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding,
+                       ElementInterval elements) {
+  const Noise noise(decoding.rounding);
+  GroupCursor cursor(in.layout, elements);
+  while (cursor.has_group()) {
+    const Group group = cursor.group();
+    const CodePlace place = place_of(in, group);
+    T* values = x + (group.first - elements.first);
+    const std::int64_t count = cursor.full_groups(in.row_bits == nullptr);
+    if (count == 0) {
+      dequantize_any(in, group, place, decoding, noise,
+                     std::max<std::int64_t>(elements.first - group.first, 0),
+                     std::min(elements.end - group.first, group.size), values);
+      cursor.skip(1);
+      continue;
+    }
+    dispatch_width(place.bits, [&](auto width) {
+      constexpr int bits = decltype(width)::bits;
+      const auto dequantize_run = decoding.is_subtractive() ? dequantize_full<bits, true, T>
+                                                            : dequantize_full<bits, false, T>;
+      dequantize_run(in, group, place, count, decoding, noise, values);
+    });
+    cursor.skip(count);
+  }
+}

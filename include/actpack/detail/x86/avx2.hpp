@@ -1,0 +1,253 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// The vector operations that the kernels are written in, with AVX2: eight lanes.
+#pragma once
+
+#include "actpack/config.hpp"
+
+#if ACTPACK_X86
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "actpack/float16.hpp"
+
+ACTPACK_BEGIN_TARGET("avx2,fma,f16c")
+
+namespace actpack::detail::avx2 {
+
+using Floats = __m256;
+using Ints = __m256i;
+
+inline constexpr int lanes = 8;
+
+inline Floats broadcast(float x) { return _mm256_set1_ps(x); }
+inline Ints broadcast(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+inline Ints load_bits(const void* bytes) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(bytes));
+}
+inline void store_bits(void* bytes, Ints x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(bytes), x);
+}
+
+// ---- Elements: `lanes` of them in memory, floats in a register.
+
+inline Floats load(const float* x) { return _mm256_loadu_ps(x); }
+inline Floats load(const bfloat16* x) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+inline Floats load(const float16* x) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+}
+
+/// x, or the nearest of ±largest where a finite x lies beyond; keeps ±∞ and NaN.
+inline Floats clamp_finite(Floats x, float largest) {
+  const Floats clamped = _mm256_max_ps(broadcast(-largest), _mm256_min_ps(broadcast(largest), x));
+  const Floats magnitude = _mm256_andnot_ps(broadcast(-0.0f), x);
+  const Floats is_finite = _mm256_cmp_ps(magnitude, broadcast(float_max), _CMP_LE_OQ);
+  return _mm256_blendv_ps(x, clamped, is_finite);
+}
+
+/// Writes x as `saturate_cast` does.
+inline void store(float* to, Floats x) { _mm256_storeu_ps(to, x); }
+inline void store(bfloat16* to, Floats x) {
+  const Ints bits = _mm256_castps_si256(clamp_finite(x, 0x1.fep127f));
+  const Ints odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), broadcast(1u));
+  const Ints nearest = _mm256_add_epi32(bits, _mm256_add_epi32(odd, broadcast(0x7FFFu)));
+  const Ints quiet_nan = _mm256_or_si256(bits, broadcast(0x400000u));
+  const Ints is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  const Ints rounded = _mm256_srli_epi32(_mm256_blendv_epi8(nearest, quiet_nan, is_nan), 16);
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(to),
+      _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1)));
+}
+inline void store(float16* to, Floats x) {
+  const __m128i bits = _mm256_cvtps_ph(clamp_finite(x, 65504.0f), _MM_FROUND_TO_NEAREST_INT);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bits);
+}
+
+// ---- Bit patterns of T as integers: of 32 or 16 bits.
+
+template <class T>
+inline Ints min_unsigned(Ints a, Ints b) {
+  return sizeof(T) == 4 ? _mm256_min_epu32(a, b) : _mm256_min_epu16(a, b);
+}
+template <class T>
+inline Ints max_unsigned(Ints a, Ints b) {
+  return sizeof(T) == 4 ? _mm256_max_epu32(a, b) : _mm256_max_epu16(a, b);
+}
+template <class T>
+inline Ints max_signed(Ints a, Ints b) {
+  return sizeof(T) == 4 ? _mm256_max_epi32(a, b) : _mm256_max_epi16(a, b);
+}
+/// The least of each quarter or half of x, as 128 bits.
+template <class T>
+inline __m128i fold_min_unsigned(Ints x) {
+  const __m128i low = _mm256_castsi256_si128(x);
+  const __m128i high = _mm256_extracti128_si256(x, 1);
+  return sizeof(T) == 4 ? _mm_min_epu32(low, high) : _mm_min_epu16(low, high);
+}
+
+// ---- Random bits.
+
+/// Half of a Philox round: of `lanes` / 2 calls, each a counter's words (c0, c1) or (c2, c3) in the
+/// low and high half of a 64-bit lane. `product` belongs to the other half of the counter.
+inline Ints next_counter(Ints product, Ints counter, Ints key) {
+  const Ints swapped = _mm256_shuffle_epi32(product, 0xB1);
+  return _mm256_xor_si256(_mm256_xor_si256(swapped, _mm256_srli_epi64(counter, 32)), key);
+}
+/// The key of a round, where `next_counter` wants it.
+inline Ints broadcast_key(std::uint32_t key) { return _mm256_set1_epi64x(std::int64_t{key}); }
+inline Ints multiply(Ints counter, std::uint32_t factor) {
+  return _mm256_mul_epu32(counter, broadcast(factor));
+}
+/// Calls `first`, first + 1, … in the lanes.
+inline Ints count_from(std::uint64_t first) {
+  return _mm256_add_epi64(_mm256_set1_epi64x(static_cast<std::int64_t>(first)),
+                          _mm256_setr_epi64x(0, 1, 2, 3));
+}
+inline Ints broadcast64(std::uint64_t x) {
+  return _mm256_set1_epi64x(static_cast<std::int64_t>(x));
+}
+
+/// Of a block's random bytes, the half-words of vector number `Vector`, one to the low half of each
+/// lane: as it is for even elements, its bytes swapped for odd ones.
+template <int Vector>
+inline Ints spread(Ints random) {
+  constexpr auto pick = [](int low, int high) { return high << 8 | low; };
+  const Ints from = _mm256_setr_epi32(pick(0, 1), pick(1, 0), pick(2, 3), pick(3, 2),  //
+                                      pick(4, 5), pick(5, 4), pick(6, 7), pick(7, 6));
+  return _mm256_shuffle_epi8(_mm256_permute4x64_epi64(random, Vector * 0b01010101), from);
+}
+/// x in odd lanes, 0 in even ones.
+inline Ints broadcast_odd(std::uint32_t x) { return broadcast64(std::uint64_t{x} << 32); }
+/// (x & kept) ^ flipped.
+inline Ints and_xor(Ints x, Ints kept, Ints flipped) {
+  return _mm256_xor_si256(_mm256_and_si256(x, kept), flipped);
+}
+
+// ---- Positions and codes.
+
+/// The bits of `addend` + ⌊distance · steps⌋, of the exact product. Precondition: addend is an
+/// integer, and addend and sum are in [2^23, 2^24).
+inline Ints add_floor(Floats distance, Floats steps, Floats addend) {
+  // Rounded to nearest the sum is right or one too large: then the remainder, whose sign is exact,
+  // is negative.
+  const Floats sum = _mm256_fmadd_ps(distance, steps, addend);
+  const Floats remainder = _mm256_fmsub_ps(distance, steps, _mm256_sub_ps(sum, addend));
+  return _mm256_add_epi32(_mm256_castps_si256(sum),
+                          _mm256_srai_epi32(_mm256_castps_si256(remainder), 31));
+}
+/// The same or one more.
+inline Ints add_about(Floats distance, Floats steps, Floats addend) {
+  return _mm256_castps_si256(_mm256_fmadd_ps(distance, steps, addend));
+}
+inline constexpr bool has_exact_add = false;  // whether add_about is add_floor
+
+/// Whether the low half of any lane of four vectors is 0, where one less would be another upper
+/// half. Precondition: no upper half is 0.
+inline bool has_zero_half(Ints a, Ints b, Ints c, Ints d) {
+  const Ints least = _mm256_min_epu16(_mm256_min_epu16(a, b), _mm256_min_epu16(c, d));
+  return _mm256_movemask_epi8(_mm256_cmpeq_epi16(least, _mm256_setzero_si256())) != 0;
+}
+
+/// Byte 2 of every lane of four vectors, in order.
+inline Ints gather_codes(Ints a, Ints b, Ints c, Ints d) {
+  constexpr char z = -1;
+  const Ints gathered = _mm256_or_si256(
+      _mm256_or_si256(_mm256_shuffle_epi8(
+                          a, _mm256_setr_epi8(2, 6, 10, 14, z, z, z, z, z, z, z, z, z, z, z, z, 2,
+                                              6, 10, 14, z, z, z, z, z, z, z, z, z, z, z, z)),
+                      _mm256_shuffle_epi8(
+                          b, _mm256_setr_epi8(z, z, z, z, 2, 6, 10, 14, z, z, z, z, z, z, z, z, z,
+                                              z, z, z, 2, 6, 10, 14, z, z, z, z, z, z, z, z))),
+      _mm256_or_si256(_mm256_shuffle_epi8(
+                          c, _mm256_setr_epi8(z, z, z, z, z, z, z, z, 2, 6, 10, 14, z, z, z, z, z,
+                                              z, z, z, z, z, z, z, 2, 6, 10, 14, z, z, z, z)),
+                      _mm256_shuffle_epi8(
+                          d, _mm256_setr_epi8(z, z, z, z, z, z, z, z, z, z, z, z, 2, 6, 10, 14, z,
+                                              z, z, z, z, z, z, z, z, z, z, z, 2, 6, 10, 14))));
+  return _mm256_permutevar8x32_epi32(gathered, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/// Writes a block of codes, one a byte, at `Bits` bits each.
+template <int Bits>
+inline void store_codes(std::uint8_t* to, Ints codes) {
+  if constexpr (Bits == 8) {
+    store_bits(to, codes);
+  } else if constexpr (Bits == 4) {
+    const Ints bytes = _mm256_maddubs_epi16(codes, _mm256_set1_epi16(0x1001));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(to),
+        _mm_packus_epi16(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+  } else if constexpr (Bits == 2) {
+    const Ints pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi16(0x0401));
+    const Ints bytes = _mm256_madd_epi16(pairs, _mm256_set1_epi32(0x00100001));
+    const __m128i words =
+        _mm_packus_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
+  } else {
+    const int word = _mm256_movemask_epi8(_mm256_slli_epi16(codes, 7));
+    std::memcpy(to, &word, sizeof word);
+  }
+}
+
+/// The codes of `lanes` elements, at `Bits` bits each.
+template <int Bits>
+inline Ints load_codes(const std::uint8_t* from) {
+  if constexpr (Bits == 8) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  } else {
+    std::uint32_t word = 0;
+    std::memcpy(&word, from, Bits);  // eight codes take as many bytes as one has bits
+    const Ints shifts =
+        _mm256_setr_epi32(0, Bits, 2 * Bits, 3 * Bits, 4 * Bits, 5 * Bits, 6 * Bits, 7 * Bits);
+    return _mm256_and_si256(_mm256_srlv_epi32(broadcast(word), shifts),
+                            broadcast((1u << Bits) - 1));
+  }
+}
+
+// ---- Arithmetic.
+
+inline Floats as_floats(Ints bits) { return _mm256_castsi256_ps(bits); }
+template <int Count>
+inline Ints shift_left(Ints x) {
+  return _mm256_slli_epi32(x, Count);
+}
+template <int Count>
+inline Ints shift_right(Ints x) {
+  return _mm256_srli_epi32(x, Count);
+}
+inline Ints bit_or(Ints a, Ints b) { return _mm256_or_si256(a, b); }
+inline Ints bit_xor(Ints a, Ints b) { return _mm256_xor_si256(a, b); }
+inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
+inline Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+inline Floats subtract(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+inline Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+inline Floats fused(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+inline Floats magnitude(Floats x) { return _mm256_andnot_ps(broadcast(-0.0f), x); }
+
+// ---- Choice by lane.
+
+using Lanes = __m256;  // all bits of a lane or none
+
+inline Lanes is_positive(Floats x) { return _mm256_cmp_ps(x, broadcast(0.0f), _CMP_GT_OQ); }
+inline Floats select(Lanes where, Floats yes, Floats no) {
+  return _mm256_blendv_ps(no, yes, where);
+}
+/// The lanes whose bits are set at `from`, the first lowest.
+inline Lanes load_lanes(const std::uint8_t* from) {
+  const Ints bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const Ints set = _mm256_and_si256(broadcast(std::uint32_t{*from}), bit);
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bit));
+}
+
+}  // namespace actpack::detail::avx2
+
+ACTPACK_END_TARGET
+
+#endif  // ACTPACK_X86

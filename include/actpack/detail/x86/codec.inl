@@ -1,0 +1,371 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// What all kernels on groups share: the range of some elements, their random bits, and the loops
+// that turn elements into codes and codes into elements.
+
+// ---- Ranges.
+
+/// The least of the integers in each of three vectors.
+struct Minima {
+  std::uint32_t a, b, c;
+};
+
+template <class T>
+Minima minima(__m128i a, __m128i b, __m128i c) {
+  if constexpr (sizeof(T) == 2) {
+    const auto least = [](__m128i x) {
+      return static_cast<std::uint32_t>(_mm_extract_epi16(_mm_minpos_epu16(x), 0));
+    };
+    return {least(a), least(b), least(c)};
+  } else {
+    const __m128i ab = _mm_min_epu32(_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
+    const __m128i cc = _mm_min_epu32(_mm_unpacklo_epi32(c, c), _mm_unpackhi_epi32(c, c));
+    const __m128i abc = _mm_min_epu32(_mm_unpacklo_epi64(ab, cc), _mm_unpackhi_epi64(ab, cc));
+    return {static_cast<std::uint32_t>(_mm_cvtsi128_si32(abc)),
+            static_cast<std::uint32_t>(_mm_extract_epi32(abc, 1)),
+            static_cast<std::uint32_t>(_mm_extract_epi32(abc, 2))};
+  }
+}
+
+/// As `range_of`. Of floats' bits as integers, the largest signed one is the largest float unless
+/// all are negative, the largest unsigned one is the smallest float if any is negative, and the
+/// smallest unsigned one is either otherwise; NaN is beyond ±∞ in each of the three orders.
+template <class T>
+ACTPACK_NOINLINE ValueRange range_of_vectors(const T* x, std::int64_t size) {
+  constexpr int step = static_cast<int>(sizeof(Ints) / sizeof(T));
+  if (size < step) {
+    return range_of(x, size);
+  }
+  Ints least = load_bits(x);
+  Ints most = least;
+  Ints most_signed = least;
+  const auto add = [&](const T* elements) {
+    const Ints bits = load_bits(elements);
+    least = min_unsigned<T>(least, bits);
+    most = max_unsigned<T>(most, bits);
+    most_signed = max_signed<T>(most_signed, bits);
+  };
+#pragma GCC unroll 4
+  for (std::int64_t i = step; i + step <= size; i += step) {
+    add(x + i);
+  }
+  if (size % step != 0) {
+    add(x + size - step);
+  }
+  constexpr std::uint32_t sign = sizeof(T) == 4 ? 0x80000000u : 0x8000u;
+  const Ints all = broadcast(0xFFFFFFFFu);
+  const Ints unsign = broadcast(sizeof(T) == 4 ? ~sign : 0x7FFF7FFFu);
+  // Complements turn largest into smallest.
+  Minima of = minima<T>(fold_min_unsigned<T>(least), fold_min_unsigned<T>(bit_xor(most, all)),
+                        fold_min_unsigned<T>(bit_xor(most_signed, unsign)));
+  of.b ^= sign | (sign - 1);
+  of.c ^= sign - 1;
+  const std::uint32_t min = (of.b & sign) != 0 ? of.b : of.a;
+  const std::uint32_t max = (of.c & sign) == 0 ? of.c : of.a;
+  if constexpr (sizeof(T) == 4) {
+    return {float_of(min), float_of(max)};
+  } else {
+    return {T::from_bits(static_cast<std::uint16_t>(min)),
+            T::from_bits(static_cast<std::uint16_t>(max))};
+  }
+}
+
+// ---- Random bits.
+
+/// Elements worked on at a time: four vectors, for which one register has random bytes.
+inline constexpr int block = 4 * lanes;
+
+/// The random bytes of `size` elements in the lower halves of groups, and of those half a group
+/// further: groups that follow each other have calls that do.
+struct NoiseTile {
+  static constexpr int size = 128;
+  alignas(64) std::uint8_t lower[size];
+  alignas(64) std::uint8_t upper[size];
+};
+
+/// Philox calls, a tile of them at a time: the rounds of one alone would wait for each other.
+class Noise {
+ public:
+  explicit Noise(const Rounding& rounding) : offset_(rounding.offset) {
+    const PhiloxKeys<> keys(rounding.seed);
+    for (int round = 0; round < rounds; ++round) {
+      keys_[round][0] = broadcast_key(keys.key[round][0]);
+      keys_[round][1] = broadcast_key(keys.key[round][1]);
+    }
+  }
+
+  ACTPACK_NOINLINE void draw(std::int64_t first_call, NoiseTile& tile) const {
+    constexpr int draws = NoiseTile::size / block;
+    Ints low[draws];   // words 0 and 1
+    Ints high[draws];  // words 2 and 3
+#pragma GCC unroll 4
+    for (int i = 0; i < draws; ++i) {
+      low[i] = count_from(static_cast<std::uint64_t>(first_call + i * (lanes / 2)));
+      high[i] = broadcast64(offset_);
+    }
+#pragma GCC unroll 7
+    for (int round = 0; round < rounds; ++round) {
+#pragma GCC unroll 4
+      for (int i = 0; i < draws; ++i) {
+        const Ints p0 = multiply(low[i], 0xD2511F53);
+        const Ints p1 = multiply(high[i], 0xCD9E8D57);
+        low[i] = next_counter(p1, low[i], keys_[round][0]);
+        high[i] = next_counter(p0, high[i], keys_[round][1]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < draws; ++i) {
+      store_bits(tile.lower + i * block, low[i]);
+      store_bits(tile.upper + i * block, high[i]);
+    }
+  }
+
+ private:
+  static constexpr int rounds = 7;
+  std::uint64_t offset_;
+  Ints keys_[rounds][2];
+};
+
+/// Whether full groups of that size are whole blocks, in each half if there is noise.
+template <bool HasNoise>
+constexpr bool has_whole_blocks(std::int64_t group_size) {
+  return group_size % ((HasNoise ? 2 : 1) * block) == 0;
+}
+
+/// Calls visit(start, random) for the blocks of full groups that `has_whole_blocks`, one group
+/// after the other, with their first elements and random bytes.
+template <bool HasNoise>
+class BlockLoop {
+ public:
+  /// `group`: the number of the first group in its tensor.
+  BlockLoop(const Noise& noise, std::int64_t group, std::int64_t group_size)
+      : noise_(noise), group_size_(group_size),
+        first_call_(group * (group_size / elements_per_call)) {}
+
+  template <class Visit>
+  ACTPACK_INLINE void next_group(Visit visit) {
+    if constexpr (HasNoise) {
+      for (std::int64_t start = 0; start < group_size_ / 2; start += block) {
+        const std::int64_t in_tile = position_ % NoiseTile::size;
+        if (position_ - in_tile != tile_position_) {
+          tile_position_ = position_ - in_tile;
+          noise_.draw(first_call_ + tile_position_ / elements_per_half_call, tile_);
+        }
+        position_ += block;
+        visit(start, load_bits(tile_.lower + in_tile));
+        visit(group_size_ / 2 + start, load_bits(tile_.upper + in_tile));
+      }
+    } else {
+      for (std::int64_t start = 0; start < group_size_; start += block) {
+        visit(start, Ints{});
+      }
+    }
+  }
+
+  void skip_group() { position_ += group_size_ / 2; }
+
+ private:
+  const Noise& noise_;
+  std::int64_t group_size_, first_call_;
+  std::int64_t position_ = 0;        // among the elements of all lower halves
+  std::int64_t tile_position_ = -1;  // of the first that `tile_` is for
+  NoiseTile tile_;
+};
+
+/// Calls visit(start, first, last, random) for parts of blocks, elements [first, last) of the block
+/// at `start`, that together are elements [begin, end) of any group.
+template <class Visit>
+void for_each_part(const Noise& noise, bool has_noise, std::int64_t group, std::int64_t group_size,
+                   std::int64_t begin, std::int64_t end, Visit visit) {
+  const std::int64_t half = has_noise ? group_size / 2 : group_size;
+  const std::int64_t first_call = group * (group_size / elements_per_call);
+  const bool only_lower = end <= half;
+  const bool only_upper = begin >= half;
+  const std::int64_t from = only_lower ? begin : only_upper ? begin - half : 0;
+  const std::int64_t to = only_lower ? end : only_upper ? end - half : half;
+  NoiseTile tile;
+  const auto visit_part = [&](std::int64_t start, std::int64_t limit, Ints random) {
+    const std::int64_t first = std::max(start, begin);
+    const std::int64_t last = std::min({start + block, limit, end});
+    if (first < last) {
+      visit(start, first, last, random);
+    }
+  };
+  for (std::int64_t start = from / NoiseTile::size * NoiseTile::size; start < to; start += block) {
+    const std::int64_t in_tile = start % NoiseTile::size;
+    if (has_noise && in_tile == 0) {
+      noise.draw(first_call + start / elements_per_half_call, tile);
+    }
+    visit_part(start, half, has_noise ? load_bits(tile.lower + in_tile) : Ints{});
+    if (has_noise) {
+      visit_part(half + start, end, load_bits(tile.upper + in_tile));
+    }
+  }
+}
+
+// ---- Elements to codes.
+
+struct AddAbout {
+  ACTPACK_INLINE Ints operator()(Floats distance, Floats steps, Floats addend) const {
+    return add_about(distance, steps, addend);
+  }
+};
+struct AddFloor {
+  ACTPACK_INLINE Ints operator()(Floats distance, Floats steps, Floats addend) const {
+    return add_floor(distance, steps, addend);
+  }
+};
+
+/// The shift that takes codes of a position, in steps of 2^−14, to byte 2 of a lane. Eight bits
+/// and the steps leave no room for it in a float's 23.
+template <int Bits>
+inline constexpr int shift_in_position = Bits == 8 ? 0 : 2;
+
+inline constexpr std::uint32_t two_to_23 = 0x4B000000u;  // its bits
+
+/// 2^23 and the dithers of vector number `Vector` of a block, as integers shifted by
+/// `shift_in_position`; to nearest without noise.
+template <int Bits, bool HasNoise, int Vector>
+inline Floats dithers(Ints random) {
+  constexpr int shift = shift_in_position<Bits>;
+  const Ints base = broadcast(two_to_23 | (HasNoise ? 0 : half_step << shift));
+  if constexpr (!HasNoise) {
+    return as_floats(base);
+  } else {  // the two lowest bits serve nobody
+    const Ints four_times = broadcast(0xFFFCu);
+    const Ints flips = broadcast_odd(0x00FFu & 0xFFFCu);
+    if constexpr (shift == 2) {
+      return as_floats(and_xor(spread<Vector>(random), four_times, bit_or(flips, base)));
+    } else {
+      return as_floats(
+          bit_or(shift_right<2>(and_xor(spread<Vector>(random), four_times, flips)), base));
+    }
+  }
+}
+
+/// The positions of vector number `Vector` of a block of elements plus their dithers, shifted so
+/// that codes are the low bytes of upper halves. encode(x, dithers, add): the bits of the sum that
+/// `add` makes.
+template <int Bits, bool HasNoise, int Vector, class T, class Encode, class Add>
+ACTPACK_INLINE inline Ints add_dithers(const T* x, Ints random, const Encode& encode, Add add) {
+  const Floats dither = dithers<Bits, HasNoise, Vector>(random);
+  return shift_left<2 - shift_in_position<Bits>>(encode(load(x + Vector * lanes), dither, add));
+}
+
+/// The codes of a block of elements, one a byte, by sums that are right.
+template <int Bits, bool HasNoise, class T, class Encode>
+ACTPACK_NOINLINE Ints encode_block_exactly(const T* x, Ints random, Encode encode) {
+  return gather_codes(add_dithers<Bits, HasNoise, 0>(x, random, encode, AddFloor{}),
+                      add_dithers<Bits, HasNoise, 1>(x, random, encode, AddFloor{}),
+                      add_dithers<Bits, HasNoise, 2>(x, random, encode, AddFloor{}),
+                      add_dithers<Bits, HasNoise, 3>(x, random, encode, AddFloor{}));
+}
+
+/// The same: sums that are one too large change codes only where that makes their low half 0.
+template <int Bits, bool HasNoise, class T, class Encode>
+ACTPACK_INLINE inline Ints encode_block(const T* x, Ints random, const Encode& encode) {
+  const Ints a = add_dithers<Bits, HasNoise, 0>(x, random, encode, AddAbout{});
+  const Ints b = add_dithers<Bits, HasNoise, 1>(x, random, encode, AddAbout{});
+  const Ints c = add_dithers<Bits, HasNoise, 2>(x, random, encode, AddAbout{});
+  const Ints d = add_dithers<Bits, HasNoise, 3>(x, random, encode, AddAbout{});
+  if (!has_exact_add && has_zero_half(a, b, c, d)) [[unlikely]] {
+    return encode_block_exactly<Bits, HasNoise>(x, random, encode);
+  }
+  return gather_codes(a, b, c, d);
+}
+
+/// Writes the codes of all elements of a group of any size. `encode` has the shift of `Bits`, which
+/// the codes' real width need not have.
+template <int Bits, bool HasNoise, class T, class Encode>
+void encode_parts(const T* x, const Group& group, std::int64_t group_size, int bits,
+                  const Noise& noise, const Encode& encode, std::uint32_t* words) {
+  std::fill_n(words, words_for(group.size, bits), 0u);  // insert_codes adds to them
+  for_each_part(noise, HasNoise, group.index, group_size, 0, group.size,
+                [&](std::int64_t, std::int64_t first, std::int64_t last, Ints random) {
+                  T padded[block];
+                  std::fill_n(padded, block, x[first]);
+                  std::copy(x + first, x + last, padded);
+                  std::uint8_t codes[block];
+                  store_bits(codes, encode_block<Bits, HasNoise>(padded, random, encode));
+                  insert_codes(codes, last - first, bits, words, first);
+                });
+}
+
+/// Writes the codes of the next group of `blocks`.
+template <int Bits, bool HasNoise, class T, class Encode>
+ACTPACK_INLINE inline void encode_full(const T* x, BlockLoop<HasNoise>& blocks,
+                                       const Encode& encode, std::uint32_t* words) {
+  auto* bytes = reinterpret_cast<std::uint8_t*>(words);
+  blocks.next_group([&](std::int64_t start, Ints random) ACTPACK_INLINE {
+    store_codes<Bits>(bytes + start / 8 * Bits,
+                      encode_block<Bits, HasNoise>(x + start, random, encode));
+  });
+}
+
+// ---- Codes to elements.
+
+/// The places of the codes of vector number `Vector` of a block, less alpha times their dithers, in
+/// steps of 2^−15: as `position_of`.
+template <int Vector>
+inline Floats positions_of(Ints codes, Ints random, Floats minus_alpha) {
+  constexpr std::uint32_t two_to_22 = 0x4A800000u;  // its bits: half-integers fit behind it
+  const Ints twice_dithers =
+      and_xor(spread<Vector>(random), broadcast(0xFFFCu),
+              bit_or(broadcast_odd(0x00FFu & 0xFFFCu), broadcast(two_to_22)));
+  const Floats centred =
+      subtract(as_floats(twice_dithers), broadcast(0x1p22f + ((1 << fraction_bits) - 1)));
+  return fused(minus_alpha, centred, to_floats(shift_left<fraction_bits + 1>(codes)));
+}
+
+/// Writes vector number `Vector` of a block of elements. decode(positions, element): the values of
+/// `lanes` elements from `element` on, at their codes or, if `is_subtractive`, at `positions_of`.
+template <int Bits, int Vector, class T, class Decode>
+ACTPACK_INLINE inline void decode_vector(const std::uint8_t* codes, Ints random,
+                                         const Decode& decode, std::int64_t start, T* x) {
+  constexpr int first = Vector * lanes;
+  const Ints vector = load_codes<Bits>(codes + first / 8 * Bits);
+  if constexpr (Decode::is_subtractive) {
+    store(x + first,
+          decode(positions_of<Vector>(vector, random, decode.minus_alpha), start + first));
+  } else {
+    store(x + first, decode(to_floats(vector), start + first));
+  }
+}
+
+template <int Bits, class T, class Decode>
+ACTPACK_INLINE inline void decode_block(const std::uint8_t* codes, Ints random,
+                                        const Decode& decode, std::int64_t start, T* x) {
+  decode_vector<Bits, 0>(codes, random, decode, start, x);
+  decode_vector<Bits, 1>(codes, random, decode, start, x);
+  decode_vector<Bits, 2>(codes, random, decode, start, x);
+  decode_vector<Bits, 3>(codes, random, decode, start, x);
+}
+
+/// Writes elements [begin, end) of a group of any size; `x` is where its element 0 is or would be.
+template <class T, class Decode>
+void decode_parts(const std::uint32_t* words, const Group& group, std::int64_t group_size, int bits,
+                  const Noise& noise, const Decode& decode, std::int64_t begin, std::int64_t end,
+                  T* x) {
+  for_each_part(noise, Decode::is_subtractive, group.index, group_size, begin, end,
+                [&](std::int64_t start, std::int64_t first, std::int64_t last, Ints random) {
+                  std::uint8_t codes[block] = {};
+                  extract_codes(words, first, last - first, bits, codes + (first - start));
+                  std::uint8_t signs[block / 8] = {};
+                  T values[block];
+                  decode_block<8>(codes, random, decode.with_padded_signs(start, last, signs), 0,
+                                  values);
+                  std::copy(values + (first - start), values + (last - start), x + first);
+                });
+}
+
+/// Writes all elements of the next group of `blocks`.
+template <int Bits, class T, class Decode>
+ACTPACK_INLINE inline void decode_full(const std::uint32_t* words,
+                                       BlockLoop<Decode::is_subtractive>& blocks,
+                                       const Decode& decode, T* x) {
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(words);
+  blocks.next_group([&](std::int64_t start, Ints random) ACTPACK_INLINE {
+    decode_block<Bits>(bytes + start / 8 * Bits, random, decode, start, x + start);
+  });
+}

@@ -1,0 +1,19 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Includes the file that ACTPACK_KERNELS names once for each instruction set, in its namespace and
+// compiled for it: kernels are written once, over the operations of avx2.hpp or avx512.hpp.
+
+ACTPACK_BEGIN_TARGET("avx2,fma,f16c")
+namespace actpack::detail::avx2 {
+#include ACTPACK_KERNELS
+}
+ACTPACK_END_TARGET
+
+ACTPACK_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+namespace actpack::detail::avx512 {
+#include ACTPACK_KERNELS
+}
+ACTPACK_END_TARGET
+
+#undef ACTPACK_KERNELS
