@@ -68,9 +68,10 @@ void allocate(benchmark::State& state, const std::vector<double>& sensitivity,
               const std::vector<std::int64_t>& numel) {
   const AllocationProblem problem{
       .sensitivity = sensitivity, .numel = numel, .bit_budget = two_bits_on_average(numel)};
-  measure_allocation(state, sensitivity, [&](std::span<std::uint8_t> bits, std::span<std::byte> workspace) {
-    return allocate_bits(problem, bits, workspace);
-  });
+  measure_allocation(state, sensitivity,
+                     [&](std::span<std::uint8_t> bits, std::span<std::byte> workspace) {
+                       return allocate_bits(problem, bits, workspace);
+                     });
 }
 
 void equal_sizes_bench(benchmark::State& state, std::size_t items) {
@@ -100,9 +101,10 @@ void measured_bench(benchmark::State& state, std::size_t items) {
   const std::vector<std::int64_t> numel(items, 256);
   const MeasuredAllocationProblem problem{
       .variance = variance, .numel = numel, .bit_budget = two_bits_on_average(numel)};
-  measure_allocation(state, sensitivity, [&](std::span<std::uint8_t> bits, std::span<std::byte> workspace) {
-    return allocate_measured_bits(problem, bits, workspace);
-  });
+  measure_allocation(state, sensitivity,
+                     [&](std::span<std::uint8_t> bits, std::span<std::byte> workspace) {
+                       return allocate_measured_bits(problem, bits, workspace);
+                     });
 }
 
 using Problem = void (*)(benchmark::State&, std::size_t);

@@ -40,10 +40,9 @@ void dequantize_bench(benchmark::State& state, std::int64_t numel, int bits, boo
 template <class T>
 void add_quantize(const std::string& variant, std::initializer_list<int> widths, Data data,
                   Rounding rounding) {
-  add<T>("quantize/" + variant, widths,
-         [=](benchmark::State& state, std::int64_t numel, int bits) {
-           quantize_bench<T>(state, numel, bits, data, rounding);
-         });
+  add<T>("quantize/" + variant, widths, [=](benchmark::State& state, std::int64_t numel, int bits) {
+    quantize_bench<T>(state, numel, bits, data, rounding);
+  });
 }
 
 template <class T>

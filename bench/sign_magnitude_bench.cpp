@@ -55,10 +55,9 @@ void add_type(std::initializer_list<int> widths) {
              encode_bench<T>(state, numel, bits, rounding);
            });
   }
-  add_consumer<T>("decode/plain", widths, Access::writes,
-                  [](const SignMagnitudeView& context, Buffer<T>& y, Rounding) {
-                    decode(context, y.span());
-                  });
+  add_consumer<T>(
+      "decode/plain", widths, Access::writes,
+      [](const SignMagnitudeView& context, Buffer<T>& y, Rounding) { decode(context, y.span()); });
   add_consumer<T>("decode/subtractive", widths, Access::writes,
                   [](const SignMagnitudeView& context, Buffer<T>& y, Rounding rounding) {
                     decode(context, y.span(), Decoding::subtractive(rounding));

@@ -15,8 +15,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <span>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "support/buffer.hpp"
@@ -30,7 +31,7 @@ inline constexpr std::int64_t out_of_cache_bytes = 1 << 26;
 
 /// Reads every byte and does as little as can be done with it.
 inline std::uint64_t sum(std::span<const std::uint64_t> words) {
-  std::array<std::uint64_t, 32> sums{};  // enough that no addition waits for another
+  std::array<std::uint64_t, 16> sums{};  // enough that no addition waits for another
   for (; words.size() >= sums.size(); words = words.subspan(sums.size())) {
     for (std::size_t i = 0; i < sums.size(); ++i) {
       sums[i] += words[i];
