@@ -153,10 +153,8 @@ inline std::vector<Distribution> distributions() {
        }},
       {"relu_maps", "max(0, .) of gauss_maps", true, [] { return relu_of(draw_maps(12)); }},
       {"gauss_maps",
-       "maps of 32 x 32, noise smoothed with sigma 2 (variance 0.7) plus white noise (0.3); a "
-       "group "
-       "is 8 rows",
-       false, [] { return draw_maps(13); }},
+       "32 x 32 maps: N(0, 1) smoothed with sigma 2 plus N(0, 0.3^2); a group is 8 rows", false,
+       [] { return draw_maps(13); }},
   };
 }
 

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
@@ -133,6 +134,28 @@ inline std::string compiler() {
 #endif
 }
 
+/// Cycles per nanosecond: what a chain of additions, one a cycle, takes. The best of several, as a
+/// clock cannot be too fast.
+inline double clock_ghz() {
+  double best = 0;
+#ifdef __GNUC__
+  for (int round = 0; round < 10; ++round) {
+    constexpr int chains = 100'000;
+    std::uint64_t x = 0;
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < chains; ++i) {
+      for (int j = 0; j < 16; ++j) {
+        x += 1;
+        asm volatile("" : "+r"(x));  // no sixteen at once
+      }
+    }
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    best = std::max(best, static_cast<double>(x) / elapsed.count() / 1e9);
+  }
+#endif
+  return best;
+}
+
 /// The name of the program alone: where it was built is nobody's business.
 inline std::string command_of(int argc, char** argv) {
   std::string command = argv[0];
@@ -160,6 +183,7 @@ inline int run(int argc, char** argv, const std::function<void()>& add_rows) {
     }
     benchmark::AddCustomContext("instruction_set", chosen_instruction_set());
     benchmark::AddCustomContext("rounds", std::to_string(rounds()));
+    benchmark::AddCustomContext("measured_clock_ghz", std::to_string(clock_ghz()));
     benchmark::AddCustomContext("compiler", compiler());
     benchmark::AddCustomContext("flags", ACTPACK_BENCH_FLAGS);
     add_rows();

@@ -1,0 +1,71 @@
+#!/bin/sh
+# SPDX-FileCopyrightText: The actpack authors
+# SPDX-License-Identifier: MIT
+#
+# Builds and runs every benchmark of the host, and writes bench/results/<machine>.json, and beside
+# it .md and .svg.
+#
+#   bench/run.sh [--quick] [--instruction-set portable|avx2|avx512] [--build DIRECTORY]
+#
+# --quick: smallest sizes, once, into DIRECTORY/bench/quick: to see that all of it works.
+# Defaults: the best instruction set of this processor, build/release.
+# Real activations are those of the data that ACTPACK_DATA_DIR names, else of generated data.
+set -eu
+command="bench/run.sh${*:+ $*}"
+cd "$(dirname "$0")/.."
+
+usage() {
+  sed -n '5,12s/^# \{0,1\}//p' bench/run.sh >&2
+  exit 1
+}
+
+build=build/release
+results=bench/results
+instruction_set=
+is_quick=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --quick) is_quick=yes ;;
+    --instruction-set) [ $# -gt 1 ] || usage; instruction_set=$2; shift ;;
+    --build) [ $# -gt 1 ] || usage; build=$2; shift ;;
+    *) usage ;;
+  esac
+  shift
+done
+
+cmake --preset release -B "$build" > /dev/null
+cmake --build "$build" --parallel "$(nproc)" --target host_benches
+
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+if [ -n "$(git status --porcelain --untracked-files=no 2>/dev/null)" ]; then
+  commit="$commit with changes"
+fi
+
+set -- # the options of every benchmark
+if [ -n "$instruction_set" ]; then
+  set -- "$@" "--instruction_set=$instruction_set"
+fi
+if [ -n "$is_quick" ]; then
+  results=$build/bench/quick
+  set -- "$@" --rounds=1 "--benchmark_filter=numel:(16384|32768|65536)/|items:128/|training_step|_3_"
+fi
+mkdir -p "$results"
+parts=$(mktemp -d)
+trap 'rm -rf "$parts"' EXIT
+
+"$build/bench/quality" "$parts/quality.json"
+python3 -B bench/quality_check.py "$parts/quality.json"
+for bench in "$build"/bench/*_bench; do
+  name=$(basename "$bench")
+  echo "== $name"
+  "$bench" --benchmark_out="$parts/$name.json" --benchmark_out_format=json "$@"
+done
+
+json=$(python3 -B bench/collect_results.py "$results" \
+  "commit=$commit" "command=$command" "$parts"/*.json)
+python3 -B bench/results_table.py "$json" > "${json%.json}.md"
+python3 -B bench/results_picture.py "$json" > "${json%.json}.svg"
+echo "Wrote $json, .md and .svg"
+if [ -z "$is_quick" ]; then
+  python3 -B bench/readme_table.py
+fi
