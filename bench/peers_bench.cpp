@@ -21,8 +21,7 @@ using namespace bench;
 
 /// Measures both directions of a codec made by `make_codec`(numel) on what leaves a ReLU.
 template <class MakeCodec>
-[[maybe_unused]] void add_peer(const std::string& name, const std::string& parts,
-                               MakeCodec make_codec) {
+void add_peer(const std::string& name, const std::string& parts, MakeCodec make_codec) {
   const auto add_direction = [&](const std::string& direction, Access access) {
     for (const std::int64_t bytes : sizes_in_bytes) {
       const std::int64_t numel = bytes / 4;

@@ -83,6 +83,18 @@ def columns():
     yield number("error, ReLU", "relu")
 
 
+def steps_of(results):
+    """One sentence for each kind of packed training step."""
+    for row in results_table.rows_of(results_table.medians(results["benchmarks"])[0]):
+        if "codec_share" in row:
+            kind = row["verb"].removeprefix("training_step/").replace("_", "-")
+            yield (
+                f"A training step of the example's network with {kind} contexts of {row['bits']} bits "
+                f"takes {results_table.digits(1 / row['vs_full_precision'])} times as long as in "
+                f"full precision; the codec is {100 * row['codec_share']:.0f} % of it."
+            )
+
+
 def section_of(path):
     with open(path, encoding="utf-8") as file:
         results = json.load(file)
@@ -92,10 +104,11 @@ def section_of(path):
     clock = float(context["measured_clock_ghz"])
     place = f"bench/results/{path.stem}"
     table = results_table.table(list(lines_of(results)), list(columns()))
+    steps = "".join(f"- {sentence}\n" for sentence in steps_of(results))
     return (
         f"\n`{context['command']}` on {context['cpu']} ({context['cpu_numbers']}; {clock:.1f} GHz), "
         f"{context['instruction_set']}, {context['compiler']}, commit {context['commit']}, "
-        f"{context['date']}; all rows with their spread in [{path.stem}.md]({place}.md):\n\n{table}\n"
+        f"{context['date']}; all rows with their spread in [{path.stem}.md]({place}.md):\n\n{table}\n\n{steps}"
         f"\n![Speed against size, error against stored bits]({place}.svg)\n"
     )
 

@@ -34,14 +34,15 @@ ERRORS = (
     ("affine, nearest (biased)", "affine/nearest", BLACK, "6 4"),
     ("affine, subtractive", "affine/subtractive", BLUE, ""),
     ("affine, subtractive, best alpha", "affine/subtractive/best_alpha", BLUE, "6 4"),
+    ("affine, subtractive, zeros known from a mask", "affine/subtractive/known_zeros", GREY, ""),
     ("affine, widths by group, subtractive", "affine_by_group/subtractive", ORANGE, ""),
     ("sign + magnitude, plain", "sign_magnitude/plain", GREEN, "6 4"),
     ("sign + magnitude, subtractive", "sign_magnitude/subtractive", GREEN, ""),
     ("zfp, fixed rate", "zfp/fixed_rate", RED, ""),
 )
-ERROR_SETS = ("gauss", "relu_1_input")  # the second only where there is a trainer
+ERROR_SETS = ("gauss", "block_1_output")  # the second only where there is a trainer
 
-WIDTH, TOP, BOTTOM, LEGEND = 360, 40, 380, 450
+WIDTH, TOP, BOTTOM, LEGEND = 360, 52, 380, 450
 
 
 def escaped(text):
@@ -51,9 +52,9 @@ def escaped(text):
 class Panel:
     """Curves in two logarithmic axes, or one, with a legend below."""
 
-    def __init__(self, left, title, x_title, y_title, curves, x_ticks, is_x_log):
+    def __init__(self, left, title, subtitle, x_title, y_title, curves, x_ticks, is_x_log):
         self.left, self.is_x_log = left, is_x_log
-        self.title, self.x_title, self.y_title = title, x_title, y_title
+        self.title, self.subtitle, self.x_title, self.y_title = title, subtitle, x_title, y_title
         self.curves = [curve for curve in curves if curve[3]]
         self.x_ticks = x_ticks
         values = [y for *_, points in self.curves for _, y in points if y > 0]
@@ -75,7 +76,9 @@ class Panel:
     def lines(self):
         middle = self.left + WIDTH / 2
         right = self.left + WIDTH
-        yield f'<text x="{middle}" y="24" text-anchor="middle">{escaped(self.title)}</text>'
+        yield f'<text x="{middle}" y="20" text-anchor="middle">{escaped(self.title)}</text>'
+        yield (f'<text x="{middle}" y="38" text-anchor="middle" font-size="11">'
+               f'{escaped(self.subtitle)}</text>')
         for power in range(round(math.log10(self.low)), round(math.log10(self.high)) + 1):
             y = self.y(10.0**power)
             yield f'<path d="M{self.left} {y:.1f}H{right}" stroke="#ddd"/>'
@@ -109,7 +112,9 @@ def speed_panel(results, left):
             and row.get("threads", 1) == 1)
         curves.append((name, color, dashes, points))
     ticks = [(1 << 16, "64 KiB"), (1 << 20, "1 MiB"), (1 << 26, "64 MiB")]
-    return Panel(left, "speed, one thread", "bytes of the tensor (float)",
+    context = results["context"]
+    subtitle = f"{context['cpu']} ({context['cpu_numbers']}), {context['instruction_set']}"
+    return Panel(left, "speed, one thread", subtitle, "bytes of the tensor (float)",
                  "speed of memcpy of the tensor = 1", curves, ticks, True)
 
 
@@ -120,7 +125,7 @@ def error_panel(results, left, name):
                         if row["codec"] == codec and row["set"] == name)
         curves.append((title, color, dashes, points))
     ticks = [(bits, str(bits)) for bits in range(1, 11)]
-    return Panel(left, f"error: {name} ({results['sets'][name]})", "stored bits per value, all included",
+    return Panel(left, f"error: {name}", results["sets"][name], "stored bits per value, all included",
                  "NMSE", curves, ticks, False)
 
 

@@ -106,9 +106,11 @@ void add_rows() {
   });
 
   const Rounding rounding = Rounding::stochastic(1);
-  const Decoding decoding = Decoding::subtractive(rounding);
   static const std::vector<Activation> activations = network().activations();
   for (const Activation& x : activations) {
+    // Without its mask a ReLU's output is decoded plainly: its zeros then have no noise.
+    const Decoding decoding =
+        x.is_relu_output ? Decoding::plain() : Decoding::subtractive(rounding);
     if (x.name.starts_with("relu")) {
       add_activation<SignMagnitudeBuffer>(
           x, "sign_magnitude_encode/stochastic",
@@ -125,7 +127,7 @@ void add_rows() {
           [=](const std::vector<float>& y, PackedBuffer& packed) {
             quantize(y, packed.view(), rounding);
           },
-          "dequantize/subtractive",
+          x.is_relu_output ? "dequantize/plain" : "dequantize/subtractive",
           [=](const PackedBuffer& packed, std::vector<float>& y) {
             dequantize(packed.view(), y, decoding);
           });

@@ -31,11 +31,13 @@
 
 namespace bench {
 
-/// Rounds of a row; the command line changes it.
+/// Rounds of a row, the command line changes it; fewer, if they take long.
 inline int& rounds() {
   static int count = 31;
   return count;
 }
+inline constexpr std::size_t enough_rounds = 7;
+inline constexpr double long_row_seconds = 5;
 
 struct Quartiles {
   double low = 0;
@@ -74,7 +76,7 @@ class Batch {
   double seconds_per_call() {
     double seconds = 0;
     std::int64_t fewest = std::numeric_limits<std::int64_t>::max();
-    for (int tries = 0; tries < 4 && fewest > 0; ++tries) {
+    for (int tries = 0; tries < 4 && fewest > 0 && seconds < long_batch_seconds; ++tries) {
       if (calls_ > 1) {
         call_();  // brings back what others threw out of the caches
       }
@@ -91,6 +93,7 @@ class Batch {
 
  private:
   static constexpr double batch_seconds = 1e-3;
+  static constexpr double long_batch_seconds = 2e-2;  // a busy machine never lets them in peace
 
   static std::int64_t interruptions() {
 #ifdef __unix__
@@ -151,9 +154,10 @@ class Neighbours {
 };
 
 /// Measures `subject`, the whole of a row registered by rows.hpp. The row's time is the median of a
-/// call. Counters: `spread`, the interquartile range of that time over the median; for every
-/// reference vs_name (above 1: the subject is faster), the quartiles vs_name_low and vs_name_high,
-/// and name_seconds; `neighbours`, other people's busy processors. Returns the median.
+/// call. Counters: `rounds`; `spread`, the interquartile range of that time over the median; for
+/// every reference vs_name (above 1: the subject is faster), the quartiles vs_name_low and
+/// vs_name_high, and name_seconds; `neighbours`, other people's busy processors. Returns the
+/// median.
 inline double measure(benchmark::State& state, std::function<void()> subject,
                       const std::vector<Reference>& references) {
   Batch own(std::move(subject));
@@ -172,8 +176,13 @@ inline double measure(benchmark::State& state, std::function<void()> subject,
         other_seconds[i].push_back(others[i].seconds_per_call());
       }
     };
+    const auto start = std::chrono::steady_clock::now();
+    const auto is_long = [&] {
+      const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+      return seconds.size() >= enough_rounds && elapsed.count() > long_row_seconds;
+    };
     time_others();
-    for (int round = 0; round < rounds(); ++round) {
+    for (int round = 0; round < rounds() && !is_long(); ++round) {
       seconds.push_back(own.seconds_per_call());
       time_others();
       for (std::size_t i = 0; i < others.size(); ++i) {
@@ -185,6 +194,7 @@ inline double measure(benchmark::State& state, std::function<void()> subject,
     const Quartiles times = quartiles(seconds);
     median = times.median;
     state.SetIterationTime(times.median);
+    state.counters["rounds"] = static_cast<double>(seconds.size());
     state.counters["spread"] = (times.high - times.low) / times.median;
   }
   for (std::size_t i = 0; i < others.size(); ++i) {

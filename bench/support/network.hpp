@@ -5,6 +5,7 @@
 // that its backward pass needs: what codecs are really given.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -44,8 +45,10 @@ class TrainedNetwork {
     }
   }
 
-  /// Where the data come from, without the folder's name.
-  std::string origin() const { return data_.origin.substr(0, data_.origin.find(" from ")); }
+  /// Where the data come from, without the folder's name or the reason.
+  std::string origin() const {
+    return data_.origin.substr(0, std::min(data_.origin.find(" from "), data_.origin.find(" (")));
+  }
 
   trainer::Batch next_batch() { return batches_.next(); }
 

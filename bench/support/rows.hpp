@@ -156,12 +156,16 @@ inline double clock_ghz() {
   return best;
 }
 
-/// The name of the program alone: where it was built is nobody's business.
+/// The name of the program and its options, without paths: where it lies and writes is nobody's
+/// business.
 inline std::string command_of(int argc, char** argv) {
   std::string command = argv[0];
   command.erase(0, command.rfind('/') + 1);
   for (int i = 1; i < argc; ++i) {
-    command += std::string(" ") + argv[i];
+    const std::string option = argv[i];
+    if (!option.starts_with("--benchmark_out")) {
+      command += " " + option;
+    }
   }
   return command;
 }
