@@ -101,7 +101,10 @@ def main():
     for setting in settings:
         key, _, value = setting.partition("=")
         context[key] = value
-    machine = f"{context['cpu']} {context.get('instruction_set', '')}"
+    machine = context["cpu"]
+    if not re.search(r"\d", machine):  # a name for all of a kind, as virtual machines give it
+        machine += " " + context["cpu_numbers"]
+    machine += " " + context.get("instruction_set", "")
     slug = re.sub(r"[^A-Za-z0-9]+", "-", machine).strip("-")
     path = os.path.join(sys.argv[1], slug + ".json")
     # Not under its final name until it is whole.

@@ -139,6 +139,7 @@ COLUMNS = (
     number("NMSE", "NMSE"),
     number("gap", "gap"),
     number("codec's share", "codec_share"),
+    ("data", "---", lambda row: row["label"]),
     number("rounds", "rounds"),
     number("spread", "spread", count=2),
     number("neighbours", "neighbours", count=2),

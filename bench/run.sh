@@ -47,7 +47,7 @@ if [ -n "$instruction_set" ]; then
 fi
 if [ -n "$is_quick" ]; then
   results=$build/bench/quick
-  set -- "$@" --rounds=1 "--benchmark_filter=numel:(16384|32768|65536)/|items:128/|training_step|_3_"
+  set -- "$@" --quick
 fi
 mkdir -p "$results"
 parts=$(mktemp -d)

@@ -5,17 +5,20 @@
 // same steps in full precision, and the codecs on the activations of those steps.
 #include <omp.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "actpack/quantize.hpp"
 #include "actpack/sign_magnitude.hpp"
 #include "memory.hpp"
+#include "support/buffer.hpp"
 #include "support/memory_speed.hpp"
 #include "support/network.hpp"
 #include "support/rows.hpp"
@@ -78,16 +81,19 @@ void add_activation(const Activation& x, const std::string& save_verb, const Sav
     const std::string row = verb + "/" + x.name + "/float/bits:" + std::to_string(bits) +
                             "/numel:" + std::to_string(x.values.size());
     add_row(row, [=, &x](benchmark::State& state) {
+      const std::int64_t numel = static_cast<std::int64_t>(x.values.size());
       Context context(layout_of(x));
-      std::vector<float> decoded(x.values.size());
-      save(x.values, context);
-      load(context, decoded);
-      state.counters["NMSE"] = support::relative_energy(decoded, x.values);
+      Buffer<float> values(numel);
+      Buffer<float> decoded(numel);
+      std::ranges::copy(x.values, values.data());
+      save(std::as_const(values).span(), context);
+      load(context, decoded.span());
+      state.counters["NMSE"] = support::relative_energy(decoded.span(), x.values);
       state.counters["bits_per_value"] =
           8 * static_cast<double>(context.size_bytes()) / static_cast<double>(x.values.size());
-      measure_tensor(state, static_cast<std::int64_t>(4 * x.values.size()),
-                     is_save ? Access::reads : Access::writes,
-                     [&] { is_save ? save(x.values, context) : load(context, decoded); });
+      measure_tensor(state, 4 * numel, is_save ? Access::reads : Access::writes, [&] {
+        is_save ? save(std::as_const(values).span(), context) : load(context, decoded.span());
+      });
     });
   };
   add_direction(save_verb, true);
@@ -114,21 +120,21 @@ void add_rows() {
     if (x.name.starts_with("relu")) {
       add_activation<SignMagnitudeBuffer>(
           x, "sign_magnitude_encode/stochastic",
-          [=](const std::vector<float>& y, SignMagnitudeBuffer& context) {
+          [=](std::span<const float> y, SignMagnitudeBuffer& context) {
             encode(y, context.view(), rounding);
           },
           "sign_magnitude_decode/subtractive",
-          [=](const SignMagnitudeBuffer& context, std::vector<float>& y) {
+          [=](const SignMagnitudeBuffer& context, std::span<float> y) {
             decode(context.view(), y, decoding);
           });
     } else {
       add_activation<PackedBuffer>(
           x, "quantize/stochastic",
-          [=](const std::vector<float>& y, PackedBuffer& packed) {
+          [=](std::span<const float> y, PackedBuffer& packed) {
             quantize(y, packed.view(), rounding);
           },
           x.is_relu_output ? "dequantize/plain" : "dequantize/subtractive",
-          [=](const PackedBuffer& packed, std::vector<float>& y) {
+          [=](const PackedBuffer& packed, std::span<float> y) {
             dequantize(packed.view(), y, decoding);
           });
     }

@@ -4,7 +4,10 @@
 // Names and registers rows, verb/variant/type/bits:b/numel:n, and runs those that the command line
 // asks for.
 //
-//   x_bench [--rounds=N] [--instruction_set=portable|avx2|avx512] [option of Google Benchmark...]
+//   x_bench [--rounds=N] [--quick] [--instruction_set=portable|avx2|avx512]
+//           [option of Google Benchmark...]
+//
+// --quick: the least of every kind, once, to see that all of it works.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -104,10 +107,19 @@ inline std::string chosen_instruction_set() {
   return instruction_set_names[static_cast<std::size_t>(actpack::instruction_set())];
 }
 
-/// Acts on one of our options; returns whether it is one.
-inline bool apply_option(std::string_view option) {
+/// What --quick runs: tensors of 64 KiB, 128 items, a step and its last activations.
+inline constexpr const char* quick_rows =
+    "--benchmark_filter=numel:(16384|32768|65536)/|items:128/|training_step|_3_";
+
+/// Acts on one of our options; returns whether it is one. Sets `is_quick` at --quick.
+inline bool apply_option(std::string_view option, bool& is_quick) {
   constexpr std::string_view rounds_option = "--rounds=";
   constexpr std::string_view set_option = "--instruction_set=";
+  if (option == "--quick") {
+    is_quick = true;
+    rounds() = 1;
+    return true;
+  }
   if (option.starts_with(set_option)) {
     choose_instruction_set(option.substr(set_option.size()));
     return true;
@@ -175,10 +187,15 @@ inline int run(int argc, char** argv, const std::function<void()>& add_rows) {
   try {
     benchmark::AddCustomContext("command", command_of(argc, argv));
     std::vector<char*> arguments;
+    bool is_quick = false;
     for (char* argument : std::vector<char*>(argv, argv + argc)) {
-      if (!apply_option(argument)) {
+      if (!apply_option(argument, is_quick)) {
         arguments.push_back(argument);
       }
+    }
+    std::string filter = quick_rows;
+    if (is_quick) {
+      arguments.insert(arguments.begin() + 1, filter.data());  // a filter of the user's comes later
     }
     int count = static_cast<int>(arguments.size());
     benchmark::Initialize(&count, arguments.data());
