@@ -88,6 +88,23 @@ def collect(paths):
     return results
 
 
+def rounded(value):
+    """To six significant digits: more is noise."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def write(results, file):
+    """As JSON with a line for each row, which can be read and compared."""
+    parts = []
+    for key, value in results.items():
+        if isinstance(value, list):
+            lines = [json.dumps({name: rounded(x) for name, x in row.items()}) for row in value]
+            parts.append(f"{json.dumps(key)}: [\n " + ",\n ".join(lines) + "\n]")
+        else:
+            parts.append(f"{json.dumps(key)}: {json.dumps(value, indent=1)}")
+    file.write("{\n" + ",\n".join(parts) + "\n}\n")
+
+
 def main():
     settings = [argument for argument in sys.argv[2:] if "=" in argument]
     paths = [argument for argument in sys.argv[2:] if "=" not in argument]
@@ -109,8 +126,7 @@ def main():
     path = os.path.join(sys.argv[1], slug + ".json")
     # Not under its final name until it is whole.
     with open(path + ".partial", "w", encoding="utf-8") as file:
-        json.dump(results, file, indent=1)
-        file.write("\n")
+        write(results, file)
     os.replace(path + ".partial", path)
     print(path)
 

@@ -149,6 +149,8 @@ NOTES = """
 Times are medians over rounds; vs_x is the time of x over the row's, the median over rounds that take
 turns, with its quartiles: above 1 the row is the faster one. GB/s are of the tensor's bytes. Spread:
 interquartile range of the times over their median. Neighbours: processors at work for others.
+Training steps, and rows that name an activation of theirs, are compiled as the trainer is, for the
+processor at hand; all others with the flags above.
 """
 
 

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Speed where it counts, on one thread: whole training steps with packed activations beside the
-// same steps in full precision, and the codecs on the activations of those steps.
+// same steps in full precision, and the codecs on the activations of those steps. Compiled as the
+// trainer is: for the processor at hand.
 #include <omp.h>
 
 #include <algorithm>
