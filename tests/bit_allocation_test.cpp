@@ -3,7 +3,6 @@
 //
 // Checks bit allocation against exhaustive search and a table over budgets, and its promises on
 // problems too large for either.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -4,7 +4,6 @@
 // Runs on the host what a device's bit allocation does, step by step: widths and totals are those
 // of the host's allocate_bits, to the last bit, and what the host refuses has the result that is
 // documented.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>
