@@ -3,7 +3,6 @@
 //
 // Proves what the stored parameters promise (they cover, and are the smallest that do) and what
 // codes made against them deliver: no bias beyond 2^-13 of a step, errors within a step.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

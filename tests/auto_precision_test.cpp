@@ -4,7 +4,6 @@
 // Checks the controller against a model of its averages that solves by itself, budgets against the
 // bytes of real buffers, the perturbation against a small network's variance, and data-parallel
 // training with two processes.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <sys/socket.h>

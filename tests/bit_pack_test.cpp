@@ -3,7 +3,6 @@
 //
 // Pins where codes lie in words: golden bytes, the inverse on every code and position, every
 // refusal.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <array>

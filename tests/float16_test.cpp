@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 //
 // Pins the two 16-bit storage types: every pattern to float and back, every rounding boundary.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <array>

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 //
 // Checks every count of a layout against loops that count, and every layout that must be refused.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <cstdint>

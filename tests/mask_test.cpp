@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 //
 // Checks the exact one-bit contexts: ReLU, dropout and any predicate, forward and backward.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

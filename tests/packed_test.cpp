@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 //
 // Checks the views (plain data for kernels) and the buffer that owns what they point to.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <cstdint>

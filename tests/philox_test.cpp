@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 //
 // Pins the random bits: published vectors, and the reference's Philox over all four counter words.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <array>

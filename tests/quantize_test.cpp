@@ -3,7 +3,6 @@
 //
 // Compares quantize and dequantize with the textbook reference, bit for bit, over the whole grid of
 // widths, sizes, group sizes, data and types; pins the format by known answers; tries every misuse.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

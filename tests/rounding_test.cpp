@@ -3,7 +3,6 @@
 //
 // Proves, mostly by enumeration, what stochastic rounding owes to its dither: uniform marginals,
 // harmless pairs, exact means, exact products.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

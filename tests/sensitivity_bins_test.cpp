@@ -3,7 +3,6 @@
 //
 // Checks that bins of sensitivity, which keep most of many items out of sight, lead to the very
 // widths that looking at every item leads to.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

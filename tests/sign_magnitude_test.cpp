@@ -3,7 +3,6 @@
 //
 // Checks the context that batch norm, ReLU and convolution share: bits against the reference, the
 // mask exact, the noise as published, and why a mask must never be read back from rounded values.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

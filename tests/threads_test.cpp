@@ -3,7 +3,6 @@
 //
 // Shows that threads may share a tensor: chunks of rows written and ranges read at the same time
 // give what one thread gives. ThreadSanitizer sees that they do not touch each other's words.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

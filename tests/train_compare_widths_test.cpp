@@ -4,7 +4,6 @@
 // Checks the comparison of policies for widths: that all stay within the same bytes, that what they
 // are told of noise and gains is right, that gradients stay unbiased, and what is printed and
 // drawn.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <omp.h>
 

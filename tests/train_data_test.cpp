@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 //
 // Checks where the trainer looks for data, and that it says in one line what is wrong with a file.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <unistd.h>
 #include <zlib.h>

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 //
 // Checks the trainer's counting allocator, and what it says about the ways of keeping activations.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <omp.h>
 

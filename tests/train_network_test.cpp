@@ -3,7 +3,6 @@
 //
 // Checks the trainer's layers and contexts: exact gradients, what rounding does to them, and the
 // one rule a trainer must not break, that the ReLU's mask is never read from rounded values.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <omp.h>
 

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 //
 // Checks the trainer's command line, and the files that it leaves.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <cmath>

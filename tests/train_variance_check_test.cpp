@@ -3,7 +3,6 @@
 //
 // Checks that the variances which actpack/variance.hpp predicts are those of gradients under
 // rounding, that the trainer's check would notice a wrong formula, and what it prints and draws.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <omp.h>
 

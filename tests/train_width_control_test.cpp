@@ -3,7 +3,6 @@
 //
 // Checks a run with a budget: what probes change and what they leave alone, that widths stay within
 // the budget, and that they lower the gradient's variance.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <omp.h>
 

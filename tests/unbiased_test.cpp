@@ -4,7 +4,6 @@
 // Measures what gradients live on: values come back right on average, alone and in sums, with
 // independent noise of the size that theory and the design state. Seeds are fixed; every threshold
 // states how often it would alarm falsely if they were not.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

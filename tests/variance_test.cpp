@@ -4,7 +4,6 @@
 // Checks the noise formulas against the textbook's, gains against what a change of one input value
 // does to a gradient computed directly, and the measured noise against exact sums over positions
 // and against what quantizing and encoding really add.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -60,7 +60,7 @@ set(include_dirs ${tests}/cuda/simt_include ${WORK_DIR}/include ${WORK_DIR}/cuda
 list(TRANSFORM include_dirs PREPEND -I)
 execute_process( # without optimisation, which takes longest
   COMMAND ${COMPILER} -std=c++20 -O0 -g1 -pthread ${flags} ${include_dirs}
-          ${tests}/cuda/simt_test.cpp -o ${WORK_DIR}/simt_test
+          ${tests}/cuda/simt_test.cpp ${tests}/support/test_main.cpp -o ${WORK_DIR}/simt_test
   COMMAND_ERROR_IS_FATAL ANY)
 
 set(ENV{TSAN_OPTIONS} halt_on_error=1)

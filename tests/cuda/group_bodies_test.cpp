@@ -3,7 +3,6 @@
 //
 // Runs what the device's kernels do, group by group, on a host thread that plays all lanes, and
 // compares words, parameters and values with the host's verbs, bit for bit.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <array>

@@ -3,7 +3,6 @@
 //
 // Runs what the device's kernels for masks and plain packing do on the host, and compares with the
 // host's verbs, bit for bit; and the sums over rows with a loop in double.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <array>

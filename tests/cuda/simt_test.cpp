@@ -3,7 +3,6 @@
 //
 // Runs the kernels themselves, with real shuffles and barriers, on threads of the CPU, and compares
 // what they write with the host's verbs, bit for bit.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include "simt.hpp"  // before the kernels

@@ -3,7 +3,6 @@
 //
 // What the stream API refuses before it touches a device, and what it says where there is none: all
 // of it runs without a GPU.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <array>

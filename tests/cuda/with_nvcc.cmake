@@ -10,6 +10,7 @@ foreach(name stream_api_test stream_gpu_test)
   target_link_libraries(${name} PRIVATE actpack::cuda doctest::doctest)
   add_test(NAME ${name} COMMAND ${name})
 endforeach()
+target_sources(stream_api_test PRIVATE $<TARGET_OBJECTS:test_main>) # the other has a main() of its own
 set_property(TEST stream_api_test PROPERTY LABELS unit)
 set_tests_properties(stream_gpu_test PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 1800)
 
