@@ -9,13 +9,13 @@
 // of 32 elements are masks of their own, so callers may split the work as they like.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <span>
 
 #include "actpack/bit_pack.hpp"
 #include "actpack/detail/element_range.hpp"
+#include "actpack/detail/mask_elements.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
@@ -40,37 +40,11 @@ void require_pair(std::span<const T> from, const char* from_name, std::span<T> t
   require_memory(to, to_name);
 }
 
-/// Writes every word of a mask: bit e is keep(e).
-template <class Keep>
-void fill_mask(std::span<std::uint32_t> mask, std::size_t numel, Keep keep) {
-  for (std::size_t word = 0; word < mask.size(); ++word) {
-    const std::size_t first = 32 * word;
-    const std::size_t count = std::min<std::size_t>(32, numel - first);
-    std::uint32_t bits = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      bits |= std::uint32_t{keep(first + i)} << i;
-    }
-    mask[word] = bits;
-  }
-}
-
-/// Writes dx[e] = map(dy[e]) where bit e is set, else 0.
-template <class T, class Map>
-void map_where(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx,
-               Map map) {
-  require_mask(mask, dy.size());
-  require_pair(dy, "dy", dx, "dx");
-  for (std::size_t e = 0; e < dy.size(); ++e) {
-    dx[e] = (mask[e / 32] >> (e % 32) & 1) != 0 ? map(dy[e]) : T(0.0f);
-  }
-}
-
 /// Refuses probabilities outside [0, 1), NaN among them.
 inline void require_drop_probability(double p) {
   require(p >= 0 && p < 1, "drop_probability = ", p, " is not in [0, 1)");
 }
 
-/// A random word below this keeps an element.
 inline std::uint64_t keep_threshold(double drop_probability) {
   return static_cast<std::uint64_t>(std::llround((1 - drop_probability) * 0x1p32));
 }
@@ -80,7 +54,6 @@ inline void require_dropout(const Rounding& rounding, std::int64_t first) {
   require(rounding.is_stochastic, "rounding is to nearest, but dropout draws at random");
 }
 
-/// What a kept element is multiplied by, so that the mean stays.
 inline float dropout_scale(double drop_probability) {
   return static_cast<float>(1 / (1 - drop_probability));
 }
@@ -94,7 +67,9 @@ template <class T, class Predicate>
 void make_mask(std::span<const T> x, std::span<std::uint32_t> mask, Predicate keep) {
   detail::require_mask(mask, x.size());
   detail::require_memory(x, "x");
-  detail::fill_mask(mask, x.size(), [&](std::size_t e) { return static_cast<bool>(keep(x[e])); });
+  detail::fill_mask(mask.data(), static_cast<std::int64_t>(x.size()), [&](std::int64_t e) {
+    return static_cast<bool>(keep(x[static_cast<std::size_t>(e)]));
+  });
 }
 
 /// Writes y = max(x, 0) and the mask x > 0 in one pass: all that the backward pass needs. `x`, `y`
@@ -104,18 +79,16 @@ template <class T>
 void relu(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask) {
   detail::require_mask(mask, x.size());
   detail::require_pair(x, "x", y, "y");
-  detail::fill_mask(mask, x.size(), [&](std::size_t e) {
-    const float value = x[e];
-    y[e] = value <= 0 ? T(0.0f) : x[e];
-    return value > 0;
-  });
+  detail::relu_elements(x.data(), static_cast<std::int64_t>(x.size()), y.data(), mask.data());
 }
 
 /// Writes dx = dy where the mask is set, else 0. `dy`, `dx` [host] of one size; dx may be dy.
 /// Throws std::invalid_argument, before anything is written, if sizes differ. Allocates nothing.
 template <class T>
 void relu_backward(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx) {
-  detail::map_where(dy, mask, dx, [](T value) { return value; });
+  detail::require_mask(mask, dy.size());
+  detail::require_pair(dy, "dy", dx, "dx");
+  detail::keep_elements(dy.data(), static_cast<std::int64_t>(dy.size()), mask.data(), dx.data());
 }
 
 /// Drops each element with probability `drop_probability` and multiplies the others by 1 / (1 − p),
@@ -133,18 +106,10 @@ void dropout(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask
   detail::require_drop_probability(drop_probability);
   detail::require_dropout(rounding, first);
   detail::require_host(rounding);
-  const std::uint64_t threshold = detail::keep_threshold(drop_probability);
-  const float scale = detail::dropout_scale(drop_probability);
-  RandomWords random{};
-  detail::fill_mask(mask, x.size(), [&](std::size_t e) {
-    if (e % 4 == 0) {
-      random =
-          philox4x32((static_cast<std::uint64_t>(first) + e) / 4, rounding.offset, rounding.seed);
-    }
-    const bool is_kept = random.word[e % 4] < threshold;
-    y[e] = is_kept ? saturate_cast<T>(x[e] * scale) : T(0.0f);
-    return is_kept;
-  });
+  const detail::Dropout dropout = {detail::keep_threshold(drop_probability),
+                                   detail::dropout_scale(drop_probability), rounding};
+  detail::drop_elements(x.data(), first, static_cast<std::int64_t>(x.size()), y.data(), mask.data(),
+                        dropout);
 }
 
 /// Writes dx = dy / (1 − p) where the mask is set, else 0. `dy`, `dx` [host] of one size; dx may be
@@ -154,8 +119,10 @@ template <class T>
 void dropout_backward(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx,
                       double drop_probability) {
   detail::require_drop_probability(drop_probability);
-  const float scale = detail::dropout_scale(drop_probability);
-  detail::map_where(dy, mask, dx, [scale](T value) { return saturate_cast<T>(value * scale); });
+  detail::require_mask(mask, dy.size());
+  detail::require_pair(dy, "dy", dx, "dx");
+  detail::scale_elements(dy.data(), static_cast<std::int64_t>(dy.size()), mask.data(), dx.data(),
+                         detail::dropout_scale(drop_probability));
 }
 
 // The same for vectors, arrays and other contiguous ranges.

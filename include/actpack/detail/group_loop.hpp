@@ -64,7 +64,9 @@ class GroupCursor {
  public:
   GroupCursor(const Layout& layout, ElementInterval elements)
       : layout_(layout), elements_(elements) {
-    if (elements.first < elements.end) {
+    if (elements.first == elements.end) {
+      elements_ = {0, 0};
+    } else {
       row_ = elements.first / layout.row_size;
       column_ = elements.first % layout.row_size / layout.group_size * layout.group_size;
       index_ = row_ * layout.groups_per_row() + column_ / layout.group_size;

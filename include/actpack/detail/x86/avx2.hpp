@@ -239,11 +239,45 @@ inline Lanes is_positive(Floats x) { return _mm256_cmp_ps(x, broadcast(0.0f), _C
 inline Floats select(Lanes where, Floats yes, Floats no) {
   return _mm256_blendv_ps(no, yes, where);
 }
-/// The lanes whose bits are set at `from`, the first lowest.
-inline Lanes load_lanes(const std::uint8_t* from) {
+/// A bit for each lane, the first lowest.
+inline std::uint32_t to_bits(Lanes set) {
+  return static_cast<std::uint32_t>(_mm256_movemask_ps(set));
+}
+/// The lanes whose bits are set, the first lowest.
+inline Lanes to_lanes(std::uint32_t bits) {
   const Ints bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  const Ints set = _mm256_and_si256(broadcast(std::uint32_t{*from}), bit);
-  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bit));
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(broadcast(bits), bit), bit));
+}
+inline Lanes load_lanes(const std::uint8_t* bits) { return to_lanes(*bits); }
+
+inline Lanes is_positive_or_nan(Floats x) { return _mm256_cmp_ps(x, broadcast(0.0f), _CMP_NLE_UQ); }
+/// As unsigned integers.
+inline Lanes is_at_most(Ints x, Ints limit) {
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_min_epu32(x, limit), x));
+}
+/// The 64-bit lanes of `low` and `high` in turn.
+inline void interleave(Ints low, Ints high, Ints (&both)[2]) {
+  const Ints even = _mm256_unpacklo_epi64(low, high);
+  const Ints odd = _mm256_unpackhi_epi64(low, high);
+  both[0] = _mm256_permute2x128_si256(even, odd, 0x20);
+  both[1] = _mm256_permute2x128_si256(even, odd, 0x31);
+}
+
+/// Writes 32 elements: a copy of those whose bit is set, 0 for the others.
+inline void copy_where(const float* from, std::uint32_t bits, float* to) {
+  for (int i = 0; i < 32; i += lanes) {
+    store(to + i, select(to_lanes(bits >> i), load(from + i), broadcast(0.0f)));
+  }
+}
+template <class T>
+inline void copy_where(const T* from, std::uint32_t bits, T* to) {
+  const Ints bit = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
+                                     16384, -32768);
+  for (int i = 0; i < 32; i += 16) {
+    const Ints some = _mm256_set1_epi16(static_cast<std::int16_t>(bits >> i));
+    const Ints is_set = _mm256_cmpeq_epi16(_mm256_and_si256(some, bit), bit);
+    store_bits(to + i, _mm256_and_si256(load_bits(from + i), is_set));
+  }
 }
 
 }  // namespace actpack::detail::avx2

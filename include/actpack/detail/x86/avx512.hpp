@@ -228,11 +228,35 @@ inline Lanes is_positive(Floats x) { return _mm512_cmp_ps_mask(x, broadcast(0.0f
 inline Floats select(Lanes where, Floats yes, Floats no) {
   return _mm512_mask_blend_ps(where, no, yes);
 }
-/// The lanes whose bits are set at `from`, the first lowest.
-inline Lanes load_lanes(const std::uint8_t* from) {
-  std::uint16_t bits;
-  std::memcpy(&bits, from, sizeof bits);
-  return bits;
+/// A bit for each lane, the first lowest.
+inline std::uint32_t to_bits(Lanes set) { return set; }
+/// The lanes whose bits are set, the first lowest.
+inline Lanes to_lanes(std::uint32_t bits) { return static_cast<Lanes>(bits); }
+inline Lanes load_lanes(const std::uint8_t* bits) {
+  Lanes loaded;
+  std::memcpy(&loaded, bits, sizeof loaded);
+  return loaded;
+}
+
+inline Lanes is_positive_or_nan(Floats x) {
+  return _mm512_cmp_ps_mask(x, broadcast(0.0f), _CMP_NLE_UQ);
+}
+/// As unsigned integers.
+inline Lanes is_at_most(Ints x, Ints limit) { return _mm512_cmple_epu32_mask(x, limit); }
+/// The 64-bit lanes of `low` and `high` in turn.
+inline void interleave(Ints low, Ints high, Ints (&both)[2]) {
+  both[0] = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), high);
+  both[1] = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), high);
+}
+
+/// Writes 32 elements: a copy of those whose bit is set, 0 for the others.
+inline void copy_where(const float* from, std::uint32_t bits, float* to) {
+  store_bits(to, _mm512_maskz_mov_epi32(to_lanes(bits), load_bits(from)));
+  store_bits(to + lanes, _mm512_maskz_mov_epi32(to_lanes(bits >> 16), load_bits(from + lanes)));
+}
+template <class T>
+inline void copy_where(const T* from, std::uint32_t bits, T* to) {
+  store_bits(to, _mm512_maskz_mov_epi16(bits, load_bits(from)));
 }
 
 }  // namespace actpack::detail::avx512

@@ -71,6 +71,17 @@ ACTPACK_NOINLINE ValueRange range_of_vectors(const T* x, std::int64_t size) {
   }
 }
 
+/// One bit for each of 32 elements: whether it is above 0.
+template <class T>
+inline std::uint32_t positive_bits(const T* x) {
+  std::uint32_t bits = 0;
+#pragma GCC unroll 4
+  for (int i = 0; i < 32; i += lanes) {
+    bits |= to_bits(is_positive(load(x + i))) << i;
+  }
+  return bits;
+}
+
 // ---- Random bits.
 
 /// Elements worked on at a time: four vectors, for which one register has random bytes.

@@ -1,0 +1,125 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Elements and their mask bits, on the host: portable loops, those of the processor's instruction
+// set, and the choice between them. A mask starts at bit 0 of its first word and every word is
+// written.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "actpack/detail/host_path.hpp"
+#include "actpack/float16.hpp"
+#include "actpack/philox.hpp"
+#include "actpack/rounding.hpp"
+
+#if ACTPACK_X86
+#include "actpack/detail/x86/codec.hpp"
+#endif
+
+namespace actpack::detail {
+
+/// Which elements dropout keeps, and what it makes of them.
+struct Dropout {
+  std::uint64_t threshold;  // a random word below this keeps an element
+  float scale;              // what a kept element is multiplied by, so that the mean stays
+  Rounding rounding;
+};
+
+/// Writes the mask of `numel` elements: bit e is keep(e).
+template <class Keep>
+void fill_mask(std::uint32_t* mask, std::int64_t numel, Keep keep) {
+  for (std::int64_t first = 0; first < numel; first += 32) {
+    const std::int64_t count = std::min<std::int64_t>(32, numel - first);
+    std::uint32_t bits = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+      bits |= std::uint32_t{keep(first + i)} << i;
+    }
+    *mask++ = bits;
+  }
+}
+
+/// Writes to[e] = map(from[e]) where bit e is set, else 0.
+template <class T, class Map>
+void map_where(const T* from, std::int64_t numel, const std::uint32_t* mask, T* to, Map map) {
+  for (std::int64_t e = 0; e < numel; ++e) {
+    to[e] = (mask[e / 32] >> (e % 32) & 1) != 0 ? map(from[e]) : T(0.0f);
+  }
+}
+
+namespace portable {
+
+template <class T>
+void relu_elements(const T* x, std::int64_t numel, T* y, std::uint32_t* mask) {
+  fill_mask(mask, numel, [&](std::int64_t e) {
+    const float value = x[e];
+    y[e] = value <= 0 ? T(0.0f) : x[e];
+    return value > 0;
+  });
+}
+
+template <class T>
+void keep_elements(const T* from, std::int64_t numel, const std::uint32_t* mask, T* to) {
+  map_where(from, numel, mask, to, [](T value) { return value; });
+}
+
+template <class T>
+void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask, T* to,
+                    float scale) {
+  map_where(from, numel, mask, to, [=](T value) { return saturate_cast<T>(value * scale); });
+}
+
+template <class T>
+void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
+                   const Dropout& dropout) {
+  RandomWords random{};
+  fill_mask(mask, numel, [&](std::int64_t e) {
+    if (e % 4 == 0) {
+      random = philox4x32(static_cast<std::uint64_t>(first + e) / 4, dropout.rounding.offset,
+                          dropout.rounding.seed);
+    }
+    const bool is_kept = random.word[e % 4] < dropout.threshold;
+    y[e] = is_kept ? saturate_cast<T>(x[e] * dropout.scale) : T(0.0f);
+    return is_kept;
+  });
+}
+
+}  // namespace portable
+
+}  // namespace actpack::detail
+
+#if ACTPACK_X86
+#define ACTPACK_KERNELS "actpack/detail/x86/mask_elements.inl"
+#include "actpack/detail/x86/for_each_instruction_set.inl"
+#endif
+
+namespace actpack::detail {
+
+/// y = max(x, 0), NaN kept; mask: x > 0.
+template <class T>
+void relu_elements(const T* x, std::int64_t numel, T* y, std::uint32_t* mask) {
+  ACTPACK_HOST_PATH(relu_elements(x, numel, y, mask));
+}
+
+/// to = from where the mask is set, else 0.
+template <class T>
+void keep_elements(const T* from, std::int64_t numel, const std::uint32_t* mask, T* to) {
+  ACTPACK_HOST_PATH(keep_elements(from, numel, mask, to));
+}
+
+/// to = from · scale where the mask is set, else 0.
+template <class T>
+void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask, T* to,
+                    float scale) {
+  ACTPACK_HOST_PATH(scale_elements(from, numel, mask, to, scale));
+}
+
+/// Drops elements at random; `first` (a multiple of 4): what the noise counts x[0] as.
+template <class T>
+void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
+                   const Dropout& dropout) {
+  ACTPACK_HOST_PATH(drop_elements(x, first, numel, y, mask, dropout));
+}
+
+}  // namespace actpack::detail

@@ -1,0 +1,166 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Sign-magnitude codes of the groups of a tensor, on the host: portable loops, those of the
+// processor's instruction set, and the choice between them.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "actpack/bit_pack.hpp"
+#include "actpack/detail/group.hpp"
+#include "actpack/detail/group_loop.hpp"
+#include "actpack/detail/host_path.hpp"
+#include "actpack/detail/mask_elements.hpp"
+#include "actpack/detail/sides.hpp"
+#include "actpack/float16.hpp"
+#include "actpack/rounding.hpp"
+#include "actpack/sign_magnitude_view.hpp"
+
+#if ACTPACK_X86
+#include "actpack/detail/x86/codec.hpp"
+#endif
+
+namespace actpack::detail {
+
+/// Where the codes of a group are.
+struct SignMagnitudePlace {
+  std::int64_t sign_word, magnitude_word;
+
+  SignMagnitudePlace(const Layout& layout, const Group& group)
+      : sign_word(uniform_place(layout, group, 1).word),
+        magnitude_word(uniform_place(layout, group, layout.bits).word) {}
+};
+
+/// Writes the codes of one group with parameters `params`; `y` is its first value.
+template <class T>
+void encode_group(DitherTile& tile, const T* y, const Group& group, const Layout& layout,
+                  SignMagnitudeParams params, std::uint32_t* signs, std::uint32_t* magnitudes) {
+  std::fill_n(signs, words_for(group.size, 1), 0u);
+  std::fill_n(magnitudes, words_for(group.size, layout.bits), 0u);
+  const SideEncoder encoder(params);
+  for_each_run(tile, group.index, layout.group_size, 0, group.size,
+               [&](std::int64_t first, int count, const std::uint16_t* dithers) {
+                 std::uint8_t codes[run_capacity];
+                 for (int i = 0; i < count; ++i) {
+                   codes[i] = y[first + i] > 0;
+                 }
+                 insert_codes(codes, count, 1, signs, first);
+                 if (is_poisoned(params)) {
+                   return;
+                 }
+                 for (int i = 0; i < count; ++i) {
+                   codes[i] =
+                       static_cast<std::uint8_t>(round_code(encoder(y[first + i]), dithers[i]));
+                 }
+                 insert_codes(codes, count, layout.bits, magnitudes, first);
+               });
+}
+
+/// Writes elements [begin, end) of one group; `y` is where its element 0 is or would be.
+template <class T>
+void decode_group(DitherTile& tile, const ConstSignMagnitudeView& in, const Group& group,
+                  const Decoding& decoding, NegativeSide negative_side, std::int64_t begin,
+                  std::int64_t end, T* y) {
+  const SignMagnitudePlace place(in.layout, group);
+  const SideDecoder decoder(in.params[group.index], negative_side, decoding.alpha);
+  for_each_run(tile, group.index, in.layout.group_size, begin, end,
+               [&](std::int64_t first, int count, const std::uint16_t* dithers) {
+                 std::uint8_t sign[run_capacity];
+                 std::uint8_t code[run_capacity];
+                 extract_codes(in.sign_words + place.sign_word, first, count, 1, sign);
+                 extract_codes(in.magnitude_words + place.magnitude_word, first, count,
+                               in.layout.bits, code);
+                 const auto store = [&](auto value_of) {
+                   for (int i = 0; i < count; ++i) {
+                     y[first + i] = saturate_cast<T>(value_of(i));
+                   }
+                 };
+                 if (decoding.is_subtractive()) {
+                   store([&](int i) { return decoder(sign[i], code[i], dithers[i]); });
+                 } else {
+                   store([&](int i) { return decoder(sign[i], code[i]); });
+                 }
+               });
+}
+
+namespace portable {
+
+template <class T>
+void encode_groups(const T* y, const SignMagnitudeView& out, const Rounding& rounding,
+                   ElementInterval elements) {
+  DitherTile tile(rounding);
+  for (GroupCursor cursor(out.layout, elements); cursor.has_group(); cursor.advance()) {
+    const Group group = cursor.group();
+    const T* values = y + (group.first - elements.first);
+    const SignMagnitudeParams params = fit_sides(range_of(values, group.size), out.layout.bits);
+    out.params[group.index] = params;
+    const SignMagnitudePlace place(out.layout, group);
+    encode_group(tile, values, group, out.layout, params, out.sign_words + place.sign_word,
+                 out.magnitude_words + place.magnitude_word);
+  }
+}
+
+template <class T>
+void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decoding,
+                   NegativeSide negative_side, ElementInterval elements) {
+  DitherTile tile(decoding.rounding);
+  for (GroupCursor cursor(in.layout, elements); cursor.has_group(); cursor.advance()) {
+    const Group group = cursor.group();
+    decode_group(tile, in, group, decoding, negative_side,
+                 std::max<std::int64_t>(elements.first - group.first, 0),
+                 std::min(elements.end - group.first, group.size),
+                 y + (group.first - elements.first));
+  }
+}
+
+}  // namespace portable
+
+}  // namespace actpack::detail
+
+#if ACTPACK_X86
+#define ACTPACK_KERNELS "actpack/detail/x86/sign_magnitude_groups.inl"
+#include "actpack/detail/x86/for_each_instruction_set.inl"
+#endif
+
+namespace actpack::detail {
+
+/// Encodes whole groups, elements `elements` of the tensor; `y` is the first of them.
+template <class T>
+void encode_groups(const T* y, const SignMagnitudeView& out, const Rounding& rounding,
+                   ElementInterval elements) {
+  ACTPACK_HOST_PATH(encode_groups(y, out, rounding, elements));
+}
+
+/// Decodes elements `elements` of the tensor; `y` is the first of them.
+template <class T>
+void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decoding,
+                   NegativeSide negative_side, ElementInterval elements) {
+  ACTPACK_HOST_PATH(decode_groups(in, y, decoding, negative_side, elements));
+}
+
+/// Writes dx = dy where the sign bit is set, else 0, and NaN throughout poisoned groups, for
+/// elements `elements` of the tensor; `dy`, `dx` are at the first of them.
+template <class T>
+void relu_backward_groups(const T* dy, const ConstSignMagnitudeView& in, T* dx,
+                          ElementInterval elements) {
+  for (GroupCursor cursor(in.layout, elements); cursor.has_group(); cursor.advance()) {
+    const Group group = cursor.group();
+    const std::uint32_t* signs = in.sign_words + uniform_place(in.layout, group, 1).word;
+    const std::int64_t offset = group.first - elements.first;
+    std::int64_t e = std::max<std::int64_t>(elements.first - group.first, 0);
+    const std::int64_t end = std::min(elements.end - group.first, group.size);
+    if (is_poisoned(in.params[group.index])) {
+      std::fill(dx + offset + e, dx + offset + end, T(float{poisoned_params.scale}));
+      continue;
+    }
+    for (; e < end && e % 32 != 0; ++e) {
+      dx[offset + e] = extract(signs, e, 1) != 0 ? dy[offset + e] : T(0.0f);
+    }
+    keep_elements(dy + offset + e, end - e, signs + e / 32, dx + offset + e);
+  }
+}
+
+}  // namespace actpack::detail
