@@ -159,12 +159,14 @@ class Decoder {
 
   /// Plain: min + code · scale, rounded once.
   ACTPACK_HD float operator()(std::uint32_t code) const {
-    const float levels = static_cast<float>(code);
-    if (near_overflow_) {
-      return detail::saturate(fma(levels, scale_, min_));
-    }
-    return levels * scale_ +
-           min_;  // 8 × 8 significant bits are exact: rounded once, contracted or not
+    return near_overflow_ ? detail::saturate(fma(static_cast<float>(code), scale_, min_))
+                          : far_from_overflow(code);
+  }
+  ACTPACK_HD bool is_near_overflow() const { return near_overflow_; }
+  /// The same where that is false.
+  ACTPACK_HD float far_from_overflow(std::uint32_t code) const {
+    // 8 × 8 significant bits are exact: rounded once, contracted or not.
+    return static_cast<float>(code) * scale_ + min_;
   }
 
   /// Subtractive: at `position_of(code, dither, alpha)`.

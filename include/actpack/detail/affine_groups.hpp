@@ -32,14 +32,15 @@ void quantize_group(DitherTile& tile, const T* x, const Group& group, const Code
   if (is_poisoned(params) || params.scale == 0) {
     return;
   }
-  const Encoder encoder(params);
   for_each_run(tile, group.index, group_size, 0, group.size,
                [&](std::int64_t first, int count, const std::uint16_t* dithers) {
-                 std::uint8_t codes[run_capacity];
-                 for (int i = 0; i < count; ++i) {
-                   codes[i] = static_cast<std::uint8_t>(encode(x[first + i], encoder, dithers[i]));
-                 }
-                 insert_codes(codes, count, place.bits, words, first);
+                 const Encoder encoder(params);
+                 const T* values = x + first;
+                 RunCodes codes;
+                 for_each_in_run(count, [&](int i) ACTPACK_INLINE {
+                   codes[i] = encode(values[i], encoder, dithers[i]);
+                 });
+                 insert_run(codes, count, place.bits, words, first);
                });
 }
 
@@ -48,20 +49,24 @@ template <class T>
 void dequantize_group(DitherTile& tile, const ConstPackedView& in, const Group& group,
                       const CodePlace& place, const Decoding& decoding, std::int64_t begin,
                       std::int64_t end, T* x) {
-  const Decoder decoder(in.params[group.index], decoding.alpha);
   for_each_run(tile, group.index, in.layout.group_size, begin, end,
                [&](std::int64_t first, int count, const std::uint16_t* dithers) {
-                 std::uint8_t codes[run_capacity];
-                 extract_codes(in.words + place.word, first, count, place.bits, codes);
-                 const auto store = [&](auto value_of) {
-                   for (int i = 0; i < count; ++i) {
-                     x[first + i] = saturate_cast<T>(value_of(i));
-                   }
-                 };
+                 const Decoder decoder(in.params[group.index], decoding.alpha);
+                 RunCodes codes;
+                 extract_run(in.words + place.word, first, count, place.bits, codes);
+                 T* values = x + first;
                  if (decoding.is_subtractive()) {
-                   store([&](int i) { return decoder(codes[i], dithers[i]); });
+                   for_each_in_run(count, [&](int i) ACTPACK_INLINE {
+                     values[i] = saturate_cast<T>(decoder(codes[i], dithers[i]));
+                   });
+                 } else if (decoder.is_near_overflow()) {
+                   for_each_in_run(count, [&](int i) ACTPACK_INLINE {
+                     values[i] = saturate_cast<T>(decoder(codes[i]));
+                   });
                  } else {
-                   store([&](int i) { return decoder(codes[i]); });
+                   for_each_in_run(count, [&](int i) ACTPACK_INLINE {
+                     values[i] = saturate_cast<T>(decoder.far_from_overflow(codes[i]));
+                   });
                  }
                });
 }

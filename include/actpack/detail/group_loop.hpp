@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "actpack/bit_pack.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
@@ -145,15 +146,28 @@ inline std::int32_t order_key(std::int32_t bits) { return bits ^ (bits >> 31 & 0
 /// Precondition: size > 0.
 template <class T>
 ValueRange range_of(const T* x, std::int64_t size) {
-  std::int32_t min = std::numeric_limits<std::int32_t>::max();
-  std::int32_t max = std::numeric_limits<std::int32_t>::min();
-  for (std::int64_t i = 0; i < size; ++i) {
-    const std::int32_t key = order_key(static_cast<std::int32_t>(bits_of(x[i])));
-    min = std::min(min, key);
-    max = std::max(max, key);
+  // Loops of constant length vectorise everywhere: extremes of every 16th element, then of all.
+  constexpr int lanes = 16;
+  std::int32_t min[lanes];
+  std::int32_t max[lanes];
+  std::ranges::fill(min, std::numeric_limits<std::int32_t>::max());
+  std::ranges::fill(max, std::numeric_limits<std::int32_t>::min());
+  const auto add = [&](int lane, T value) ACTPACK_INLINE {
+    const std::int32_t key = order_key(static_cast<std::int32_t>(bits_of(value)));
+    min[lane] = std::min(min[lane], key);
+    max[lane] = std::max(max[lane], key);
+  };
+  std::int64_t first = 0;
+  for (; first + lanes <= size; first += lanes) {
+    for (int lane = 0; lane < lanes; ++lane) {
+      add(lane, x[first + lane]);
+    }
   }
-  return {float_of(static_cast<std::uint32_t>(order_key(min))),
-          float_of(static_cast<std::uint32_t>(order_key(max)))};
+  for (; first < size; ++first) {
+    add(0, x[first]);
+  }
+  return {float_of(static_cast<std::uint32_t>(order_key(*std::ranges::min_element(min)))),
+          float_of(static_cast<std::uint32_t>(order_key(*std::ranges::max_element(max))))};
 }
 
 /// A run is what inner loops work on at a time: elements in sequence whose dithers come from one
@@ -161,6 +175,39 @@ ValueRange range_of(const T* x, std::int64_t size) {
 inline constexpr int calls_per_tile = 16;
 inline constexpr int elements_per_half_call = elements_per_call / 2;
 inline constexpr int run_capacity = calls_per_tile * elements_per_half_call;
+
+/// Calls f(0), …, f(count − 1); for a full run by a loop of constant length, which vectorises
+/// everywhere if f's operands are local: bytes and pointers might be anything's.
+template <class F>
+ACTPACK_INLINE inline void for_each_in_run(int count, F f) {
+  if (count == run_capacity) {
+    for (int i = 0; i < run_capacity; ++i) {
+      f(i);
+    }
+  } else {
+    for (int i = 0; i < count; ++i) {
+      f(i);
+    }
+  }
+}
+
+/// The codes of a run, a word each.
+using RunCodes = std::uint32_t[run_capacity];
+
+inline void insert_run(const RunCodes& codes, int count, int bits, std::uint32_t* words,
+                       std::int64_t first) {
+  std::uint8_t bytes[run_capacity];
+  for_each_in_run(count,
+                  [&](int i) ACTPACK_INLINE { bytes[i] = static_cast<std::uint8_t>(codes[i]); });
+  insert_codes(bytes, count, bits, words, first);
+}
+
+inline void extract_run(const std::uint32_t* words, std::int64_t first, int count, int bits,
+                        RunCodes& codes) {
+  std::uint8_t bytes[run_capacity];
+  extract_codes(words, first, count, bits, bytes);
+  for_each_in_run(count, [&](int i) ACTPACK_INLINE { codes[i] = bytes[i]; });
+}
 
 /// The dithers of two runs, one in each half of a group, that the same generator calls serve.
 class DitherTile {

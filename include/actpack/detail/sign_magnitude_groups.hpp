@@ -40,22 +40,21 @@ void encode_group(DitherTile& tile, const T* y, const Group& group, const Layout
                   SignMagnitudeParams params, std::uint32_t* signs, std::uint32_t* magnitudes) {
   std::fill_n(signs, words_for(group.size, 1), 0u);
   std::fill_n(magnitudes, words_for(group.size, layout.bits), 0u);
-  const SideEncoder encoder(params);
   for_each_run(tile, group.index, layout.group_size, 0, group.size,
                [&](std::int64_t first, int count, const std::uint16_t* dithers) {
-                 std::uint8_t codes[run_capacity];
-                 for (int i = 0; i < count; ++i) {
-                   codes[i] = y[first + i] > 0;
-                 }
-                 insert_codes(codes, count, 1, signs, first);
+                 const SideEncoder encoder(params);
+                 const T* values = y + first;
+                 RunCodes codes;
+                 for_each_in_run(count,
+                                 [&](int i) ACTPACK_INLINE { codes[i] = values[i] > 0 ? 1 : 0; });
+                 insert_run(codes, count, 1, signs, first);
                  if (is_poisoned(params)) {
                    return;
                  }
-                 for (int i = 0; i < count; ++i) {
-                   codes[i] =
-                       static_cast<std::uint8_t>(round_code(encoder(y[first + i]), dithers[i]));
-                 }
-                 insert_codes(codes, count, layout.bits, magnitudes, first);
+                 for_each_in_run(count, [&](int i) ACTPACK_INLINE {
+                   codes[i] = round_code(encoder(values[i]), dithers[i]);
+                 });
+                 insert_run(codes, count, layout.bits, magnitudes, first);
                });
 }
 
@@ -65,23 +64,23 @@ void decode_group(DitherTile& tile, const ConstSignMagnitudeView& in, const Grou
                   const Decoding& decoding, NegativeSide negative_side, std::int64_t begin,
                   std::int64_t end, T* y) {
   const SignMagnitudePlace place(in.layout, group);
-  const SideDecoder decoder(in.params[group.index], negative_side, decoding.alpha);
   for_each_run(tile, group.index, in.layout.group_size, begin, end,
                [&](std::int64_t first, int count, const std::uint16_t* dithers) {
-                 std::uint8_t sign[run_capacity];
-                 std::uint8_t code[run_capacity];
-                 extract_codes(in.sign_words + place.sign_word, first, count, 1, sign);
-                 extract_codes(in.magnitude_words + place.magnitude_word, first, count,
-                               in.layout.bits, code);
-                 const auto store = [&](auto value_of) {
-                   for (int i = 0; i < count; ++i) {
-                     y[first + i] = saturate_cast<T>(value_of(i));
-                   }
-                 };
+                 const SideDecoder decoder(in.params[group.index], negative_side, decoding.alpha);
+                 RunCodes signs;
+                 RunCodes codes;
+                 extract_run(in.sign_words + place.sign_word, first, count, 1, signs);
+                 extract_run(in.magnitude_words + place.magnitude_word, first, count,
+                             in.layout.bits, codes);
+                 T* values = y + first;
                  if (decoding.is_subtractive()) {
-                   store([&](int i) { return decoder(sign[i], code[i], dithers[i]); });
+                   for_each_in_run(count, [&](int i) ACTPACK_INLINE {
+                     values[i] = saturate_cast<T>(decoder(signs[i], codes[i], dithers[i]));
+                   });
                  } else {
-                   store([&](int i) { return decoder(sign[i], code[i]); });
+                   for_each_in_run(count, [&](int i) ACTPACK_INLINE {
+                     values[i] = saturate_cast<T>(decoder(signs[i], codes[i]));
+                   });
                  }
                });
 }
