@@ -3,20 +3,21 @@
 //
 // Speed of bit allocation on one thread, beside std::sort of the same sensitivities in the same
 // process, and how far from the least variance the widths can be.
-#include <benchmark/benchmark.h>
-
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <numeric>
 #include <random>
 #include <span>
+#include <string>
 #include <vector>
 
-#include "actpack/actpack.hpp"
+#include "actpack/bit_allocation.hpp"
+#include "support/measure.hpp"
+#include "support/rows.hpp"
 
 namespace {
 
@@ -43,40 +44,23 @@ std::int64_t two_bits_on_average(std::span<const std::int64_t> numel) {
   return 2 * std::accumulate(numel.begin(), numel.end(), std::int64_t{0});
 }
 
-/// Seconds that sorting a copy of `values` takes: the median of several.
-double sort_seconds(const std::vector<double>& values) {
-  std::array<double, 5> seconds{};
-  for (double& s : seconds) {
-    std::vector<double> sorted = values;
-    const auto start = std::chrono::steady_clock::now();
-    std::ranges::sort(sorted);
-    benchmark::DoNotOptimize(sorted.data());
-    benchmark::ClobberMemory();
-    s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  }
-  std::ranges::nth_element(seconds, seconds.begin() + 2);
-  return seconds[2];
-}
-
 /// Runs allocate(bits, workspace), which returns what the widths come to; reports the time of an
 /// item, how much faster than sorting `sensitivity` that is, and by what share of the lower bound
 /// the variance may be above the least.
 template <class Allocate>
-void measure(benchmark::State& state, const std::vector<double>& sensitivity, Allocate allocate) {
-  const double sort = sort_seconds(sensitivity);
+void measure_allocation(benchmark::State& state, const std::vector<double>& sensitivity,
+                        Allocate allocate) {
   std::vector<std::uint8_t> bits(sensitivity.size());
   std::vector<std::byte> workspace(
       allocate_bits_workspace(static_cast<std::int64_t>(sensitivity.size())));
+  std::vector<double> sorted;
   AllocationTotals totals;
-  const auto start = std::chrono::steady_clock::now();
-  for (auto _ : state) {
-    totals = allocate(bits, workspace);
-    benchmark::ClobberMemory();
-  }
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  const double seconds = elapsed.count() / static_cast<double>(state.iterations());
+  const double seconds = bench::measure(state, [&] { totals = allocate(bits, workspace); },
+                                        {{"sort", [&] {
+                                            sorted = sensitivity;
+                                            std::ranges::sort(sorted);
+                                          }}});
   state.counters["ns_per_item"] = 1e9 * seconds / static_cast<double>(sensitivity.size());
-  state.counters["vs_sort"] = sort / seconds;
   state.counters["gap"] = totals.variance / totals.lower_bound - 1;
 }
 
@@ -84,34 +68,27 @@ void allocate(benchmark::State& state, const std::vector<double>& sensitivity,
               const std::vector<std::int64_t>& numel) {
   const AllocationProblem problem{
       .sensitivity = sensitivity, .numel = numel, .bit_budget = two_bits_on_average(numel)};
-  measure(state, sensitivity, [&](std::span<std::uint8_t> bits, std::span<std::byte> workspace) {
-    return allocate_bits(problem, bits, workspace);
-  });
+  measure_allocation(state, sensitivity,
+                     [&](std::span<std::uint8_t> bits, std::span<std::byte> workspace) {
+                       return allocate_bits(problem, bits, workspace);
+                     });
 }
 
-std::size_t num_items(const benchmark::State& state) {
-  return static_cast<std::size_t>(state.range(0));
-}
-
-void equal_sizes_bench(benchmark::State& state) {
-  const std::size_t items = num_items(state);
+void equal_sizes_bench(benchmark::State& state, std::size_t items) {
   allocate(state, spread_sensitivities(items), std::vector<std::int64_t>(items, 256));
 }
 
-void mixed_sizes_bench(benchmark::State& state) {
-  const std::size_t items = num_items(state);
+void mixed_sizes_bench(benchmark::State& state, std::size_t items) {
   allocate(state, spread_sensitivities(items), mixed_sizes(items));
 }
 
 /// Items that are all alike leave nothing to decide by.
-void equal_sensitivities_bench(benchmark::State& state) {
-  const std::size_t items = num_items(state);
+void equal_sensitivities_bench(benchmark::State& state, std::size_t items) {
   allocate(state, std::vector<double>(items, 1.0), std::vector<std::int64_t>(items, 256));
 }
 
 /// Variances as measurements give them: up to half off the formula, so that some are not convex.
-void measured_bench(benchmark::State& state) {
-  const std::size_t items = num_items(state);
+void measured_bench(benchmark::State& state, std::size_t items) {
   const std::vector<double> sensitivity = spread_sensitivities(items);
   std::mt19937_64 generator(3);
   std::uniform_real_distribution<double> factor(0.5, 1.5);
@@ -124,24 +101,31 @@ void measured_bench(benchmark::State& state) {
   const std::vector<std::int64_t> numel(items, 256);
   const MeasuredAllocationProblem problem{
       .variance = variance, .numel = numel, .bit_budget = two_bits_on_average(numel)};
-  measure(state, sensitivity, [&](std::span<std::uint8_t> bits, std::span<std::byte> workspace) {
-    return allocate_measured_bits(problem, bits, workspace);
-  });
+  measure_allocation(state, sensitivity,
+                     [&](std::span<std::uint8_t> bits, std::span<std::byte> workspace) {
+                       return allocate_measured_bits(problem, bits, workspace);
+                     });
+}
+
+using Problem = void (*)(benchmark::State&, std::size_t);
+
+void add_problem(const std::string& name, Problem problem, std::initializer_list<int> counts) {
+  for (const int items : counts) {
+    bench::add_row(name + "/items:" + std::to_string(items), [=](benchmark::State& state) {
+      problem(state, static_cast<std::size_t>(items));
+    });
+  }
 }
 
 /// A tensor's rows, a network's rows, a network's groups.
-void counts(benchmark::internal::Benchmark* bench) {
-  bench->ArgName("items")->Arg(128)->Arg(1 << 14)->Arg(1 << 18)->Arg(1'000'000);
+void add_rows() {
+  const std::initializer_list<int> counts{128, 1 << 14, 1 << 18, 1'000'000};
+  add_problem("allocate_bits/equal_sizes", equal_sizes_bench, counts);
+  add_problem("allocate_bits/sizes_to_4096", mixed_sizes_bench, counts);
+  add_problem("allocate_bits/equal_sensitivities", equal_sensitivities_bench, {1'000'000});
+  add_problem("allocate_measured_bits", measured_bench, {1 << 14});
 }
-
-BENCHMARK(equal_sizes_bench)->Name("allocate_bits_bench/equal_sizes")->Apply(counts);
-BENCHMARK(mixed_sizes_bench)->Name("allocate_bits_bench/sizes_to_4096")->Apply(counts);
-BENCHMARK(equal_sensitivities_bench)
-    ->Name("allocate_bits_bench/equal_sensitivities")
-    ->ArgName("items")
-    ->Arg(1'000'000);
-BENCHMARK(measured_bench)->Name("allocate_measured_bits_bench")->ArgName("items")->Arg(1 << 14);
 
 }  // namespace
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) { return bench::run(argc, argv, add_rows); }

@@ -1,111 +1,71 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Speed of the host verbs on one thread, beside memcpy of the same floats in the same process.
-#include <benchmark/benchmark.h>
-
-#include <algorithm>
-#include <chrono>
+// Speed of quantizing and dequantizing on one thread.
 #include <cstdint>
-#include <cstring>
-#include <random>
-#include <vector>
+#include <initializer_list>
+#include <string>
 
-#include "actpack/actpack.hpp"
+#include "actpack/quantize.hpp"
+#include "support/rows.hpp"
+#include "support/tensors.hpp"
 
 namespace {
 
 using namespace actpack;
+using namespace bench;
 
-std::vector<float> gaussian(std::int64_t numel) {
-  std::mt19937 generator(1);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<std::size_t>(numel));
-  std::ranges::generate(x, [&] { return normal(generator); });
-  return x;
+template <class T>
+void quantize_bench(benchmark::State& state, std::int64_t numel, int bits, Data data,
+                    Rounding rounding) {
+  const Buffer<T> x = make_tensor<T>(data, numel);
+  Packed packed(numel, bits);
+  measure_tensor(state, bytes_of(x), Access::reads,
+                 [&] { quantize(x.span(), packed.view(), rounding); });
+  state.counters["bits_per_value"] = packed.view().layout.bits_per_value();
 }
 
-/// Seconds that one memcpy of `x` takes: the median of several.
-double copy_seconds(const std::vector<float>& x) {
-  std::vector<float> y(x.size());
-  std::vector<double> seconds(21);
-  for (double& s : seconds) {
-    const auto start = std::chrono::steady_clock::now();
-    std::memcpy(y.data(), x.data(), x.size() * sizeof(float));
-    benchmark::DoNotOptimize(y.data());
-    benchmark::ClobberMemory();
-    s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  }
-  std::ranges::nth_element(seconds, seconds.begin() + 10);
-  return seconds[10];
-}
-
-/// Runs `work`, which handles all of `x` once; reports values and how much faster than a copy it
-/// is.
-template <class Work>
-void measure(benchmark::State& state, const std::vector<float>& x, Work work) {
-  const double copy = copy_seconds(x);
-  const auto start = std::chrono::steady_clock::now();
-  for (auto _ : state) {
-    work();
-    benchmark::ClobberMemory();
-  }
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(x.size()));
-  state.counters["vs_copy"] = copy * static_cast<double>(state.iterations()) / elapsed.count();
-}
-
-constexpr std::int64_t row_size = 1 << 14;
-
-void quantize_bench(benchmark::State& state, Rounding rounding) {
-  const std::vector<float> x = gaussian(state.range(1));
-  PackedBuffer packed(Layout{.rows = state.range(1) / row_size,
-                             .row_size = row_size,
-                             .bits = static_cast<std::int32_t>(state.range(0))});
-  measure(state, x, [&] { quantize(x, packed.view(), rounding); });
-}
-
-void dequantize_bench(benchmark::State& state, bool is_subtractive) {
+template <class T>
+void dequantize_bench(benchmark::State& state, std::int64_t numel, int bits, bool is_subtractive) {
   const Rounding rounding = Rounding::stochastic(1);
-  std::vector<float> x = gaussian(state.range(1));
-  PackedBuffer packed(Layout{.rows = state.range(1) / row_size,
-                             .row_size = row_size,
-                             .bits = static_cast<std::int32_t>(state.range(0))});
-  quantize(x, packed.view(), rounding);
+  Buffer<T> x = make_tensor<T>(Data::relu, numel);
+  Packed packed(numel, bits);
+  quantize(x.span(), packed.view(), rounding);
   const Decoding decoding = is_subtractive ? Decoding::subtractive(rounding) : Decoding::plain();
-  measure(state, x, [&] { dequantize(packed.view(), x, decoding); });
+  measure_tensor(state, bytes_of(x), Access::writes,
+                 [&] { dequantize(packed.view(), x.span(), decoding); });
+  state.counters["bits_per_value"] = packed.view().layout.bits_per_value();
 }
 
-void encode_bench(benchmark::State& state) {
-  const std::vector<float> y = gaussian(state.range(1));
-  SignMagnitudeBuffer context(Layout{.rows = state.range(1) / row_size,
-                                     .row_size = row_size,
-                                     .bits = static_cast<std::int32_t>(state.range(0))});
-  measure(state, y, [&] { encode(y, context.view(), Rounding::stochastic(1)); });
+template <class T>
+void add_quantize(const std::string& variant, std::initializer_list<int> widths, Data data,
+                  Rounding rounding) {
+  add<T>("quantize/" + variant, widths, [=](benchmark::State& state, std::int64_t numel, int bits) {
+    quantize_bench<T>(state, numel, bits, data, rounding);
+  });
 }
 
-void decode_bench(benchmark::State& state) {
-  const Rounding rounding = Rounding::stochastic(1);
-  std::vector<float> y = gaussian(state.range(1));
-  SignMagnitudeBuffer context(Layout{.rows = state.range(1) / row_size,
-                                     .row_size = row_size,
-                                     .bits = static_cast<std::int32_t>(state.range(0))});
-  encode(y, context.view(), rounding);
-  measure(state, y, [&] { decode(context.view(), y, Decoding::subtractive(rounding)); });
+template <class T>
+void add_type(std::initializer_list<int> widths) {
+  const Rounding stochastic = Rounding::stochastic(1);
+  add_quantize<T>("stochastic", widths, Data::relu, stochastic);
+  add_quantize<T>("nearest", widths, Data::relu, Rounding::nearest());
+  add<T>("dequantize/plain", widths, [](benchmark::State& state, std::int64_t numel, int bits) {
+    dequantize_bench<T>(state, numel, bits, false);
+  });
+  add<T>("dequantize/subtractive", widths,
+         [](benchmark::State& state, std::int64_t numel, int bits) {
+           dequantize_bench<T>(state, numel, bits, true);
+         });
 }
 
-/// Every width, in cache (1 MiB of floats) and out of it (64 MiB).
-void sizes(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"bits", "numel"})->ArgsProduct({{1, 2, 4, 8}, {1 << 18, 1 << 24}});
+void add_rows() {
+  add_type<float>(every_width);
+  add_quantize<float>("stochastic/normal", {2}, Data::normal, Rounding::stochastic(1));
+  add_type<bfloat16>({2});
+  add_type<float16>({2});
 }
-
-BENCHMARK_CAPTURE(quantize_bench, stochastic, Rounding::stochastic(1))->Apply(sizes);
-BENCHMARK_CAPTURE(quantize_bench, nearest, Rounding::nearest())->Apply(sizes);
-BENCHMARK_CAPTURE(dequantize_bench, plain, false)->Apply(sizes);
-BENCHMARK_CAPTURE(dequantize_bench, subtractive, true)->Apply(sizes);
-BENCHMARK(encode_bench)->Name("sign_magnitude_encode_bench/stochastic")->Apply(sizes);
-BENCHMARK(decode_bench)->Name("sign_magnitude_decode_bench/subtractive")->Apply(sizes);
 
 }  // namespace
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) { return bench::run(argc, argv, add_rows); }

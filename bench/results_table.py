@@ -7,20 +7,30 @@
 
 RESULTS.json is what --benchmark_out writes, of the host's benchmarks or the device's. Every
 KEY=VALUE becomes a line above the table, next to what the file says itself. Of repetitions the
-median counts. Columns that no row has are left out.
+median counts. Columns that no row has are left out. Of what collect_results.py wrote there are more
+tables: the error of every codec on every set.
 """
 import json
 import statistics
 import sys
 
-TYPES = ("float", "half", "bfloat16")
-SETTINGS = ("iterations", "min_time", "min_warmup_time", "repeats", "threads")
+TYPES = ("float", "half", "float16", "bfloat16", "uint8")
+SETTINGS = ("iterations", "min_time", "min_warmup_time", "repeats")
 CLOCKS = ("manual_time", "real_time", "process_time")
 CONTEXT = (
+    ("cpu", "Processor"),
+    ("cpu_numbers", "Processor's numbers"),
+    ("instruction_set", "Instruction set"),
+    ("num_cpus", "Processors"),
+    ("measured_clock_ghz", "Clock, measured, GHz"),
+    ("huge_pages", "Huge pages"),
     ("gpu", "GPU"),
     ("compute_capability", "Compute capability"),
     ("driver_cuda_version", "CUDA of the driver"),
     ("compiler", "Compiler"),
+    ("flags", "Flags"),
+    ("rounds", "Rounds"),
+    ("commit", "Commit"),
     ("command", "Command"),
 )
 
@@ -69,6 +79,14 @@ def medians(entries):
     return results, errors
 
 
+def rows_of(entries):
+    """Entries with the parts of their names; a row has threads only where its name says so."""
+    return [
+        {**{key: value for key, value in entry.items() if key != "threads"}, **parts_of(name)}
+        for name, entry in entries.items()
+    ]
+
+
 def size_of(numel):
     """2^22 for powers of two."""
     return f"2^{numel.bit_length() - 1}" if numel > 0 and numel & (numel - 1) == 0 else str(numel)
@@ -79,19 +97,61 @@ def time_of(entry):
     return f"{seconds * 1e6:.1f}"
 
 
+def digits(value, count=3):
+    """In so many digits, and as few as that allows."""
+    return f"{value:.{count}g}" if abs(value) < 10**count else f"{value:.0f}"
+
+
+def number(title, key, scale=1.0, count=3):
+    return (title, "---:", lambda row: digits(scale * row[key], count))
+
+
+def ratio(name):
+    """The median; where there are quartiles, they follow in brackets."""
+
+    def text(row):
+        median = digits(row[f"vs_{name}"])
+        if f"vs_{name}_low" not in row:
+            return median
+        return f"{median} ({digits(row[f'vs_{name}_low'])}–{digits(row[f'vs_{name}_high'])})"
+
+    return (f"vs_{name}", "---:", text)
+
+
 # Title, alignment, and the text of a cell; a row that lacks the key has an empty one.
 COLUMNS = (
     ("verb", "---", lambda row: row["verb"]),
     ("type", "---", lambda row: row["type"]),
     ("bits", "---:", lambda row: str(row["bits"])),
     ("size", "---:", lambda row: size_of(row["numel"])),
+    ("items", "---:", lambda row: str(row["items"])),
+    ("threads", "---:", lambda row: str(row["threads"])),
     ("µs", "---:", time_of),
-    ("Gitems/s", "---:", lambda row: f"{row['items_per_second'] / 1e9:.3g}"),
-    ("GB/s", "---:", lambda row: f"{row['bytes_per_second'] / 1e9:.0f}"),
-    ("vs_copy", "---:", lambda row: f"{row['vs_copy']:.2f}"),
-    ("bits/value", "---:", lambda row: f"{row['bits_per_value']:.4g}"),
-    ("NMSE", "---:", lambda row: f"{row['NMSE']:.3g}"),
+    number("ns/item", "ns_per_item"),
+    number("Gitems/s", "items_per_second", 1e-9),
+    number("GB/s", "bytes_per_second", 1e-9),
+    ratio("copy"),
+    ratio("read"),
+    ratio("write"),
+    ratio("sort"),
+    ratio("full_precision"),
+    number("bits/value", "bits_per_value", count=4),
+    number("NMSE", "NMSE"),
+    number("gap", "gap"),
+    number("codec's share", "codec_share"),
+    ("data", "---", lambda row: row["label"]),
+    number("rounds", "rounds"),
+    number("spread", "spread", count=2),
+    number("neighbours", "neighbours", count=2),
 )
+
+NOTES = """
+Times are medians over rounds; vs_x is the time of x over the row's, the median over rounds that take
+turns, with its quartiles: above 1 the row is the faster one. GB/s are of the tensor's bytes. Spread:
+interquartile range of the times over their median. Neighbours: processors at work for others.
+Training steps, and rows that name an activation of theirs, are compiled as the trainer is, for the
+processor at hand; all others with the flags above.
+"""
 
 
 def cell(text, row):
@@ -101,14 +161,42 @@ def cell(text, row):
         return ""
 
 
-def table(rows):
+def table(rows, all_columns=COLUMNS):
     columns = [
-        (title, alignment, [cell(text, row) for row in rows]) for title, alignment, text in COLUMNS
+        (title, alignment, [cell(text, row) for row in rows])
+        for title, alignment, text in all_columns
     ]
     columns = [column for column in columns if any(column[2])]
     lines = [[title for title, _, _ in columns], [alignment for _, alignment, _ in columns]]
     lines += [[cells[i] for _, _, cells in columns] for i in range(len(rows))]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def caches_of(context):
+    return ", ".join(
+        f"L{cache['level']} {cache['type'].lower()} {cache['size'] // 1024} KiB"
+        for cache in context["caches"]
+    )
+
+
+def quality_tables(results):
+    """One row for each codec and width, one column for each set; at most ten to a table."""
+    rows = {}
+    for result in results["quality"]:
+        key = (result["codec"], result["bits"])
+        row = rows.setdefault(key, {"codec": key[0], "bits": key[1], "stored": []})
+        row["stored"].append(result["stored_bits"])
+        row[result["set"]] = result["nmse"]
+    names = list(results["sets"])
+    for start in range(0, len(names), 10):
+        part = names[start : start + 10]
+        columns = [
+            ("codec", "---", lambda row: row["codec"]),
+            ("bits", "---:", lambda row: str(row["bits"])),
+            ("stored bits", "---:", lambda row: digits(min(row["stored"]), 4)),
+        ] + [number(name, name) for name in part]
+        yield "\n".join(f"- {name}: {results['sets'][name]}" for name in part)
+        yield table([row for row in rows.values() if any(name in row for name in part)], columns)
 
 
 def main():
@@ -125,14 +213,22 @@ def main():
     for key, title in CONTEXT:
         if key in context:
             print(f"- {title}: {context[key]}")
+    if "cpu" in context and "caches" in context:
+        print(f"- Caches: {caches_of(context)}")
     for argument in sys.argv[2:]:
         key, _, value = argument.partition("=")
         print(f"- {key}: {value}")
+    if any("spread" in entry for entry in entries.values()):
+        print(NOTES, end="")
     print()
     if entries:
-        print(table([{**entry, **parts_of(name)} for name, entry in entries.items()]))
+        print(table(rows_of(entries)))
     for name, reason in errors.items():
         print(f"\nFailed: {name}: {reason}")
+    if results.get("quality"):
+        print("\nError against stored bits: NMSE = Σ (decoded − x)² / Σ x², groups of 256.")
+        for part in quality_tables(results):
+            print(f"\n{part}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@
 
 #include "actpack/config.hpp"
 #include "actpack/detail/require.hpp"
+#include "actpack/parallel.hpp"
 
 namespace actpack {
 
@@ -176,7 +177,9 @@ inline void require_words(std::span<const std::uint32_t> words, std::int64_t num
 /// [host], of words_for(codes.size(), bits) words, all of which are written. Throws
 /// std::invalid_argument, before anything is written, if the width or a size is wrong or a code
 /// needs more than `bits` bits. Allocates nothing.
-inline void pack(std::span<const std::uint8_t> codes, int bits, std::span<std::uint32_t> words) {
+template <ParallelFor Loop = Serial>
+void pack(std::span<const std::uint8_t> codes, int bits, std::span<std::uint32_t> words,
+          Loop&& parallel = {}) {
   const std::int64_t numel = static_cast<std::int64_t>(codes.size());
   detail::require_words(words, numel, bits);
   detail::require_memory(codes, "codes");
@@ -185,15 +188,21 @@ inline void pack(std::span<const std::uint8_t> codes, int bits, std::span<std::u
   detail::require(too_large == codes.end(), "codes[", too_large - codes.begin(),
                   "] = ", too_large == codes.end() ? 0 : int{*too_large}, " does not fit in ", bits,
                   " bits");
-  std::ranges::fill(words, 0u);
-  detail::insert_codes(codes.data(), numel, bits, words.data(), 0);
+  const std::int64_t per_word = 32 / bits;
+  const auto pack_words = [&](std::int64_t first, std::int64_t last) {
+    std::fill(words.data() + first, words.data() + last, 0u);
+    const std::int64_t count = std::min(last * per_word, numel) - first * per_word;
+    detail::insert_codes(codes.data() + first * per_word, count, bits, words.data() + first, 0);
+  };
+  detail::for_each_piece(0, words_for(numel, bits), per_word, parallel, pack_words);
 }
 
 /// Unpacks codes [first, first + codes.size()) of `words` [host] into `codes` [host]. Throws
 /// std::invalid_argument, before anything is written, if the width is wrong or `words` ends before
 /// the last of them. Allocates nothing.
-inline void unpack(std::span<const std::uint32_t> words, int bits, std::int64_t first,
-                   std::span<std::uint8_t> codes) {
+template <ParallelFor Loop = Serial>
+void unpack(std::span<const std::uint32_t> words, int bits, std::int64_t first,
+            std::span<std::uint8_t> codes, Loop&& parallel = {}) {
   detail::require(is_width(bits), "bits = ", bits, " is not 1, 2, 4 or 8");
   const std::int64_t numel = static_cast<std::int64_t>(words.size()) * (32 / bits);
   const std::int64_t count = static_cast<std::int64_t>(codes.size());
@@ -201,13 +210,17 @@ inline void unpack(std::span<const std::uint32_t> words, int bits, std::int64_t 
                   " and ", count, " codes exceed the ", numel, " that words hold");
   detail::require_memory(words, "words");
   detail::require_memory(codes, "codes");
-  detail::extract_codes(words.data(), first, count, bits, codes.data());
+  detail::for_each_piece(0, count, 1, parallel, [&](std::int64_t begin, std::int64_t end) {
+    detail::extract_codes(words.data(), first + begin, end - begin, bits, codes.data() + begin);
+  });
 }
 
 /// Unpacks all of `codes.size()` codes; `words` has words_for(codes.size(), bits) words.
-inline void unpack(std::span<const std::uint32_t> words, int bits, std::span<std::uint8_t> codes) {
+template <ParallelFor Loop = Serial>
+void unpack(std::span<const std::uint32_t> words, int bits, std::span<std::uint8_t> codes,
+            Loop&& parallel = {}) {
   detail::require_words(words, static_cast<std::int64_t>(codes.size()), bits);
-  unpack(words, bits, 0, codes);
+  unpack(words, bits, 0, codes, parallel);
 }
 
 }  // namespace actpack

@@ -9,6 +9,7 @@
 // of 32 elements are masks of their own, so callers may split the work as they like.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <span>
@@ -18,6 +19,7 @@
 #include "actpack/detail/mask_elements.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
+#include "actpack/parallel.hpp"
 #include "actpack/rounding.hpp"
 
 namespace actpack {
@@ -38,6 +40,22 @@ void require_pair(std::span<const T> from, const char* from_name, std::span<T> t
           ".size() = ", from.size());
   require_memory(from, from_name);
   require_memory(to, to_name);
+}
+
+/// Whole words of a mask, and the elements they are for: `numel` from `first` on.
+struct WordPiece {
+  std::int64_t word, first, numel;
+};
+
+/// Calls work(piece) for pieces that together are the mask of `numel` elements.
+template <class Work>
+void for_each_word_piece(std::size_t numel, ParallelFor auto& parallel, Work work) {
+  const std::int64_t end = static_cast<std::int64_t>(numel);
+  for_each_piece(0, words_for(end, 1), 32, parallel,
+                 [&](std::int64_t first_word, std::int64_t last_word) {
+                   const std::int64_t first = 32 * first_word;
+                   work(WordPiece{first_word, first, std::min(32 * last_word, end) - first});
+                 });
 }
 
 /// Refuses probabilities outside [0, 1), NaN among them.
@@ -63,32 +81,43 @@ inline float dropout_scale(double drop_probability) {
 /// Writes one bit per element of `x` [host]: bit e of `mask` [host, words_for(x.size(), 1)] is
 /// keep(x[e]), with x[e] as T. Throws std::invalid_argument, before anything is written, if the
 /// mask's size is wrong. Allocates nothing.
-template <class T, class Predicate>
-void make_mask(std::span<const T> x, std::span<std::uint32_t> mask, Predicate keep) {
+template <class T, class Predicate, ParallelFor Loop = Serial>
+void make_mask(std::span<const T> x, std::span<std::uint32_t> mask, Predicate keep,
+               Loop&& parallel = {}) {
   detail::require_mask(mask, x.size());
   detail::require_memory(x, "x");
-  detail::fill_mask(mask.data(), static_cast<std::int64_t>(x.size()), [&](std::int64_t e) {
-    return static_cast<bool>(keep(x[static_cast<std::size_t>(e)]));
+  detail::for_each_word_piece(x.size(), parallel, [&](const detail::WordPiece& piece) {
+    detail::fill_mask(mask.data() + piece.word, piece.numel, [&](std::int64_t e) {
+      return static_cast<bool>(keep(x[static_cast<std::size_t>(piece.first + e)]));
+    });
   });
 }
 
 /// Writes y = max(x, 0) and the mask x > 0 in one pass: all that the backward pass needs. `x`, `y`
 /// [host] of one size; y may be x. NaN stays NaN in y, with a mask bit of 0. Throws
 /// std::invalid_argument, before anything is written, if sizes differ. Allocates nothing.
-template <class T>
-void relu(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask) {
+template <class T, ParallelFor Loop = Serial>
+void relu(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask,
+          Loop&& parallel = {}) {
   detail::require_mask(mask, x.size());
   detail::require_pair(x, "x", y, "y");
-  detail::relu_elements(x.data(), static_cast<std::int64_t>(x.size()), y.data(), mask.data());
+  detail::for_each_word_piece(x.size(), parallel, [&](const detail::WordPiece& piece) {
+    detail::relu_elements(x.data() + piece.first, piece.numel, y.data() + piece.first,
+                          mask.data() + piece.word);
+  });
 }
 
 /// Writes dx = dy where the mask is set, else 0. `dy`, `dx` [host] of one size; dx may be dy.
 /// Throws std::invalid_argument, before anything is written, if sizes differ. Allocates nothing.
-template <class T>
-void relu_backward(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx) {
+template <class T, ParallelFor Loop = Serial>
+void relu_backward(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx,
+                   Loop&& parallel = {}) {
   detail::require_mask(mask, dy.size());
   detail::require_pair(dy, "dy", dx, "dx");
-  detail::keep_elements(dy.data(), static_cast<std::int64_t>(dy.size()), mask.data(), dx.data());
+  detail::for_each_word_piece(dy.size(), parallel, [&](const detail::WordPiece& piece) {
+    detail::keep_elements(dy.data() + piece.first, piece.numel, mask.data() + piece.word,
+                          dx.data() + piece.first);
+  });
 }
 
 /// Drops each element with probability `drop_probability` and multiplies the others by 1 / (1 − p),
@@ -98,9 +127,10 @@ void relu_backward(std::span<const T> dy, std::span<const std::uint32_t> mask, s
 /// of one size; y may be x. Throws std::invalid_argument, before anything is written, if sizes
 /// differ, p is not in [0, 1), `first` is not a multiple of 32 or `rounding` is not a stochastic
 /// one of the host. Allocates nothing.
-template <class T>
+template <class T, ParallelFor Loop = Serial>
 void dropout(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask,
-             double drop_probability, Rounding rounding, std::int64_t first = 0) {
+             double drop_probability, Rounding rounding, std::int64_t first = 0,
+             Loop&& parallel = {}) {
   detail::require_mask(mask, x.size());
   detail::require_pair(x, "x", y, "y");
   detail::require_drop_probability(drop_probability);
@@ -108,50 +138,58 @@ void dropout(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask
   detail::require_host(rounding);
   const detail::Dropout dropout = {detail::keep_threshold(drop_probability),
                                    detail::dropout_scale(drop_probability), rounding};
-  detail::drop_elements(x.data(), first, static_cast<std::int64_t>(x.size()), y.data(), mask.data(),
-                        dropout);
+  detail::for_each_word_piece(x.size(), parallel, [&](const detail::WordPiece& piece) {
+    detail::drop_elements(x.data() + piece.first, first + piece.first, piece.numel,
+                          y.data() + piece.first, mask.data() + piece.word, dropout);
+  });
 }
 
 /// Writes dx = dy / (1 − p) where the mask is set, else 0. `dy`, `dx` [host] of one size; dx may be
 /// dy. Throws std::invalid_argument, before anything is written, if sizes differ or p is not in [0,
 /// 1). Allocates nothing.
-template <class T>
+template <class T, ParallelFor Loop = Serial>
 void dropout_backward(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx,
-                      double drop_probability) {
+                      double drop_probability, Loop&& parallel = {}) {
   detail::require_drop_probability(drop_probability);
   detail::require_mask(mask, dy.size());
   detail::require_pair(dy, "dy", dx, "dx");
-  detail::scale_elements(dy.data(), static_cast<std::int64_t>(dy.size()), mask.data(), dx.data(),
-                         detail::dropout_scale(drop_probability));
+  const float scale = detail::dropout_scale(drop_probability);
+  detail::for_each_word_piece(dy.size(), parallel, [&](const detail::WordPiece& piece) {
+    detail::scale_elements(dy.data() + piece.first, piece.numel, mask.data() + piece.word,
+                           dx.data() + piece.first, scale);
+  });
 }
 
 // The same for vectors, arrays and other contiguous ranges.
 
-template <detail::ElementRange R, class Predicate>
-void make_mask(const R& x, std::span<std::uint32_t> mask, Predicate keep) {
-  make_mask(detail::as_const_span(x), mask, keep);
+template <detail::ElementRange R, class Predicate, ParallelFor Loop = Serial>
+void make_mask(const R& x, std::span<std::uint32_t> mask, Predicate keep, Loop&& parallel = {}) {
+  make_mask(detail::as_const_span(x), mask, keep, parallel);
 }
 
-template <detail::ElementRange X, detail::ElementRange Y>
-void relu(const X& x, Y&& y, std::span<std::uint32_t> mask) {
-  relu(detail::as_const_span(x), detail::as_span(y), mask);
+template <detail::ElementRange X, detail::ElementRange Y, ParallelFor Loop = Serial>
+void relu(const X& x, Y&& y, std::span<std::uint32_t> mask, Loop&& parallel = {}) {
+  relu(detail::as_const_span(x), detail::as_span(y), mask, parallel);
 }
 
-template <detail::ElementRange Dy, detail::ElementRange Dx>
-void relu_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx) {
-  relu_backward(detail::as_const_span(dy), mask, detail::as_span(dx));
+template <detail::ElementRange Dy, detail::ElementRange Dx, ParallelFor Loop = Serial>
+void relu_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx,
+                   Loop&& parallel = {}) {
+  relu_backward(detail::as_const_span(dy), mask, detail::as_span(dx), parallel);
 }
 
-template <detail::ElementRange X, detail::ElementRange Y>
+template <detail::ElementRange X, detail::ElementRange Y, ParallelFor Loop = Serial>
 void dropout(const X& x, Y&& y, std::span<std::uint32_t> mask, double drop_probability,
-             Rounding rounding, std::int64_t first = 0) {
-  dropout(detail::as_const_span(x), detail::as_span(y), mask, drop_probability, rounding, first);
+             Rounding rounding, std::int64_t first = 0, Loop&& parallel = {}) {
+  dropout(detail::as_const_span(x), detail::as_span(y), mask, drop_probability, rounding, first,
+          parallel);
 }
 
-template <detail::ElementRange Dy, detail::ElementRange Dx>
+template <detail::ElementRange Dy, detail::ElementRange Dx, ParallelFor Loop = Serial>
 void dropout_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx,
-                      double drop_probability) {
-  dropout_backward(detail::as_const_span(dy), mask, detail::as_span(dx), drop_probability);
+                      double drop_probability, Loop&& parallel = {}) {
+  dropout_backward(detail::as_const_span(dy), mask, detail::as_span(dx), drop_probability,
+                   parallel);
 }
 
 }  // namespace actpack

@@ -14,6 +14,7 @@
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/packed.hpp"
+#include "actpack/parallel.hpp"
 #include "actpack/rounding.hpp"
 
 namespace actpack {
@@ -49,24 +50,27 @@ inline void require_view(const ConstPackedView& view, ElementInterval elements) 
 /// alone. A group that holds NaN or ±∞, or whose range has no finite parameters, is poisoned: it
 /// decodes to NaN. Throws std::invalid_argument, naming the argument and the numbers, before
 /// anything is written. Allocates nothing. Source: Chen et al., "ActNN", ICML 2021, with parameters
-/// rounded outward before they are used.
-template <class T>
-void quantize(std::span<const T> x, PackedView out, Rounding rounding) {
+/// rounded outward before they are used. `parallel`, here and in every verb: see `ParallelFor`.
+template <class T, ParallelFor Loop = Serial>
+void quantize(std::span<const T> x, PackedView out, Rounding rounding, Loop&& parallel = {}) {
   out.layout.validate();
   detail::require_all(out.layout, {"x", x});
-  quantize(x, out, rounding, 0);
+  quantize(x, out, rounding, 0, parallel);
 }
 
 /// Quantizes a chunk: `x` holds whole rows, from row `first_row` of the tensor that `out` views.
 /// The chunks of a tensor, in any order and from any threads, give the words of the whole.
-template <class T>
-void quantize(std::span<const T> x, PackedView out, Rounding rounding, std::int64_t first_row) {
+template <class T, ParallelFor Loop = Serial>
+void quantize(std::span<const T> x, PackedView out, Rounding rounding, std::int64_t first_row,
+              Loop&& parallel = {}) {
   out.layout.validate();
   const detail::ElementInterval rows = detail::require_rows(out.layout, {"x", x}, first_row);
   detail::require_memory(x, "x");
   detail::require_view(out, rows);
   detail::require_host(rounding);
-  detail::quantize_groups(x.data(), out, rounding, rows);
+  detail::for_each_piece(out.layout, rows, parallel, [&](detail::ElementInterval piece) {
+    detail::quantize_groups(x.data() + (piece.first - rows.first), out, rounding, piece);
+  });
 }
 
 /// Decodes elements [first, first + x.size()) of `in` [host memory] into `x` [host]. Values are
@@ -74,46 +78,51 @@ void quantize(std::span<const T> x, PackedView out, Rounding rounding, std::int6
 /// its largest finite value; poisoned groups give NaN. Output of type float is unbiased to 2^−13 of
 /// a step; narrower types add their own rounding to nearest. Throws std::invalid_argument before
 /// anything is written. Allocates nothing.
-template <class T>
+template <class T, ParallelFor Loop = Serial>
 void dequantize(ConstPackedView in, std::int64_t first, std::span<T> x,
-                Decoding decoding = Decoding::plain()) {
+                Decoding decoding = Decoding::plain(), Loop&& parallel = {}) {
   in.layout.validate();
   const detail::ElementInterval elements = detail::require_range(in.layout, first, {"x", x});
   detail::require_memory(x, "x");
   detail::require_view(in, elements);
   detail::require_host(decoding.rounding);
-  detail::dequantize_groups(in, x.data(), decoding, elements);
+  detail::for_each_piece(in.layout, elements, parallel, [&](detail::ElementInterval piece) {
+    detail::dequantize_groups(in, x.data() + (piece.first - elements.first), decoding, piece);
+  });
 }
 
 /// Decodes the whole tensor: x.size() is layout.numel().
-template <class T>
-void dequantize(ConstPackedView in, std::span<T> x, Decoding decoding = Decoding::plain()) {
+template <class T, ParallelFor Loop = Serial>
+void dequantize(ConstPackedView in, std::span<T> x, Decoding decoding = Decoding::plain(),
+                Loop&& parallel = {}) {
   in.layout.validate();
   detail::require_all(in.layout, {"x", x});
-  dequantize(in, 0, x, decoding);
+  dequantize(in, 0, x, decoding, parallel);
 }
 
 // The same for vectors, arrays and other contiguous ranges.
 
-template <detail::ElementRange R>
-void quantize(const R& x, PackedView out, Rounding rounding) {
-  quantize(detail::as_const_span(x), out, rounding);
+template <detail::ElementRange R, ParallelFor Loop = Serial>
+void quantize(const R& x, PackedView out, Rounding rounding, Loop&& parallel = {}) {
+  quantize(detail::as_const_span(x), out, rounding, parallel);
 }
 
-template <detail::ElementRange R>
-void quantize(const R& x, PackedView out, Rounding rounding, std::int64_t first_row) {
-  quantize(detail::as_const_span(x), out, rounding, first_row);
+template <detail::ElementRange R, ParallelFor Loop = Serial>
+void quantize(const R& x, PackedView out, Rounding rounding, std::int64_t first_row,
+              Loop&& parallel = {}) {
+  quantize(detail::as_const_span(x), out, rounding, first_row, parallel);
 }
 
-template <detail::ElementRange R>
+template <detail::ElementRange R, ParallelFor Loop = Serial>
 void dequantize(ConstPackedView in, std::int64_t first, R&& x,
-                Decoding decoding = Decoding::plain()) {
-  dequantize(in, first, detail::as_span(x), decoding);
+                Decoding decoding = Decoding::plain(), Loop&& parallel = {}) {
+  dequantize(in, first, detail::as_span(x), decoding, parallel);
 }
 
-template <detail::ElementRange R>
-void dequantize(ConstPackedView in, R&& x, Decoding decoding = Decoding::plain()) {
-  dequantize(in, detail::as_span(x), decoding);
+template <detail::ElementRange R, ParallelFor Loop = Serial>
+void dequantize(ConstPackedView in, R&& x, Decoding decoding = Decoding::plain(),
+                Loop&& parallel = {}) {
+  dequantize(in, detail::as_span(x), decoding, parallel);
 }
 
 }  // namespace actpack

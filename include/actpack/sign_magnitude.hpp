@@ -21,6 +21,7 @@
 #include "actpack/detail/sign_magnitude_groups.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/layout.hpp"
+#include "actpack/parallel.hpp"
 #include "actpack/rounding.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
@@ -36,13 +37,16 @@ inline void require_view(const ConstSignMagnitudeView& view) {
 
 template <class T>
 void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::span<T> y,
-                  const Decoding& decoding, NegativeSide negative_side) {
+                  const Decoding& decoding, NegativeSide negative_side,
+                  ParallelFor auto& parallel) {
   in.layout.validate();
   const ElementInterval elements = require_range(in.layout, first, {"y", y});
   require_memory(y, "y");
   require_view(in);
   require_host(decoding.rounding);
-  decode_groups(in, y.data(), decoding, negative_side, elements);
+  for_each_piece(in.layout, elements, parallel, [&](ElementInterval piece) {
+    decode_groups(in, y.data() + (piece.first - elements.first), decoding, negative_side, piece);
+  });
 }
 
 }  // namespace detail
@@ -54,65 +58,69 @@ void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::spa
 /// magnitude codes 0. Noise as in `quantize`: a function of seed, offset and element index alone.
 /// Throws std::invalid_argument, naming the argument and the numbers, before anything is written.
 /// Allocates nothing.
-template <class T>
-void encode(std::span<const T> y, SignMagnitudeView out, Rounding rounding) {
+template <class T, ParallelFor Loop = Serial>
+void encode(std::span<const T> y, SignMagnitudeView out, Rounding rounding, Loop&& parallel = {}) {
   out.layout.validate();
   detail::require_all(out.layout, {"y", y});
-  encode(y, out, rounding, 0);
+  encode(y, out, rounding, 0, parallel);
 }
 
 /// Encodes a chunk: `y` holds whole rows, from row `first_row` of the tensor that `out` views.
-template <class T>
-void encode(std::span<const T> y, SignMagnitudeView out, Rounding rounding,
-            std::int64_t first_row) {
+template <class T, ParallelFor Loop = Serial>
+void encode(std::span<const T> y, SignMagnitudeView out, Rounding rounding, std::int64_t first_row,
+            Loop&& parallel = {}) {
   out.layout.validate();
   const detail::ElementInterval rows = detail::require_rows(out.layout, {"y", y}, first_row);
   detail::require_memory(y, "y");
   detail::require_view(out);
   detail::require_host(rounding);
-  detail::encode_groups(y.data(), out, rounding, rows);
+  detail::for_each_piece(out.layout, rows, parallel, [&](detail::ElementInterval piece) {
+    detail::encode_groups(y.data() + (piece.first - rows.first), out, rounding, piece);
+  });
 }
 
 /// Decodes elements [first, first + y.size()) of y, for the normalisation before the ReLU. Unbiased
 /// as `dequantize` is; zeros decode plainly to +0; poisoned groups give NaN. Throws
 /// std::invalid_argument before anything is written. Allocates nothing.
-template <class T>
+template <class T, ParallelFor Loop = Serial>
 void decode(ConstSignMagnitudeView in, std::int64_t first, std::span<T> y,
-            Decoding decoding = Decoding::plain()) {
-  detail::decode_range(in, first, y, decoding, detail::NegativeSide::kept);
+            Decoding decoding = Decoding::plain(), Loop&& parallel = {}) {
+  detail::decode_range(in, first, y, decoding, detail::NegativeSide::kept, parallel);
 }
 
 /// Decodes the whole tensor: y.size() is layout.numel().
-template <class T>
-void decode(ConstSignMagnitudeView in, std::span<T> y, Decoding decoding = Decoding::plain()) {
+template <class T, ParallelFor Loop = Serial>
+void decode(ConstSignMagnitudeView in, std::span<T> y, Decoding decoding = Decoding::plain(),
+            Loop&& parallel = {}) {
   in.layout.validate();
   detail::require_all(in.layout, {"y", y});
-  decode(in, 0, y, decoding);
+  decode(in, 0, y, decoding, parallel);
 }
 
 /// Decodes elements [first, first + y.size()) of max(y, 0), for the operation after the ReLU:
 /// exactly 0 where the sign bit is 0, else unbiased; poisoned groups give NaN everywhere. Throws
 /// and allocates as `decode`.
-template <class T>
+template <class T, ParallelFor Loop = Serial>
 void decode_relu(ConstSignMagnitudeView in, std::int64_t first, std::span<T> y,
-                 Decoding decoding = Decoding::plain()) {
-  detail::decode_range(in, first, y, decoding, detail::NegativeSide::zero);
+                 Decoding decoding = Decoding::plain(), Loop&& parallel = {}) {
+  detail::decode_range(in, first, y, decoding, detail::NegativeSide::zero, parallel);
 }
 
 /// Decodes the whole tensor: y.size() is layout.numel().
-template <class T>
-void decode_relu(ConstSignMagnitudeView in, std::span<T> y, Decoding decoding = Decoding::plain()) {
+template <class T, ParallelFor Loop = Serial>
+void decode_relu(ConstSignMagnitudeView in, std::span<T> y, Decoding decoding = Decoding::plain(),
+                 Loop&& parallel = {}) {
   in.layout.validate();
   detail::require_all(in.layout, {"y", y});
-  decode_relu(in, 0, y, decoding);
+  decode_relu(in, 0, y, decoding, parallel);
 }
 
 /// Writes dx = dy where the sign bit is set, else 0, and NaN throughout poisoned groups, for
 /// elements [first, first + dy.size()): the ReLU's backward pass, exactly. `dy`, `dx` [host] of one
 /// size; dx may be dy. Throws std::invalid_argument before anything is written. Allocates nothing.
-template <class T>
+template <class T, ParallelFor Loop = Serial>
 void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::int64_t first,
-                   std::span<T> dx) {
+                   std::span<T> dx, Loop&& parallel = {}) {
   in.layout.validate();
   detail::require(dx.size() == dy.size(), "dx.size() = ", dx.size(),
                   " but dy.size() = ", dy.size());
@@ -120,59 +128,67 @@ void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::int64_
   detail::require_memory(dy, "dy");
   detail::require_memory(dx, "dx");
   detail::require_view(in);
-  detail::relu_backward_groups(dy.data(), in, dx.data(), elements);
+  detail::for_each_piece(in.layout, elements, parallel, [&](detail::ElementInterval piece) {
+    const std::int64_t offset = piece.first - elements.first;
+    detail::relu_backward_groups(dy.data() + offset, in, dx.data() + offset, piece);
+  });
 }
 
 /// The same for the whole tensor: dy.size() is layout.numel().
-template <class T>
-void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::span<T> dx) {
+template <class T, ParallelFor Loop = Serial>
+void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::span<T> dx,
+                   Loop&& parallel = {}) {
   in.layout.validate();
   detail::require_all(in.layout, {"dy", dy});
-  relu_backward(dy, in, 0, dx);
+  relu_backward(dy, in, 0, dx, parallel);
 }
 
 // The same for vectors, arrays and other contiguous ranges.
 
-template <detail::ElementRange R>
-void encode(const R& y, SignMagnitudeView out, Rounding rounding) {
-  encode(detail::as_const_span(y), out, rounding);
+template <detail::ElementRange R, ParallelFor Loop = Serial>
+void encode(const R& y, SignMagnitudeView out, Rounding rounding, Loop&& parallel = {}) {
+  encode(detail::as_const_span(y), out, rounding, parallel);
 }
 
-template <detail::ElementRange R>
-void encode(const R& y, SignMagnitudeView out, Rounding rounding, std::int64_t first_row) {
-  encode(detail::as_const_span(y), out, rounding, first_row);
+template <detail::ElementRange R, ParallelFor Loop = Serial>
+void encode(const R& y, SignMagnitudeView out, Rounding rounding, std::int64_t first_row,
+            Loop&& parallel = {}) {
+  encode(detail::as_const_span(y), out, rounding, first_row, parallel);
 }
 
-template <detail::ElementRange R>
+template <detail::ElementRange R, ParallelFor Loop = Serial>
 void decode(ConstSignMagnitudeView in, std::int64_t first, R&& y,
-            Decoding decoding = Decoding::plain()) {
-  decode(in, first, detail::as_span(y), decoding);
+            Decoding decoding = Decoding::plain(), Loop&& parallel = {}) {
+  decode(in, first, detail::as_span(y), decoding, parallel);
 }
 
-template <detail::ElementRange R>
-void decode(ConstSignMagnitudeView in, R&& y, Decoding decoding = Decoding::plain()) {
-  decode(in, detail::as_span(y), decoding);
+template <detail::ElementRange R, ParallelFor Loop = Serial>
+void decode(ConstSignMagnitudeView in, R&& y, Decoding decoding = Decoding::plain(),
+            Loop&& parallel = {}) {
+  decode(in, detail::as_span(y), decoding, parallel);
 }
 
-template <detail::ElementRange R>
+template <detail::ElementRange R, ParallelFor Loop = Serial>
 void decode_relu(ConstSignMagnitudeView in, std::int64_t first, R&& y,
-                 Decoding decoding = Decoding::plain()) {
-  decode_relu(in, first, detail::as_span(y), decoding);
+                 Decoding decoding = Decoding::plain(), Loop&& parallel = {}) {
+  decode_relu(in, first, detail::as_span(y), decoding, parallel);
 }
 
-template <detail::ElementRange R>
-void decode_relu(ConstSignMagnitudeView in, R&& y, Decoding decoding = Decoding::plain()) {
-  decode_relu(in, detail::as_span(y), decoding);
+template <detail::ElementRange R, ParallelFor Loop = Serial>
+void decode_relu(ConstSignMagnitudeView in, R&& y, Decoding decoding = Decoding::plain(),
+                 Loop&& parallel = {}) {
+  decode_relu(in, detail::as_span(y), decoding, parallel);
 }
 
-template <detail::ElementRange Dy, detail::ElementRange Dx>
-void relu_backward(const Dy& dy, ConstSignMagnitudeView in, std::int64_t first, Dx&& dx) {
-  relu_backward(detail::as_const_span(dy), in, first, detail::as_span(dx));
+template <detail::ElementRange Dy, detail::ElementRange Dx, ParallelFor Loop = Serial>
+void relu_backward(const Dy& dy, ConstSignMagnitudeView in, std::int64_t first, Dx&& dx,
+                   Loop&& parallel = {}) {
+  relu_backward(detail::as_const_span(dy), in, first, detail::as_span(dx), parallel);
 }
 
-template <detail::ElementRange Dy, detail::ElementRange Dx>
-void relu_backward(const Dy& dy, ConstSignMagnitudeView in, Dx&& dx) {
-  relu_backward(detail::as_const_span(dy), in, detail::as_span(dx));
+template <detail::ElementRange Dy, detail::ElementRange Dx, ParallelFor Loop = Serial>
+void relu_backward(const Dy& dy, ConstSignMagnitudeView in, Dx&& dx, Loop&& parallel = {}) {
+  relu_backward(detail::as_const_span(dy), in, detail::as_span(dx), parallel);
 }
 
 }  // namespace actpack

@@ -13,6 +13,7 @@
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/layout.hpp"
+#include "actpack/parallel.hpp"
 #include "actpack/rounding.hpp"
 
 namespace actpack::detail {
@@ -108,6 +109,34 @@ class GroupCursor {
   ElementInterval elements_;
   std::int64_t index_ = 0, row_ = 0, column_ = 0;
 };
+
+/// The first element of group number `group` of a valid layout that has groups; its size for the
+/// group after the last.
+inline std::int64_t first_element(const Layout& layout, std::int64_t group) {
+  const std::int64_t row = group / layout.groups_per_row();
+  const std::int64_t column = group % layout.groups_per_row() * layout.group_size;
+  return std::min(row * layout.row_size + column, layout.numel());
+}
+
+/// Calls work(piece) for intervals that together are `elements` and meet where groups do, through
+/// `parallel` if there are several.
+template <class Work>
+void for_each_piece(const Layout& layout, ElementInterval elements, ParallelFor auto& parallel,
+                    Work work) {
+  if (elements.first == elements.end) {
+    return;
+  }
+  const auto group_of = [&](std::int64_t element) {
+    const std::int64_t row = element / layout.row_size;
+    return row * layout.groups_per_row() + element % layout.row_size / layout.group_size;
+  };
+  const std::int64_t unit = std::min<std::int64_t>(layout.group_size, layout.row_size);
+  for_each_piece(group_of(elements.first), group_of(elements.end - 1) + 1, unit, parallel,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   work(ElementInterval{std::max(first_element(layout, begin), elements.first),
+                                        std::min(first_element(layout, end), elements.end)});
+                 });
+}
 
 /// A float's bits, so that the order of integers is that of floats, −0 is below +0 and NaN is
 /// beyond ±∞. Its own inverse on bits.

@@ -4,28 +4,56 @@
 // How every verb refuses a caller's mistake: one sentence that names the argument and the numbers.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
 
 namespace actpack::detail {
 
-template <class Part>
-std::string to_text(const Part& part) {
-  if constexpr (std::is_arithmetic_v<Part>) {
-    return std::to_string(part);
-  } else {
-    return part;
+/// A text or a number in a sentence, not yet put into words: that would be compiled for every call.
+class Part {
+ public:
+  Part(const char* text) : kind_(Kind::text), text_(text) {}
+  Part(std::signed_integral auto number) : kind_(Kind::integer), integer_(number) {}
+  Part(std::unsigned_integral auto number) : kind_(Kind::natural), natural_(number) {}
+  Part(double number) : kind_(Kind::real), real_(number) {}
+
+  std::string to_string() const {
+    switch (kind_) {
+      case Kind::text: return text_;
+      case Kind::integer: return std::to_string(integer_);
+      case Kind::natural: return std::to_string(natural_);
+      case Kind::real: return std::to_string(real_);
+    }
+    return {};
   }
+
+ private:
+  enum class Kind { text, integer, natural, real } kind_;
+  union {
+    const char* text_;
+    std::int64_t integer_;
+    std::uint64_t natural_;
+    double real_;
+  };
+};
+
+[[noreturn]] inline void refuse(std::initializer_list<Part> parts) {
+  std::string sentence = "actpack: ";
+  for (const Part& part : parts) {
+    sentence += part.to_string();
+  }
+  throw std::invalid_argument(sentence);
 }
 
 /// Throws std::invalid_argument with the parts joined to a sentence unless `holds`.
 template <class... Parts>
 void require(bool holds, const Parts&... parts) {
   if (!holds) {
-    throw std::invalid_argument("actpack: " + (to_text(parts) + ...));
+    refuse({Part(parts)...});
   }
 }
 

@@ -13,15 +13,21 @@ struct AffineEncode {
   }
 };
 
-/// Turns codes into values: as `Decoder`, far from overflow.
-template <bool IsSubtractive>
+/// Turns codes of `Bits` bits into values: as `Decoder`, far from overflow.
+template <int Bits, bool IsSubtractive>
 struct AffineDecode {
   static constexpr bool is_subtractive = IsSubtractive;
+  static constexpr bool has_levels = !IsSubtractive && has_table<Bits>;
   Floats scale, min, minus_alpha;
+  Floats levels;  // a table of values by code
 
   AffineDecode(GroupParams params, float alpha)
       : scale(broadcast(IsSubtractive ? params.scale * 0x1p-15f : float{params.scale})),
-        min(broadcast(params.min)), minus_alpha(broadcast(-alpha)) {}
+        min(broadcast(params.min)), minus_alpha(broadcast(-alpha)), levels(min) {
+    if constexpr (has_levels) {
+      levels = fused(to_floats(table_codes<Bits>()), scale, min);
+    }
+  }
 
   ACTPACK_INLINE Floats operator()(Floats positions, std::int64_t) const {
     return fused(positions, scale, min);
@@ -145,9 +151,9 @@ ACTPACK_NOINLINE void dequantize_any(const ConstPackedView& in, const Group& gro
     DitherTile tile(decoding.rounding);
     dequantize_group(tile, in, group, place, decoding, begin, end, x);
   } else if (decoding.is_subtractive()) {
-    decode_plainly_or_not(AffineDecode<true>(params, decoding.alpha));
+    decode_plainly_or_not(AffineDecode<8, true>(params, decoding.alpha));
   } else {
-    decode_plainly_or_not(AffineDecode<false>(params, 0));
+    decode_plainly_or_not(AffineDecode<8, false>(params, 0));
   }
 }
 
@@ -163,7 +169,7 @@ void dequantize_full(const ConstPackedView& in, Group group, CodePlace place, st
     if (!is_near_overflow(params.scale, params.min) && has_whole_blocks<IsSubtractive>(group_size))
         [[likely]] {
       decode_full<Bits>(in.words + place.word, blocks,
-                        AffineDecode<IsSubtractive>(params, decoding.alpha), x);
+                        AffineDecode<Bits, IsSubtractive>(params, decoding.alpha), x);
     } else {
       blocks.skip_group();
       dequantize_any(in, group, place, decoding, noise, 0, group_size, x);

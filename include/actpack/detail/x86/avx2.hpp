@@ -196,19 +196,38 @@ inline void store_codes(std::uint8_t* to, Ints codes) {
   }
 }
 
-/// The codes of `lanes` elements, at `Bits` bits each.
+/// Lanes whose lowest bits are the codes of `lanes` elements, at `Bits` bits each.
 template <int Bits>
-inline Ints load_codes(const std::uint8_t* from) {
+inline Ints load_shifted(const std::uint8_t* from) {
   if constexpr (Bits == 8) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
   } else {
     std::uint32_t word = 0;
     std::memcpy(&word, from, Bits);  // eight codes take as many bytes as one has bits
-    const Ints shifts =
-        _mm256_setr_epi32(0, Bits, 2 * Bits, 3 * Bits, 4 * Bits, 5 * Bits, 6 * Bits, 7 * Bits);
-    return _mm256_and_si256(_mm256_srlv_epi32(broadcast(word), shifts),
-                            broadcast((1u << Bits) - 1));
+    return _mm256_srlv_epi32(
+        broadcast(word),
+        _mm256_setr_epi32(0, Bits, 2 * Bits, 3 * Bits, 4 * Bits, 5 * Bits, 6 * Bits, 7 * Bits));
   }
+}
+/// The codes alone.
+template <int Bits>
+inline Ints load_codes(const std::uint8_t* from) {
+  const Ints shifted = load_shifted<Bits>(from);
+  return Bits == 8 ? shifted : _mm256_and_si256(shifted, broadcast((1u << Bits) - 1));
+}
+
+/// Whether a register holds a value for each code, which lanes of `load_shifted` look up.
+template <int Bits>
+inline constexpr bool has_table = Bits <= 2;
+/// The codes that a table's lanes are for.
+template <int Bits>
+inline Ints table_codes() {
+  const Ints lane = _mm256_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3);
+  return _mm256_and_si256(lane, broadcast((1u << Bits) - 1));
+}
+template <int Bits>
+inline Floats look_up(Floats table, Ints shifted) {
+  return _mm256_permutevar_ps(table, shifted);
 }
 
 // ---- Arithmetic.

@@ -177,9 +177,9 @@ inline void store_codes(std::uint8_t* to, Ints codes) {
   }
 }
 
-/// The codes of `lanes` elements, at `Bits` bits each.
+/// Lanes whose lowest bits are the codes of `lanes` elements, at `Bits` bits each.
 template <int Bits>
-inline Ints load_codes(const std::uint8_t* from) {
+inline Ints load_shifted(const std::uint8_t* from) {
   if constexpr (Bits == 8) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   } else if constexpr (Bits == 4) {
@@ -187,17 +187,36 @@ inline Ints load_codes(const std::uint8_t* from) {
     std::memcpy(word, from, sizeof word);
     const Ints words =
         _mm512_mask_set1_epi32(broadcast(word[0]), 0xFF00, static_cast<int>(word[1]));
-    const Ints shifts = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
-    return _mm512_and_si512(_mm512_srlv_epi32(words, shifts), broadcast(0xFu));
+    return _mm512_srlv_epi32(
+        words, _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28));
   } else {
     std::uint32_t word = 0;
     std::memcpy(&word, from, 2 * Bits);  // sixteen codes take twice as many bytes as one has bits
-    const Ints index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    return _mm512_and_si512(
-        _mm512_srlv_epi32(broadcast(word),
-                          _mm512_mullo_epi32(index, broadcast(std::uint32_t{Bits}))),
-        broadcast((1u << Bits) - 1));
+    constexpr int b = Bits;
+    return _mm512_srlv_epi32(
+        broadcast(word), _mm512_setr_epi32(0, b, 2 * b, 3 * b, 4 * b, 5 * b, 6 * b, 7 * b, 8 * b,
+                                           9 * b, 10 * b, 11 * b, 12 * b, 13 * b, 14 * b, 15 * b));
   }
+}
+/// The codes alone.
+template <int Bits>
+inline Ints load_codes(const std::uint8_t* from) {
+  const Ints shifted = load_shifted<Bits>(from);
+  return Bits == 8 ? shifted : _mm512_and_si512(shifted, broadcast((1u << Bits) - 1));
+}
+
+/// Whether a register holds a value for each code, which lanes of `load_shifted` look up.
+template <int Bits>
+inline constexpr bool has_table = Bits <= 4;
+/// The codes that a table's lanes are for.
+template <int Bits>
+inline Ints table_codes() {
+  const Ints lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_and_si512(lane, broadcast((1u << Bits) - 1));
+}
+template <int Bits>
+inline Floats look_up(Floats table, Ints shifted) {
+  return Bits == 4 ? _mm512_permutexvar_ps(shifted, table) : _mm512_permutevar_ps(table, shifted);
 }
 
 // ---- Arithmetic.

@@ -335,12 +335,15 @@ template <int Bits, int Vector, class T, class Decode>
 ACTPACK_INLINE inline void decode_vector(const std::uint8_t* codes, Ints random,
                                          const Decode& decode, std::int64_t start, T* x) {
   constexpr int first = Vector * lanes;
-  const Ints vector = load_codes<Bits>(codes + first / 8 * Bits);
+  codes += first / 8 * Bits;
   if constexpr (Decode::is_subtractive) {
-    store(x + first,
-          decode(positions_of<Vector>(vector, random, decode.minus_alpha), start + first));
+    const Floats positions =
+        positions_of<Vector>(load_codes<Bits>(codes), random, decode.minus_alpha);
+    store(x + first, decode(positions, start + first));
+  } else if constexpr (Decode::has_levels) {
+    store(x + first, look_up<Bits>(decode.levels, load_shifted<Bits>(codes)));
   } else {
-    store(x + first, decode(to_floats(vector), start + first));
+    store(x + first, decode(to_floats(load_codes<Bits>(codes)), start + first));
   }
 }
 

@@ -17,6 +17,7 @@ struct SideEncode {
 template <bool IsSubtractive>
 struct SideDecode {
   static constexpr bool is_subtractive = IsSubtractive;
+  static constexpr bool has_levels = false;  // they depend on the sign
   Floats positive_scale, negative_scale, minus_alpha;
   const std::uint8_t* signs;
 
