@@ -14,8 +14,8 @@
 #include <functional>
 #include <span>
 #include <stdexcept>
-#include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -135,8 +135,7 @@ void check_shares(Verb verb) {
   CHECK(backwards.pieces >= 4);
 }
 
-// The same for a chunk, a range or a mask of this size, whose every element one piece must own: a
-// loop that runs no piece leaves it as it was, a loop that runs one leaves most of it.
+// Runs one piece and leaves out the others.
 struct OnlyPiece {
   void operator()(std::int64_t count, const Body& body) {
     pieces = count;
@@ -281,12 +280,9 @@ void check_affine(const Layout& layout, std::uint64_t seed, const Rounding& roun
   }
 }
 
-// A context of `layout` and a gradient for it.
-template <class T>
 struct SignMagnitude {
-  SignMagnitude(const Layout& layout_, std::uint64_t seed)
-      : layout(layout_), y(gaussian<T>(layout.numel(), seed)),
-        signs(layout.with_bits(1).num_words()), magnitudes(layout.num_words()),
+  explicit SignMagnitude(const Layout& layout_)
+      : layout(layout_), signs(layout.with_bits(1).num_words()), magnitudes(layout.num_words()),
         params(layout.num_groups()) {}
 
   SignMagnitudeView view() { return {layout, signs.data(), magnitudes.data(), params.data()}; }
@@ -299,7 +295,6 @@ struct SignMagnitude {
   }
 
   Layout layout;
-  std::vector<T> y;
   GuardedBuffer<std::uint32_t> signs;
   GuardedBuffer<std::uint32_t> magnitudes;
   GuardedBuffer<SignMagnitudeParams> params;
@@ -318,18 +313,19 @@ auto decoded(std::int64_t size, Decode decode) {
 
 template <class T>
 void check_sign_magnitude(const Layout& layout, std::uint64_t seed, const Rounding& rounding) {
-  SignMagnitude<T> context(layout, seed);
-  const std::span<const T> y = context.y;
+  const std::vector<T> values = gaussian<T>(layout.numel(), seed);
+  const std::span<const T> y = values;
+  SignMagnitude context(layout);
   actpack::encode(y, context.view(), rounding);
   check_loops(layout.numel(), [&](auto&& parallel) {
-    SignMagnitude<T> mine(layout, seed);
+    SignMagnitude mine(layout);
     actpack::encode(y, mine.view(), rounding, parallel);
     return mine.outcome();
   });
   const std::int64_t first_row = layout.rows / 3;
   const std::span<const T> rest = y.subspan(static_cast<std::size_t>(first_row * layout.row_size));
   check_loops(static_cast<std::int64_t>(rest.size()), [&](auto&& parallel) {
-    SignMagnitude<T> mine(layout, seed);
+    SignMagnitude mine(layout);
     actpack::encode(rest, mine.view(), rounding, first_row, parallel);
     return mine.outcome();
   });
@@ -496,7 +492,7 @@ TEST_CASE("all verbs: one loop of several pieces for a large tensor") {
   const std::vector<float> x = gaussian<float>(numel, 1);
   std::vector<float> y(x.size());
   actpack::PackedBuffer packed(layout);
-  SignMagnitude<float> sides(layout, 2);
+  SignMagnitude sides(layout);
   std::vector<std::uint32_t> mask(static_cast<std::size_t>(actpack::words_for(numel, 1)));
   std::vector<std::uint8_t> codes(x.size());
   std::vector<std::uint32_t> words(static_cast<std::size_t>(actpack::words_for(numel, 4)));
@@ -531,7 +527,7 @@ TEST_CASE("all verbs: each element is one piece's") {
   const std::vector<float> x = gaussian<float>(numel, 1);
   actpack::PackedBuffer packed(layout);
   actpack::quantize(x, packed.view(), rounding);
-  SignMagnitude<float> sides(layout, 2);
+  SignMagnitude sides(layout);
   actpack::encode(x, sides.view(), rounding);
   std::vector<GroupParams> params(static_cast<std::size_t>(layout.num_groups()));
   std::vector<std::uint32_t> mask(static_cast<std::size_t>(actpack::words_for(numel, 1)));
@@ -578,7 +574,7 @@ TEST_CASE("all verbs: wrong arguments are refused before the loop is called") {
   const std::vector<float> x = gaussian<float>(numel, 1);
   std::vector<float> longer(x.size() + 1);
   actpack::PackedBuffer packed(layout);
-  SignMagnitude<float> sides(layout, 2);
+  SignMagnitude sides(layout);
   std::vector<std::uint32_t> mask(static_cast<std::size_t>(actpack::words_for(numel, 1)));
   const std::span<std::uint32_t> short_mask = std::span(mask).first(mask.size() - 1);
   std::vector<std::uint8_t> codes(x.size());
