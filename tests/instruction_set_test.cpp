@@ -616,15 +616,17 @@ void for_each_large_shape(Check check) {
   }
 }
 
-// Noise is named by 64 bits: here a group's calls to the generator pass 2^32, in the middle of a
+// Noise is named by 64 bits: here a group's calls to the generator pass 2^32, and that within a
 // vector. Rows are short beside their groups, so that it takes little memory.
 template <class Check>
 void for_each_far_group(Check check) {
+  constexpr std::int64_t calls_of_group = 66076418;  // 65 times as many: 2^32 - 126
+  constexpr std::int64_t row_size = 3100;
   for (const int bits : support::all_widths) {
-    constexpr std::int32_t group_size = (1 << 30) - 32 * 3;  // calls of group 64: from 2^32 - 384
-    Case c{Layout{66, 3100, group_size, bits}, Rounding::stochastic(7, ~std::uint64_t{0}), 40000};
-    c.ranges = {{64 * 3100 + 3051, 49}, {64 * 3100 + 7, 3093}};
-    c.chunks = {{64, 1}};
+    Case c{Layout{67, row_size, static_cast<std::int32_t>(16 * calls_of_group), bits},
+           Rounding::stochastic(7, ~std::uint64_t{0}), 40000};
+    c.ranges = {{66 * row_size - 49, 49}, {65 * row_size + 7, row_size - 7}};
+    c.chunks = {{65, 1}};
     CAPTURE(bits);
     check(c, 0);
   }
