@@ -136,11 +136,11 @@ void dropout(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask
   detail::require_drop_probability(drop_probability);
   detail::require_dropout(rounding, first);
   detail::require_host(rounding);
-  const detail::Dropout dropout = {detail::keep_threshold(drop_probability),
-                                   detail::dropout_scale(drop_probability), rounding};
+  const detail::DropoutRule rule = {detail::keep_threshold(drop_probability),
+                                    detail::dropout_scale(drop_probability), rounding};
   detail::for_each_word_piece(x.size(), parallel, [&](const detail::WordPiece& piece) {
     detail::drop_elements(x.data() + piece.first, first + piece.first, piece.numel,
-                          y.data() + piece.first, mask.data() + piece.word, dropout);
+                          y.data() + piece.first, mask.data() + piece.word, rule);
   });
 }
 

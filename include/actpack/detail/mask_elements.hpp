@@ -21,7 +21,7 @@
 namespace actpack::detail {
 
 /// Which elements dropout keeps, and what it makes of them.
-struct Dropout {
+struct DropoutRule {
   std::uint64_t threshold;  // a random word below this keeps an element
   float scale;              // what a kept element is multiplied by, so that the mean stays
   Rounding rounding;
@@ -72,15 +72,15 @@ void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask
 
 template <class T>
 void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
-                   const Dropout& dropout) {
+                   const DropoutRule& rule) {
   RandomWords random{};
   fill_mask(mask, numel, [&](std::int64_t e) {
     if (e % 4 == 0) {
-      random = philox4x32(static_cast<std::uint64_t>(first + e) / 4, dropout.rounding.offset,
-                          dropout.rounding.seed);
+      random = philox4x32(static_cast<std::uint64_t>(first + e) / 4, rule.rounding.offset,
+                          rule.rounding.seed);
     }
-    const bool is_kept = random.word[e % 4] < dropout.threshold;
-    y[e] = is_kept ? saturate_cast<T>(x[e] * dropout.scale) : T(0.0f);
+    const bool is_kept = random.word[e % 4] < rule.threshold;
+    y[e] = is_kept ? saturate_cast<T>(x[e] * rule.scale) : T(0.0f);
     return is_kept;
   });
 }
@@ -118,8 +118,8 @@ void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask
 /// Drops elements at random; `first` (a multiple of 4): what the noise counts x[0] as.
 template <class T>
 void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
-                   const Dropout& dropout) {
-  ACTPACK_HOST_PATH(drop_elements(x, first, numel, y, mask, dropout));
+                   const DropoutRule& rule) {
+  ACTPACK_HOST_PATH(drop_elements(x, first, numel, y, mask, rule));
 }
 
 }  // namespace actpack::detail

@@ -47,12 +47,12 @@ void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask
 
 template <class T>
 void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
-                   const Dropout& dropout) {
+                   const DropoutRule& rule) {
   // A tile's calls have four words each: two of its lower half, then two of its upper half.
   constexpr std::int64_t per_tile = NoiseTile::size / 2;
-  const std::int64_t whole = dropout.threshold == 0 ? 0 : numel / per_tile * per_tile;
-  const Ints largest_kept = broadcast(static_cast<std::uint32_t>(dropout.threshold - 1));
-  const Noise noise(dropout.rounding);
+  const std::int64_t whole = rule.threshold == 0 ? 0 : numel / per_tile * per_tile;
+  const Ints largest_kept = broadcast(static_cast<std::uint32_t>(rule.threshold - 1));
+  const Noise noise(rule.rounding);
   NoiseTile tile;
   for (std::int64_t done = 0; done < whole; done += per_tile) {
     noise.draw((first + done) / 4, tile);
@@ -63,7 +63,7 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
       for (int j = 0; j < 2; ++j) {
         const std::int64_t e = done + i + j * lanes;
         const Lanes is_kept = is_at_most(words[j], largest_kept);
-        const Floats scaled = multiply(load(x + e), broadcast(dropout.scale));
+        const Floats scaled = multiply(load(x + e), broadcast(rule.scale));
         store(y + e, select(is_kept, scaled, broadcast(0.0f)));
         kept |= std::uint64_t{to_bits(is_kept)} << (i + j * lanes);
       }
@@ -71,5 +71,5 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
     *mask++ = static_cast<std::uint32_t>(kept);
     *mask++ = static_cast<std::uint32_t>(kept >> 32);
   }
-  portable::drop_elements(x + whole, first + whole, numel - whole, y + whole, mask, dropout);
+  portable::drop_elements(x + whole, first + whole, numel - whole, y + whole, mask, rule);
 }
