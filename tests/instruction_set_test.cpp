@@ -632,6 +632,20 @@ void for_each_far_group(Check check) {
   }
 }
 
+// Short ranges from every element of two large groups and a part of a third.
+template <class Check>
+void for_each_start(Check check) {
+  for (const int bits : support::all_widths) {
+    constexpr std::int64_t size = 2100;
+    Case c{Layout{1, size, 1024, bits}, Rounding::stochastic(8), 45000};
+    for (std::int64_t first = 0; first < size; first += static_cast<std::int64_t>(thinning)) {
+      c.ranges.push_back({first, std::min(1 + first % 150, size - first)});
+    }
+    CAPTURE(bits);
+    check(c, 0);
+  }
+}
+
 // ---- Masks and codes --------------------------------------------------------------------------
 
 template <class T>
@@ -774,6 +788,10 @@ TEST_CASE_TEMPLATE("affine: large tensors", T, float, bfloat16, float16) {
       [](const Case& c, std::uint32_t kind) { check_affine(c, make<T>(kind, c)); });
 }
 
+TEST_CASE_TEMPLATE("affine: ranges from every element", T, float, bfloat16) {
+  for_each_start([](const Case& c, std::uint32_t kind) { check_affine(c, make<T>(kind, c)); });
+}
+
 TEST_CASE_TEMPLATE("affine: noise of far groups", T, float) {
   for_each_far_group([](const Case& c, std::uint32_t kind) { check_affine(c, make<T>(kind, c)); });
 }
@@ -795,6 +813,11 @@ TEST_CASE_TEMPLATE("sign and magnitude: rows, ranges and chunks", T, float, bflo
 
 TEST_CASE_TEMPLATE("sign and magnitude: large tensors", T, float, bfloat16, float16) {
   for_each_large_shape(
+      [](const Case& c, std::uint32_t kind) { check_sign_magnitude(c, make<T>(kind, c)); });
+}
+
+TEST_CASE_TEMPLATE("sign and magnitude: ranges from every element", T, float, bfloat16) {
+  for_each_start(
       [](const Case& c, std::uint32_t kind) { check_sign_magnitude(c, make<T>(kind, c)); });
 }
 
