@@ -483,7 +483,7 @@ class SideSliceDecoder {
         unit_step_(unit * positive_, unit * negative_), signs_(signs) {}
 
   ACTPACK_HD float operator()(float place, int j) const {
-    return place * unit_step_(signs_ >> j & 1) + 0.0f;
+    return without_negative_zero(place * unit_step_(signs_ >> j & 1));
   }
   ACTPACK_HD float bound() const {
     return (static_cast<float>(max_code(Bits)) + 0.5f) * max_or_nan(positive_, -negative_);

@@ -60,6 +60,16 @@ class SideEncoder {
   SideFactor steps_;
 };
 
+/// `value`, with +0 for −0. Adding +0 to a product would not do where a compiler makes one operation
+/// of both: a negative product that underflows is −0 then.
+ACTPACK_HD inline float without_negative_zero(float value) {
+#if ACTPACK_DEVICE_ARCH
+  return __fadd_rn(value, 0.0f);  // is never made one with a product
+#else
+  return value == 0 ? 0.0f : value;
+#endif
+}
+
 /// What becomes of values that are not positive.
 enum class NegativeSide { kept, zero };
 
@@ -81,9 +91,8 @@ class SideDecoder {
   }
 
  private:
-  // Adding +0 makes every zero positive and changes nothing else, so it may be contracted or not.
   ACTPACK_HD float finish(float value) const {
-    return near_overflow_ ? saturate(value) + 0.0f : value + 0.0f;
+    return without_negative_zero(near_overflow_ ? saturate(value) : value);
   }
 
   SideFactor step_;

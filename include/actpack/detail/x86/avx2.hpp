@@ -136,11 +136,11 @@ inline Ints and_xor(Ints x, Ints kept, Ints flipped) {
 /// integer, and addend and sum are in [2^23, 2^24).
 inline Ints add_floor(Floats distance, Floats steps, Floats addend) {
   // Rounded to nearest the sum is right or one too large: then the remainder, whose sign is exact,
-  // is negative.
+  // is negative. It is −0 where the distance is.
   const Floats sum = _mm256_fmadd_ps(distance, steps, addend);
   const Floats remainder = _mm256_fmsub_ps(distance, steps, _mm256_sub_ps(sum, addend));
-  return _mm256_add_epi32(_mm256_castps_si256(sum),
-                          _mm256_srai_epi32(_mm256_castps_si256(remainder), 31));
+  const Floats is_too_large = _mm256_cmp_ps(remainder, broadcast(0.0f), _CMP_LT_OQ);
+  return _mm256_add_epi32(_mm256_castps_si256(sum), _mm256_castps_si256(is_too_large));
 }
 /// The same or one more.
 inline Ints add_about(Floats distance, Floats steps, Floats addend) {
@@ -244,10 +244,13 @@ inline Ints shift_right(Ints x) {
 inline Ints bit_or(Ints a, Ints b) { return _mm256_or_si256(a, b); }
 inline Ints bit_xor(Ints a, Ints b) { return _mm256_xor_si256(a, b); }
 inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
-inline Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
 inline Floats subtract(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
 inline Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 inline Floats fused(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+/// x, with +0 for −0.
+inline Floats without_negative_zero(Floats x) {
+  return _mm256_and_ps(x, _mm256_cmp_ps(x, broadcast(0.0f), _CMP_NEQ_UQ));
+}
 inline Floats magnitude(Floats x) { return _mm256_andnot_ps(broadcast(-0.0f), x); }
 
 // ---- Choice by lane.

@@ -233,10 +233,13 @@ inline Ints shift_right(Ints x) {
 inline Ints bit_or(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 inline Ints bit_xor(Ints a, Ints b) { return _mm512_xor_si512(a, b); }
 inline Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
-inline Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
 inline Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 inline Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 inline Floats fused(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+/// x, with +0 for −0.
+inline Floats without_negative_zero(Floats x) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, broadcast(0.0f), _CMP_NEQ_UQ), x);
+}
 inline Floats magnitude(Floats x) { return _mm512_abs_ps(x); }
 
 // ---- Choice by lane.

@@ -30,8 +30,8 @@ struct SideDecode {
 
   ACTPACK_INLINE Floats operator()(Floats positions, std::int64_t element) const {
     const Lanes is_positive = load_lanes(signs + element / 8);
-    return add(multiply(positions, select(is_positive, positive_scale, negative_scale)),
-               broadcast(0.0f));
+    return without_negative_zero(
+        multiply(positions, select(is_positive, positive_scale, negative_scale)));
   }
   SideDecode with_padded_signs(std::int64_t start, std::int64_t last, std::uint8_t* padded) const {
     std::copy(signs + start / 8, signs + (last + 7) / 8, padded);
