@@ -60,8 +60,8 @@ class SideEncoder {
   SideFactor steps_;
 };
 
-/// `value`, with +0 for −0. Adding +0 to a product would not do where a compiler makes one operation
-/// of both: a negative product that underflows is −0 then.
+/// `value`, with +0 for −0. Adding +0 to a product would not do where a compiler makes one
+/// operation of both: a negative product that underflows is −0 then.
 ACTPACK_HD inline float without_negative_zero(float value) {
 #if ACTPACK_DEVICE_ARCH
   return __fadd_rn(value, 0.0f);  // is never made one with a product
