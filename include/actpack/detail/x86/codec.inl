@@ -217,6 +217,7 @@ void for_each_part(const Noise& noise, bool has_noise, std::int64_t group, std::
 
 // ---- Elements to codes.
 
+/// The two ways to add, for `add_dithers` to choose from.
 struct AddAbout {
   ACTPACK_INLINE Ints operator()(Floats distance, Floats steps, Floats addend) const {
     return add_about(distance, steps, addend);
@@ -244,13 +245,13 @@ inline Floats dithers(Ints random) {
   if constexpr (!HasNoise) {
     return as_floats(base);
   } else {  // the two lowest bits serve nobody
-    const Ints four_times = broadcast(0xFFFCu);
+    const Ints upper_14 = broadcast(0xFFFCu);
     const Ints flips = broadcast_odd(0x00FFu & 0xFFFCu);
     if constexpr (shift == 2) {
-      return as_floats(and_xor(spread<Vector>(random), four_times, bit_or(flips, base)));
+      return as_floats(and_xor(spread<Vector>(random), upper_14, bit_or(flips, base)));
     } else {
       return as_floats(
-          bit_or(shift_right<2>(and_xor(spread<Vector>(random), four_times, flips)), base));
+          bit_or(shift_right<2>(and_xor(spread<Vector>(random), upper_14, flips)), base));
     }
   }
 }
@@ -292,14 +293,26 @@ template <int Bits, bool HasNoise, class T, class Encode>
 void encode_parts(const T* x, const Group& group, std::int64_t group_size, int bits,
                   const Noise& noise, const Encode& encode, std::uint32_t* words) {
   std::fill_n(words, words_for(group.size, bits), 0u);  // insert_codes adds to them
+  auto* bytes = reinterpret_cast<std::uint8_t*>(words);
   for_each_part(noise, HasNoise, group.index, group_size, 0, group.size,
-                [&](std::int64_t, std::int64_t first, std::int64_t last, Ints random) {
+                [&](std::int64_t start, std::int64_t first, std::int64_t last, Ints random) {
                   T padded[block];
-                  std::fill_n(padded, block, x[first]);
-                  std::copy(x + first, x + last, padded);
-                  std::uint8_t codes[block];
-                  store_bits(codes, encode_block<Bits, HasNoise>(padded, random, encode));
-                  insert_codes(codes, last - first, bits, words, first);
+                  const T* values = x + start;
+                  if (last - first < block) {
+                    std::fill_n(padded, block, x[first]);
+                    std::copy(x + first, x + last, padded);
+                    values = padded;
+                  }
+                  const Ints codes = encode_block<Bits, HasNoise>(values, random, encode);
+                  if (last - first < block) {
+                    std::uint8_t part[block];
+                    store_bits(part, codes);
+                    insert_codes(part, last - first, bits, words, first);
+                  } else {
+                    dispatch_width(bits, [&](auto width) {
+                      store_codes<decltype(width)::bits>(bytes + start / 8 * bits, codes);
+                    });
+                  }
                 });
 }
 
@@ -356,20 +369,38 @@ ACTPACK_INLINE inline void decode_block(const std::uint8_t* codes, Ints random,
   decode_vector<Bits, 3>(codes, random, decode, start, x);
 }
 
+/// Copies a block of codes to bytes.
+template <int Bits>
+void unpack_block(const std::uint8_t* from, std::uint8_t* codes) {
+  const auto third_bytes = [&](int first) {
+    return shift_left<16>(load_codes<Bits>(from + first / 8 * Bits));
+  };
+  store_bits(codes, gather_codes(third_bytes(0), third_bytes(lanes), third_bytes(2 * lanes),
+                                 third_bytes(3 * lanes)));
+}
+
 /// Writes elements [begin, end) of a group of any size; `x` is where its element 0 is or would be.
 template <class T, class Decode>
 void decode_parts(const std::uint32_t* words, const Group& group, std::int64_t group_size, int bits,
                   const Noise& noise, const Decode& decode, std::int64_t begin, std::int64_t end,
                   T* x) {
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(words);
   for_each_part(noise, Decode::is_subtractive, group.index, group_size, begin, end,
                 [&](std::int64_t start, std::int64_t first, std::int64_t last, Ints random) {
                   std::uint8_t codes[block] = {};
-                  extract_codes(words, first, last - first, bits, codes + (first - start));
                   std::uint8_t signs[block / 8] = {};
-                  T values[block];
-                  decode_block<8>(codes, random, decode.with_padded_signs(start, last, signs), 0,
-                                  values);
-                  std::copy(values + (first - start), values + (last - start), x + first);
+                  const auto padded = decode.with_padded_signs(start, last, signs);
+                  if (last - first == block) {
+                    dispatch_width(bits, [&](auto width) {
+                      unpack_block<decltype(width)::bits>(bytes + start / 8 * bits, codes);
+                    });
+                    decode_block<8>(codes, random, padded, 0, x + start);
+                  } else {
+                    extract_codes(words, first, last - first, bits, codes + (first - start));
+                    T values[block];
+                    decode_block<8>(codes, random, padded, 0, values);
+                    std::copy(values + (first - start), values + (last - start), x + first);
+                  }
                 });
 }
 
