@@ -281,8 +281,10 @@ ACTPACK_INLINE inline Ints encode_block(const T* x, Ints random, const Encode& e
   const Ints b = add_dithers<Bits, HasNoise, 1>(x, random, encode, AddAbout{});
   const Ints c = add_dithers<Bits, HasNoise, 2>(x, random, encode, AddAbout{});
   const Ints d = add_dithers<Bits, HasNoise, 3>(x, random, encode, AddAbout{});
-  if (!has_exact_add && has_zero_half(a, b, c, d)) [[unlikely]] {
-    return encode_block_exactly<Bits, HasNoise>(x, random, encode);
+  if constexpr (!has_exact_add) {
+    if (has_zero_half(a, b, c, d)) [[unlikely]] {
+      return encode_block_exactly<Bits, HasNoise>(x, random, encode);
+    }
   }
   return gather_codes(a, b, c, d);
 }
