@@ -145,6 +145,9 @@ inline Ints add_about(Floats distance, Floats steps, Floats addend) {
 }
 inline constexpr bool has_exact_add = true;  // whether add_about is add_floor
 
+/// Whether the low half of any lane of four vectors is 0: what only an inexact sum makes one ask.
+bool has_zero_half(Ints, Ints, Ints, Ints);
+
 /// Byte 2 of every lane of four vectors, in order.
 inline Ints gather_codes(Ints a, Ints b, Ints c, Ints d) {
   const Ints third_bytes = broadcast(0x0E0A0602u);
