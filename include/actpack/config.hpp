@@ -37,6 +37,10 @@
 #define ACTPACK_X86 0
 #endif
 
+/// What the compiler may use where the processor has it.
+#define ACTPACK_AVX2 "avx2,fma,f16c"
+#define ACTPACK_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
+
 /// Functions between the two may use the instructions that are named, whatever the rest of the file
 /// is compiled for.
 #if defined(__clang__)

@@ -95,9 +95,8 @@ void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding
   DitherTile tile(decoding.rounding);
   for (GroupCursor cursor(in.layout, elements); cursor.has_group(); cursor.advance()) {
     const Group group = cursor.group();
-    dequantize_group(tile, in, group, place_of(in, group), decoding,
-                     std::max<std::int64_t>(elements.first - group.first, 0),
-                     std::min(elements.end - group.first, group.size),
+    const ElementInterval part = part_of(group, elements);
+    dequantize_group(tile, in, group, place_of(in, group), decoding, part.first, part.end,
                      x + (group.first - elements.first));
   }
 }

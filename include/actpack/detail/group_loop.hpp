@@ -24,6 +24,12 @@ struct ElementInterval {
   std::int64_t first, end;
 };
 
+/// Which of a group's elements are in an interval of its tensor, counted within the group.
+inline ElementInterval part_of(const Group& group, ElementInterval elements) {
+  return {std::max<std::int64_t>(elements.first - group.first, 0),
+          std::min(elements.end - group.first, group.size)};
+}
+
 /// The size of a range of values, and what the caller knows it as.
 struct NamedSize {
   const char* name;

@@ -108,9 +108,8 @@ void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decod
   DitherTile tile(decoding.rounding);
   for (GroupCursor cursor(in.layout, elements); cursor.has_group(); cursor.advance()) {
     const Group group = cursor.group();
-    decode_group(tile, in, group, decoding, negative_side,
-                 std::max<std::int64_t>(elements.first - group.first, 0),
-                 std::min(elements.end - group.first, group.size),
+    const ElementInterval part = part_of(group, elements);
+    decode_group(tile, in, group, decoding, negative_side, part.first, part.end,
                  y + (group.first - elements.first));
   }
 }
@@ -149,8 +148,7 @@ void relu_backward_groups(const T* dy, const ConstSignMagnitudeView& in, T* dx,
     const Group group = cursor.group();
     const std::uint32_t* signs = in.sign_words + uniform_place(in.layout, group, 1).word;
     const std::int64_t offset = group.first - elements.first;
-    std::int64_t e = std::max<std::int64_t>(elements.first - group.first, 0);
-    const std::int64_t end = std::min(elements.end - group.first, group.size);
+    auto [e, end] = part_of(group, elements);
     if (is_poisoned(in.params[group.index])) {
       std::fill(dx + offset + e, dx + offset + end, T(float{poisoned_params.scale}));
       continue;

@@ -190,9 +190,8 @@ void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding
     T* values = x + (group.first - elements.first);
     const std::int64_t count = cursor.full_groups(in.row_bits == nullptr);
     if (count == 0) {
-      dequantize_any(in, group, place, decoding, noise,
-                     std::max<std::int64_t>(elements.first - group.first, 0),
-                     std::min(elements.end - group.first, group.size), values);
+      const ElementInterval part = part_of(group, elements);
+      dequantize_any(in, group, place, decoding, noise, part.first, part.end, values);
       cursor.skip(1);
       continue;
     }

@@ -15,7 +15,7 @@
 
 #include "actpack/float16.hpp"
 
-ACTPACK_BEGIN_TARGET("avx2,fma,f16c")
+ACTPACK_BEGIN_TARGET(ACTPACK_AVX2)
 
 namespace actpack::detail::avx2 {
 

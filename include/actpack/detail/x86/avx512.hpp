@@ -15,7 +15,7 @@
 
 #include "actpack/float16.hpp"
 
-ACTPACK_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+ACTPACK_BEGIN_TARGET(ACTPACK_AVX512)
 
 namespace actpack::detail::avx512 {
 

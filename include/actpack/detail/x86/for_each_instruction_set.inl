@@ -4,13 +4,13 @@
 // Includes the file that ACTPACK_KERNELS names once for each instruction set, in its namespace and
 // compiled for it: kernels are written once, over the operations of avx2.hpp or avx512.hpp.
 
-ACTPACK_BEGIN_TARGET("avx2,fma,f16c")
+ACTPACK_BEGIN_TARGET(ACTPACK_AVX2)
 namespace actpack::detail::avx2 {
 #include ACTPACK_KERNELS
 }
 ACTPACK_END_TARGET
 
-ACTPACK_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+ACTPACK_BEGIN_TARGET(ACTPACK_AVX512)
 namespace actpack::detail::avx512 {
 #include ACTPACK_KERNELS
 }

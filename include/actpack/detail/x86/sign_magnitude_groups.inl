@@ -51,13 +51,7 @@ void write_signs(const T* y, std::int64_t size, std::uint32_t* words) {
   for (; first + 32 <= size; first += 32) {
     *words++ = positive_bits(y + first);
   }
-  if (first < size) {
-    std::uint32_t word = 0;
-    for (std::int64_t i = first; i < size; ++i) {
-      word |= std::uint32_t{y[i] > 0} << (i - first);
-    }
-    *words = word;
-  }
+  fill_mask(words, size - first, [&](std::int64_t e) { return y[first + e] > 0; });
 }
 
 /// Whether `SideEncode` serves a group: four times the steps per unit of either side are finite;
@@ -223,9 +217,8 @@ void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decod
     T* values = y + (group.first - elements.first);
     const std::int64_t count = cursor.full_groups(true);
     if (count == 0) {
-      decode_any(in, group, decoding, negative_side, noise,
-                 std::max<std::int64_t>(elements.first - group.first, 0),
-                 std::min(elements.end - group.first, group.size), values);
+      const ElementInterval part = part_of(group, elements);
+      decode_any(in, group, decoding, negative_side, noise, part.first, part.end, values);
       cursor.advance();
       continue;
     }
