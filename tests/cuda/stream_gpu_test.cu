@@ -9,6 +9,7 @@
 #include <doctest/doctest.h>
 #include <thrust/device_vector.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -159,10 +160,14 @@ struct DevicePacked {
   const std::int64_t* row_offsets = nullptr;
 };
 
+/// Whether a tensor's first `num_words` words and all parameters are as wanted, and nothing is
+/// written behind those words.
 bool same_packed(DevicePacked& got, const ConstPackedView& want, std::int64_t num_words) {
   const std::vector<std::uint32_t> words = got.words.values();
   const std::vector<GroupParams> params = got.params.values();
-  bool same = std::equal(words.begin(), words.end(), want.words, want.words + num_words);
+  bool same = std::equal(want.words, want.words + num_words, words.begin()) &&
+              std::all_of(words.begin() + num_words, words.end(),
+                          [](std::uint32_t word) { return word == 0xA5A5A5A5u; });
   for (std::size_t g = 0; g < params.size(); ++g) {
     same = same && params[g].scale.bits == want.params[g].scale.bits &&
            params[g].min.bits == want.params[g].min.bits;
