@@ -452,6 +452,28 @@ TEST_CASE("poison: a side too large for one bit poisons both") {
   CHECK(tensor.params.data()[0].negative.bits == 0x7F7F);
 }
 
+TEST_CASE("decode: the largest magnitudes of either side stay finite") {
+  constexpr float largest = std::numeric_limits<float>::max();
+  const Rounding rounding = Rounding::stochastic(3);
+  for (const int width : {2, 4, 8}) {
+    for (const float sign : {1.0F, -1.0F}) {
+      CAPTURE(width);
+      CAPTURE(sign);
+      const std::vector<float> y{sign * largest, -sign, sign * 0.97F * largest};
+      GuardedTensor tensor(Layout{1, 3, 32, width});
+      actpack::encode(y, tensor.view(), rounding);
+      for (const Decoding& decoding : {Decoding::plain(), Decoding::subtractive(rounding)}) {
+        std::vector<float> decoded(3);
+        actpack::decode(tensor.view(), decoded, decoding);
+        for (std::size_t i = 0; i < 3; ++i) {
+          CHECK(std::isfinite(decoded[i]));
+          CHECK(std::signbit(decoded[i]) == std::signbit(y[i]));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("ranges: every consumer's slice equals that slice of the whole", T, float,
                    bfloat16, float16) {
   support::Generator generator(47);

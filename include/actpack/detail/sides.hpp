@@ -30,6 +30,11 @@ ACTPACK_HD constexpr bool is_poisoned(SignMagnitudeParams params) {
   return is_nan(params.positive);
 }
 
+/// As is_near_overflow of an affine group: NaN is, too.
+ACTPACK_HD constexpr bool is_near_overflow(SignMagnitudeParams params) {
+  return is_near_overflow(params.positive, 0) || is_near_overflow(params.negative, 0);
+}
+
 /// A pair of factors, one for each side, chosen without a branch: signs are as good as random.
 class SideFactor {
  public:
@@ -81,7 +86,7 @@ class SideDecoder {
       : step_(params.positive, negative_side == NegativeSide::zero && !is_poisoned(params)
                                    ? 0.0f
                                    : -params.negative),
-        alpha_(alpha), near_overflow_(is_near_overflow(params.positive, params.negative)) {}
+        alpha_(alpha), near_overflow_(is_near_overflow(params)) {}
 
   ACTPACK_HD float operator()(std::uint32_t sign, std::uint32_t code) const {
     return finish(static_cast<float>(code) * step_(sign));
