@@ -44,18 +44,22 @@ ACTPACK_HD inline float subtract_up(float high, float low) {
 #endif
 }
 
+/// A little more than 1 / max_code(bits): what fit_scale multiplies by.
+ACTPACK_HD constexpr float above_inverse(int bits) {
+  constexpr float above_one = 1 + 0x1p-22f;
+  return bits == 1   ? above_one
+         : bits == 2 ? above_one / 3
+         : bits == 4 ? above_one / 15
+                     : above_one / 255;
+}
+
 /// Returns the smallest bfloat16 s ≥ 2^−112, or +∞, with max_code · s ≥ range; 0 for range 0.
 ACTPACK_HD inline bfloat16 fit_scale(float range, int bits) {
   const float smallest = range > 0 ? smallest_scale : 0;
   // The exact quotient lies in (s − step, s]. Two roundings move it by at most 2^−23 of itself, the
   // factor moves it up by more, so truncation gives s − step or s, and one exact comparison tells
   // which.
-  constexpr float above_one = 1 + 0x1p-22f;
-  const float above_inverse = bits == 1   ? above_one
-                              : bits == 2 ? above_one / 3
-                              : bits == 4 ? above_one / 15
-                                          : above_one / 255;
-  const float quotient = range * above_inverse;
+  const float quotient = range * above_inverse(bits);
   const float truncated = float_of(bits_of(quotient) & 0xFFFF0000u);
   const float candidate = truncated > smallest ? truncated : smallest;  // +0 rather than −0
   const float covered =
@@ -70,6 +74,9 @@ ACTPACK_HD inline bfloat16 fit_scale(float range, int bits) {
 ACTPACK_HD constexpr bool is_near_overflow(float scale, float min) {
   return magnitude_bits(scale) >= bits_of(0x1p117f) || magnitude_bits(min) >= bits_of(0x1p126f);
 }
+
+/// Nothing about a group whose values are smaller than this is extreme: see is_near_overflow.
+inline constexpr float ordinary_limit = 0x1p115f;
 
 /// The largest finite value of its sign where `value` is infinite; keeps NaN.
 ACTPACK_HD constexpr float saturate(float value) {

@@ -277,7 +277,7 @@ ACTPACK_HD float level(Piece<Bits> piece, int j, float unit) {
 
 /// Whether nothing about a group is extreme: no NaN or infinity, no overflow to step aside for.
 ACTPACK_HD inline bool is_ordinary(ValueRange range) {
-  return std::fabs(range.min) < 0x1p115f && std::fabs(range.max) < 0x1p115f;
+  return std::fabs(range.min) < ordinary_limit && std::fabs(range.max) < ordinary_limit;
 }
 
 /// Fits a group's parameters to its range, then gives positions, as Encoder (affine.hpp) does.

@@ -8,9 +8,10 @@ struct AffineEncode {
   Floats min, steps;
 
   template <class Add>
-  ACTPACK_INLINE Ints operator()(Floats x, Floats dithers, Add add) const {
+  ACTPACK_INLINE Ints operator()(Floats x, std::int64_t, Floats dithers, Add add) const {
     return add(subtract(x, min), steps, dithers);
   }
+  const AffineEncode& with_signs_in(std::uint8_t*) const { return *this; }
 };
 
 /// Turns codes of `Bits` bits into values: as `Decoder`, far from overflow.
@@ -37,11 +38,34 @@ struct AffineDecode {
   }
 };
 
-/// Whether `AffineEncode` serves a group: it has a range, four times its steps per unit are finite,
-/// and it is neither near overflow nor poisoned (NaN compares false).
+/// Whether `AffineEncode` serves a group: four times its steps per unit are finite, and it is
+/// neither near overflow nor poisoned (NaN compares false).
 inline bool is_plain(GroupParams params) {
-  return params.scale > smallest_scale && !is_near_overflow(params.scale, params.min);
+  return (params.scale == 0 || params.scale > smallest_scale) &&
+         !is_near_overflow(params.scale, params.min);
 }
+
+/// As `fit_params` and `affine_encode`, for a group in each lane.
+template <int Bits>
+struct AffineFits {
+  alignas(64) GroupParams params[lanes];
+  alignas(64) float min[lanes];
+  alignas(64) float steps[lanes];
+  std::uint32_t plain;  // a bit for each lane: whether the others are right
+
+  explicit AffineFits(const Ranges& ranges) {
+    const Floats lowest = load(ranges.min);
+    const Floats highest = load(ranges.max);
+    const Ints stored_min = round_down(add_floats(lowest, broadcast(0.0f)));
+    const Scales<Bits> scales(subtract_up(highest, as_floats(stored_min)));
+    store_bits(params, bit_or(shift_right<16>(scales.scale), stored_min));
+    store_bits(min, stored_min);
+    store(steps, scales.steps);
+    plain = are_ordinary(lowest, highest) &
+            to_bits(is_less(scales.steps, as_floats(broadcast(infinity_bits))));
+  }
+  AffineEncode encode(int lane) const { return {broadcast(min[lane]), broadcast(steps[lane])}; }
+};
 
 template <int Bits>
 AffineEncode affine_encode(GroupParams params) {
@@ -78,32 +102,29 @@ template <int Bits, bool HasNoise, class T>
 void quantize_full(const T* x, std::int64_t group, std::int64_t count, std::int64_t group_size,
                    const Rounding& rounding, const Noise& noise, GroupParams* params,
                    std::uint32_t* words) {
-  const auto fit = [&](std::int64_t i) {
-    const ValueRange range = range_of_vectors(x + i * group_size, group_size);
-    return params[i] = fit_params(range.min, range.max, Bits);
-  };
-  // A group's range is taken two groups before its codes, which hides how long that takes.
-  GroupParams next = fit(0);
-  GroupParams after_next = count > 1 ? fit(1) : next;
   BlockLoop<HasNoise> blocks(noise, group, group_size);
-  for (std::int64_t i = 0; i < count; ++i) {
-    const GroupParams current = next;
-    next = after_next;
-    if (i + 2 < count) {
-      after_next = fit(i + 2);
+  for_each_batch(x, count, group_size, [&](const Batch<T>& batch) {
+    const AffineFits<Bits> fits(batch.ranges);
+    for (int lane = 0; lane < batch.size; ++lane) {
+      batch.prefetch(lane);
+      const T* values = batch.group(lane);
+      if ((fits.plain >> lane & 1) != 0 && has_whole_blocks<HasNoise>(group_size)) [[likely]] {
+        *params = fits.params[lane];
+        encode_full<Bits>(values, blocks, fits.encode(lane), words);
+      } else {
+        const ValueRange range = batch.ranges.of(lane);
+        *params = fit_params(range.min, range.max, Bits);
+        blocks.skip_group();
+        Group whole{};
+        whole.index = group;
+        whole.size = group_size;
+        quantize_any(values, whole, group_size, Bits, *params, rounding, noise, words);
+      }
+      ++group;
+      ++params;
+      words += group_size / 32 * Bits;
     }
-    const T* values = x + i * group_size;
-    std::uint32_t* group_words = words + i * (group_size / 32 * Bits);
-    if (is_plain(current) && has_whole_blocks<HasNoise>(group_size)) [[likely]] {
-      encode_full<Bits>(values, blocks, affine_encode<Bits>(current), group_words);
-    } else {
-      blocks.skip_group();
-      Group whole{};
-      whole.index = group + i;
-      whole.size = group_size;
-      quantize_any(values, whole, group_size, Bits, current, rounding, noise, group_words);
-    }
-  }
+  });
 }
 
 template <class T>

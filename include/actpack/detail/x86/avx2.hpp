@@ -92,6 +92,14 @@ inline __m128i fold_min_unsigned(Ints x) {
   return sizeof(T) == 4 ? _mm_min_epu32(low, high) : _mm_min_epu16(low, high);
 }
 
+/// b where one is NaN.
+inline Floats minimum(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+inline Floats maximum(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+/// The least of each half of x.
+inline __m128 fold_min(Floats x) {
+  return _mm_min_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+}
+
 // ---- Random bits.
 
 /// Half of a Philox round: of `lanes` / 2 calls, each a counter's words (c0, c1) or (c2, c3) in the
@@ -114,14 +122,15 @@ inline Ints broadcast64(std::uint64_t x) {
   return _mm256_set1_epi64x(static_cast<std::int64_t>(x));
 }
 
-/// Of a block's random bytes, the half-words of vector number `Vector`, one to the low half of each
-/// lane: as it is for even elements, its bytes swapped for odd ones.
-template <int Vector>
-inline Ints spread(Ints random) {
+/// As many random bytes as there are lanes, two and two as half-words, one to the low half of each
+/// of two lanes: as it is for even elements, its bytes swapped for odd ones.
+inline Ints spread(const std::uint8_t* random) {
   constexpr auto pick = [](int low, int high) { return high << 8 | low; };
   const Ints from = _mm256_setr_epi32(pick(0, 1), pick(1, 0), pick(2, 3), pick(3, 2),  //
                                       pick(4, 5), pick(5, 4), pick(6, 7), pick(7, 6));
-  return _mm256_shuffle_epi8(_mm256_permute4x64_epi64(random, Vector * 0b01010101), from);
+  std::uint64_t bytes;
+  std::memcpy(&bytes, random, sizeof bytes);
+  return _mm256_shuffle_epi8(broadcast64(bytes), from);
 }
 /// x in odd lanes, 0 in even ones.
 inline Ints broadcast_odd(std::uint32_t x) { return broadcast64(std::uint64_t{x} << 32); }
@@ -241,11 +250,15 @@ template <int Count>
 inline Ints shift_right(Ints x) {
   return _mm256_srli_epi32(x, Count);
 }
+inline Ints as_ints(Floats x) { return _mm256_castps_si256(x); }
+inline Ints bit_and(Ints a, Ints b) { return _mm256_and_si256(a, b); }
 inline Ints bit_or(Ints a, Ints b) { return _mm256_or_si256(a, b); }
 inline Ints bit_xor(Ints a, Ints b) { return _mm256_xor_si256(a, b); }
 inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
+inline Floats add_floats(Floats a, Floats b) { return _mm256_add_ps(a, b); }
 inline Floats subtract(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
 inline Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+inline Floats divide(Floats a, Floats b) { return _mm256_div_ps(a, b); }
 inline Floats fused(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 /// x, with +0 for −0.
 inline Floats without_negative_zero(Floats x) {
@@ -258,6 +271,14 @@ inline Floats magnitude(Floats x) { return _mm256_andnot_ps(broadcast(-0.0f), x)
 using Lanes = __m256;  // all bits of a lane or none
 
 inline Lanes is_positive(Floats x) { return _mm256_cmp_ps(x, broadcast(0.0f), _CMP_GT_OQ); }
+inline Lanes is_less(Floats a, Floats b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+/// Those of `among` where neither is NaN.
+inline Lanes are_ordered(Lanes among, Floats a, Floats b) {
+  return _mm256_and_ps(among, _mm256_cmp_ps(a, b, _CMP_ORD_Q));
+}
+inline Ints add_where(Lanes where, Ints x, std::uint32_t increment) {
+  return _mm256_add_epi32(x, _mm256_and_si256(_mm256_castps_si256(where), broadcast(increment)));
+}
 inline Floats select(Lanes where, Floats yes, Floats no) {
   return _mm256_blendv_ps(no, yes, where);
 }
@@ -269,6 +290,9 @@ inline std::uint32_t to_bits(Lanes set) {
 inline Lanes to_lanes(std::uint32_t bits) {
   const Ints bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
   return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(broadcast(bits), bit), bit));
+}
+inline void store_lanes(std::uint8_t* bits, Lanes set) {
+  *bits = static_cast<std::uint8_t>(to_bits(set));
 }
 inline Lanes load_lanes(const std::uint8_t* bits) { return to_lanes(*bits); }
 

@@ -90,6 +90,15 @@ inline __m128i fold_min_unsigned(Ints x) {
   return sizeof(T) == 4 ? _mm_min_epu32(quarter, other) : _mm_min_epu16(quarter, other);
 }
 
+/// b where one is NaN.
+inline Floats minimum(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+inline Floats maximum(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+/// The least of each quarter of x.
+inline __m128 fold_min(Floats x) {
+  const __m256 half = _mm256_min_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+  return _mm_min_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
 // ---- Random bits.
 
 /// Half of a Philox round: of `lanes` / 2 calls, each a counter's words (c0, c1) or (c2, c3) in the
@@ -111,16 +120,16 @@ inline Ints count_from(std::uint64_t first) {
   return _mm512_add_epi64(broadcast64(first), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-/// Of a block's random bytes, the half-words of vector number `Vector`, one to the low half of each
-/// lane: as it is for even elements, its bytes swapped for odd ones.
-template <int Vector>
-inline Ints spread(Ints random) {
+/// As many random bytes as there are lanes, two and two as half-words, one to the low half of each
+/// of two lanes: as it is for even elements, its bytes swapped for odd ones.
+inline Ints spread(const std::uint8_t* random) {
   constexpr auto pick = [](int low, int high) { return high << 8 | low; };
   const Ints from =
       _mm512_setr_epi32(pick(0, 1), pick(1, 0), pick(2, 3), pick(3, 2), pick(4, 5), pick(5, 4),
                         pick(6, 7), pick(7, 6), pick(8, 9), pick(9, 8), pick(10, 11), pick(11, 10),
                         pick(12, 13), pick(13, 12), pick(14, 15), pick(15, 14));
-  return _mm512_shuffle_epi8(_mm512_shuffle_i64x2(random, random, Vector * 0b01010101), from);
+  const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(random));
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), from);
 }
 /// x in odd lanes, 0 in even ones.
 inline Ints broadcast_odd(std::uint32_t x) { return broadcast64(std::uint64_t{x} << 32); }
@@ -230,11 +239,15 @@ template <int Count>
 inline Ints shift_right(Ints x) {
   return _mm512_srli_epi32(x, Count);
 }
+inline Ints as_ints(Floats x) { return _mm512_castps_si512(x); }
+inline Ints bit_and(Ints a, Ints b) { return _mm512_and_si512(a, b); }
 inline Ints bit_or(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 inline Ints bit_xor(Ints a, Ints b) { return _mm512_xor_si512(a, b); }
 inline Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
+inline Floats add_floats(Floats a, Floats b) { return _mm512_add_ps(a, b); }
 inline Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 inline Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+inline Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
 inline Floats fused(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 /// x, with +0 for −0.
 inline Floats without_negative_zero(Floats x) {
@@ -247,6 +260,14 @@ inline Floats magnitude(Floats x) { return _mm512_abs_ps(x); }
 using Lanes = __mmask16;
 
 inline Lanes is_positive(Floats x) { return _mm512_cmp_ps_mask(x, broadcast(0.0f), _CMP_GT_OQ); }
+inline Lanes is_less(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+/// Those of `among` where neither is NaN.
+inline Lanes are_ordered(Lanes among, Floats a, Floats b) {
+  return _mm512_mask_cmp_ps_mask(among, a, b, _CMP_ORD_Q);
+}
+inline Ints add_where(Lanes where, Ints x, std::uint32_t increment) {
+  return _mm512_mask_add_epi32(x, where, x, broadcast(increment));
+}
 inline Floats select(Lanes where, Floats yes, Floats no) {
   return _mm512_mask_blend_ps(where, no, yes);
 }
@@ -254,6 +275,7 @@ inline Floats select(Lanes where, Floats yes, Floats no) {
 inline std::uint32_t to_bits(Lanes set) { return set; }
 /// The lanes whose bits are set, the first lowest.
 inline Lanes to_lanes(std::uint32_t bits) { return static_cast<Lanes>(bits); }
+inline void store_lanes(std::uint8_t* bits, Lanes set) { std::memcpy(bits, &set, sizeof set); }
 inline Lanes load_lanes(const std::uint8_t* bits) {
   Lanes loaded;
   std::memcpy(&loaded, bits, sizeof loaded);

@@ -31,12 +31,10 @@ Minima minima(__m128i a, __m128i b, __m128i c) {
 /// As `range_of`. Of floats' bits as integers, the largest signed one is the largest float unless
 /// all are negative, the largest unsigned one is the smallest float if any is negative, and the
 /// smallest unsigned one is either otherwise; NaN is beyond ±∞ in each of the three orders.
+/// Precondition: elements fill a vector.
 template <class T>
-ACTPACK_NOINLINE ValueRange range_of_vectors(const T* x, std::int64_t size) {
+ACTPACK_NOINLINE ValueRange range_by_bits(const T* x, std::int64_t size) {
   constexpr int step = static_cast<int>(sizeof(Ints) / sizeof(T));
-  if (size < step) {
-    return range_of(x, size);
-  }
   Ints least = load_bits(x);
   Ints most = least;
   Ints most_signed = least;
@@ -71,6 +69,152 @@ ACTPACK_NOINLINE ValueRange range_of_vectors(const T* x, std::int64_t size) {
   }
 }
 
+/// As `range_of`, but a zero may have either sign.
+template <class T>
+ACTPACK_NOINLINE ValueRange range_of_vectors(const T* x, std::int64_t size) {
+  constexpr int step = static_cast<int>(sizeof(Ints) / sizeof(T));
+  return size < step ? range_of(x, size) : range_by_bits(x, size);
+}
+
+/// Floats by their values: two operations a vector, and one for two that looks for NaN.
+template <>
+ACTPACK_NOINLINE inline ValueRange range_of_vectors(const float* x, std::int64_t size) {
+  if (size < lanes) {
+    return range_of(x, size);
+  }
+  const float* last = x + size - lanes;
+  Floats least[2] = {load(x), load(last)};  // two, as each operation takes several cycles
+  Floats most[2] = {least[0], least[1]};
+  Lanes ordered = are_ordered(to_lanes(~0u), least[0], least[1]);
+  const auto add = [&](Floats a, Floats b) ACTPACK_INLINE {
+    least[0] = minimum(least[0], a);
+    least[1] = minimum(least[1], b);
+    most[0] = maximum(most[0], a);
+    most[1] = maximum(most[1], b);
+    ordered = are_ordered(ordered, a, b);
+  };
+  const float* element = x + lanes;
+#pragma GCC unroll 4
+  for (; element + lanes < last; element += 2 * lanes) {
+    add(load(element), load(element + lanes));
+  }
+  if (element < last) {
+    add(load(element), least[1]);
+  }
+  if (to_bits(ordered) != (1u << lanes) - 1) [[unlikely]] {
+    return {poisoned_params.min, poisoned_params.min};
+  }
+  // The greatest of the negatives is the negative of the smallest: one reduction does for both.
+  const __m128 low = fold_min(minimum(least[0], least[1]));
+  const __m128 high = fold_min(subtract(broadcast(0.0f), maximum(most[0], most[1])));
+  const __m128 pairs = _mm_min_ps(_mm_unpacklo_ps(low, high), _mm_unpackhi_ps(low, high));
+  const __m128 both = _mm_min_ps(pairs, _mm_movehl_ps(pairs, pairs));
+  return {_mm_cvtss_f32(both), -_mm_cvtss_f32(_mm_movehdup_ps(both))};
+}
+
+/// The shift that takes codes of a position, in steps of 2^−14, to byte 2 of a lane. Eight bits
+/// and the steps leave no room for it in a float's 23.
+template <int Bits>
+inline constexpr int shift_in_position = Bits == 8 ? 0 : 2;
+
+// ---- Batches: as many full groups in sequence as fit the first-level cache, at most one a lane.
+// Their ranges are taken and their parameters fitted together, then they are encoded.
+
+/// The smallest and largest values of groups, one in a lane; 0 in the other lanes.
+struct Ranges {
+  alignas(64) float min[lanes] = {};
+  alignas(64) float max[lanes] = {};
+
+  ValueRange of(int lane) const { return {min[lane], max[lane]}; }
+};
+
+template <class T>
+struct Batch {
+  static constexpr std::int64_t line = 64 / sizeof(T);
+
+  const T* x;
+  std::int64_t group_size;
+  int size;
+  std::int64_t ahead;  // how far in front elements are asked for; 0: not at all
+  Ranges ranges;
+
+  const T* group(int lane) const { return x + lane * group_size; }
+
+  /// Asks for the elements of the group that comes a batch after lane's.
+  ACTPACK_INLINE void prefetch(int lane) const {
+    if (ahead != 0) {
+      const T* next = group(lane) + ahead;
+      for (std::int64_t e = 0; e < group_size; e += line) {
+        __builtin_prefetch(next + e);
+      }
+    }
+  }
+};
+
+/// Calls visit(batch) for batches that together are `count` full groups in sequence from x on.
+template <class T, class Visit>
+void for_each_batch(const T* x, std::int64_t count, std::int64_t group_size, Visit visit) {
+  constexpr std::int64_t elements = 8192 / sizeof(T);
+  // Reading on is what hardware foresees, but not in bursts of a batch.
+  constexpr std::int64_t second_level = (1 << 20) / sizeof(T);
+  const std::int64_t most = std::clamp<std::int64_t>(elements / group_size, 1, lanes);
+  Batch<T> batch{};
+  batch.group_size = group_size;
+  batch.ahead = count * group_size > second_level ? most * group_size : 0;
+  for (std::int64_t first = 0; first < count; first += most) {
+    batch.x = x + first * group_size;
+    batch.size = static_cast<int>(std::min(most, count - first));
+    for (int lane = 0; lane < batch.size; ++lane) {
+      const ValueRange range = range_of_vectors(batch.group(lane), group_size);
+      batch.ranges.min[lane] = range.min;
+      batch.ranges.max[lane] = range.max;
+    }
+    visit(batch);
+  }
+}
+
+/// A bit for each lane: whether is_ordinary of its range.
+inline std::uint32_t are_ordinary(Floats min, Floats max) {
+  const Floats limit = broadcast(ordinary_limit);
+  return to_bits(is_less(magnitude(min), limit)) & to_bits(is_less(magnitude(max), limit));
+}
+
+/// round_down of numbers; the results' bits as floats.
+inline Ints round_down(Floats x) {
+  const Ints bits = as_ints(x);
+  const Ints away = add_where(is_less(x, broadcast(0.0f)), bits, 0xFFFF);
+  return bit_and(away, broadcast(0xFFFF0000u));
+}
+
+/// The smallest float ≥ high − low in each lane, as subtract_up.
+inline Floats subtract_up(Floats high, Floats low) {
+  const Floats rounded = subtract(high, low);
+  const Floats high_part = add_floats(rounded, low);
+  const Floats low_part = subtract(high_part, rounded);
+  const Floats error = add_floats(subtract(high, high_part), subtract(low_part, low));
+  return as_floats(add_where(is_positive(error), as_ints(rounded), 1));
+}
+
+/// fit_scale of ordinary ranges, and the steps per unit that encoding wants.
+template <int Bits>
+struct Scales {
+  Ints scale;    // the bits of floats
+  Floats steps;  // ∞ for the smallest scale, if steps are shifted
+
+  explicit Scales(Floats range) {
+    const Floats zero = broadcast(0.0f);
+    const Floats smallest = select(is_positive(range), broadcast(smallest_scale), zero);
+    const Floats quotient = multiply(range, broadcast(above_inverse(Bits)));
+    const Floats truncated = as_floats(bit_and(as_ints(quotient), broadcast(0xFFFF0000u)));
+    const Floats candidate = maximum(truncated, smallest);
+    const Floats covered = multiply(candidate, broadcast(static_cast<float>(max_code(Bits))));
+    scale = add_where(is_less(covered, range), as_ints(candidate), 0x10000);
+    constexpr float unit = 1 << shift_in_position<Bits>;
+    const Floats reciprocal = divide(broadcast(unit * 0x1p14f), as_floats(scale));
+    steps = select(is_positive(as_floats(scale)), reciprocal, zero);
+  }
+};
+
 /// One bit for each of 32 elements: whether it is above 0.
 template <class T>
 inline std::uint32_t positive_bits(const T* x) {
@@ -90,7 +234,7 @@ inline constexpr int block = 4 * lanes;
 /// The random bytes of `size` elements in the lower halves of groups, and of those half a group
 /// further: groups that follow each other have calls that do.
 struct NoiseTile {
-  static constexpr int size = 128;
+  static constexpr int size = 4 * block;
   alignas(64) std::uint8_t lower[size];
   alignas(64) std::uint8_t upper[size];
 };
@@ -164,12 +308,12 @@ class BlockLoop {
           noise_.draw(first_call_ + tile_position_ / elements_per_half_call, tile_);
         }
         position_ += block;
-        visit(start, load_bits(tile_.lower + in_tile));
-        visit(group_size_ / 2 + start, load_bits(tile_.upper + in_tile));
+        visit(start, tile_.lower + in_tile);
+        visit(group_size_ / 2 + start, tile_.upper + in_tile);
       }
     } else {
       for (std::int64_t start = 0; start < group_size_; start += block) {
-        visit(start, Ints{});
+        visit(start, nullptr);
       }
     }
   }
@@ -196,7 +340,7 @@ void for_each_part(const Noise& noise, bool has_noise, std::int64_t group, std::
   const std::int64_t from = only_lower ? begin : only_upper ? begin - half : 0;
   const std::int64_t to = only_lower ? end : only_upper ? end - half : half;
   NoiseTile tile;
-  const auto visit_part = [&](std::int64_t start, std::int64_t limit, Ints random) {
+  const auto visit_part = [&](std::int64_t start, std::int64_t limit, const std::uint8_t* random) {
     const std::int64_t first = std::max(start, begin);
     const std::int64_t last = std::min({start + block, limit, end});
     if (first < last) {
@@ -208,9 +352,9 @@ void for_each_part(const Noise& noise, bool has_noise, std::int64_t group, std::
     if (has_noise && in_tile == 0) {
       noise.draw(first_call + start / elements_per_half_call, tile);
     }
-    visit_part(start, half, has_noise ? load_bits(tile.lower + in_tile) : Ints{});
+    visit_part(start, half, tile.lower + in_tile);
     if (has_noise) {
-      visit_part(half + start, end, load_bits(tile.upper + in_tile));
+      visit_part(half + start, end, tile.upper + in_tile);
     }
   }
 }
@@ -229,17 +373,12 @@ struct AddFloor {
   }
 };
 
-/// The shift that takes codes of a position, in steps of 2^−14, to byte 2 of a lane. Eight bits
-/// and the steps leave no room for it in a float's 23.
-template <int Bits>
-inline constexpr int shift_in_position = Bits == 8 ? 0 : 2;
-
 inline constexpr std::uint32_t two_to_23 = 0x4B000000u;  // its bits
 
 /// 2^23 and the dithers of vector number `Vector` of a block, as integers shifted by
 /// `shift_in_position`; to nearest without noise.
 template <int Bits, bool HasNoise, int Vector>
-inline Floats dithers(Ints random) {
+inline Floats dithers(const std::uint8_t* random) {
   constexpr int shift = shift_in_position<Bits>;
   const Ints base = broadcast(two_to_23 | (HasNoise ? 0 : half_step << shift));
   if constexpr (!HasNoise) {
@@ -248,10 +387,10 @@ inline Floats dithers(Ints random) {
     const Ints upper_14 = broadcast(0xFFFCu);
     const Ints flips = broadcast_odd(0x00FFu & 0xFFFCu);
     if constexpr (shift == 2) {
-      return as_floats(and_xor(spread<Vector>(random), upper_14, bit_or(flips, base)));
+      return as_floats(and_xor(spread(random + Vector * lanes), upper_14, bit_or(flips, base)));
     } else {
       return as_floats(
-          bit_or(shift_right<2>(and_xor(spread<Vector>(random), upper_14, flips)), base));
+          bit_or(shift_right<2>(and_xor(spread(random + Vector * lanes), upper_14, flips)), base));
     }
   }
 }
@@ -260,30 +399,34 @@ inline Floats dithers(Ints random) {
 /// that codes are the low bytes of upper halves. encode(x, dithers, add): the bits of the sum that
 /// `add` makes.
 template <int Bits, bool HasNoise, int Vector, class T, class Encode, class Add>
-ACTPACK_INLINE inline Ints add_dithers(const T* x, Ints random, const Encode& encode, Add add) {
+ACTPACK_INLINE inline Ints add_dithers(const T* x, std::int64_t start, const std::uint8_t* random,
+                                       const Encode& encode, Add add) {
+  const std::int64_t element = start + Vector * lanes;
   const Floats dither = dithers<Bits, HasNoise, Vector>(random);
-  return shift_left<2 - shift_in_position<Bits>>(encode(load(x + Vector * lanes), dither, add));
+  return shift_left<2 - shift_in_position<Bits>>(encode(load(x + element), element, dither, add));
 }
 
 /// The codes of a block of elements, one a byte, by sums that are right.
 template <int Bits, bool HasNoise, class T, class Encode>
-ACTPACK_NOINLINE Ints encode_block_exactly(const T* x, Ints random, Encode encode) {
-  return gather_codes(add_dithers<Bits, HasNoise, 0>(x, random, encode, AddFloor{}),
-                      add_dithers<Bits, HasNoise, 1>(x, random, encode, AddFloor{}),
-                      add_dithers<Bits, HasNoise, 2>(x, random, encode, AddFloor{}),
-                      add_dithers<Bits, HasNoise, 3>(x, random, encode, AddFloor{}));
+ACTPACK_NOINLINE Ints encode_block_exactly(const T* x, std::int64_t start,
+                                           const std::uint8_t* random, Encode encode) {
+  return gather_codes(add_dithers<Bits, HasNoise, 0>(x, start, random, encode, AddFloor{}),
+                      add_dithers<Bits, HasNoise, 1>(x, start, random, encode, AddFloor{}),
+                      add_dithers<Bits, HasNoise, 2>(x, start, random, encode, AddFloor{}),
+                      add_dithers<Bits, HasNoise, 3>(x, start, random, encode, AddFloor{}));
 }
 
 /// The same: sums that are one too large change codes only where that makes their low half 0.
 template <int Bits, bool HasNoise, class T, class Encode>
-ACTPACK_INLINE inline Ints encode_block(const T* x, Ints random, const Encode& encode) {
-  const Ints a = add_dithers<Bits, HasNoise, 0>(x, random, encode, AddAbout{});
-  const Ints b = add_dithers<Bits, HasNoise, 1>(x, random, encode, AddAbout{});
-  const Ints c = add_dithers<Bits, HasNoise, 2>(x, random, encode, AddAbout{});
-  const Ints d = add_dithers<Bits, HasNoise, 3>(x, random, encode, AddAbout{});
+ACTPACK_INLINE inline Ints encode_block(const T* x, std::int64_t start, const std::uint8_t* random,
+                                        const Encode& encode) {
+  const Ints a = add_dithers<Bits, HasNoise, 0>(x, start, random, encode, AddAbout{});
+  const Ints b = add_dithers<Bits, HasNoise, 1>(x, start, random, encode, AddAbout{});
+  const Ints c = add_dithers<Bits, HasNoise, 2>(x, start, random, encode, AddAbout{});
+  const Ints d = add_dithers<Bits, HasNoise, 3>(x, start, random, encode, AddAbout{});
   if constexpr (!has_exact_add) {
     if (has_zero_half(a, b, c, d)) [[unlikely]] {
-      return encode_block_exactly<Bits, HasNoise>(x, random, encode);
+      return encode_block_exactly<Bits, HasNoise>(x, start, random, encode);
     }
   }
   return gather_codes(a, b, c, d);
@@ -296,26 +439,25 @@ void encode_parts(const T* x, const Group& group, std::int64_t group_size, int b
                   const Noise& noise, const Encode& encode, std::uint32_t* words) {
   std::fill_n(words, words_for(group.size, bits), 0u);  // insert_codes adds to them
   auto* bytes = reinterpret_cast<std::uint8_t*>(words);
-  for_each_part(noise, HasNoise, group.index, group_size, 0, group.size,
-                [&](std::int64_t start, std::int64_t first, std::int64_t last, Ints random) {
-                  T padded[block];
-                  const T* values = x + start;
-                  if (last - first < block) {
-                    std::fill_n(padded, block, x[first]);
-                    std::copy(x + first, x + last, padded);
-                    values = padded;
-                  }
-                  const Ints codes = encode_block<Bits, HasNoise>(values, random, encode);
-                  if (last - first < block) {
-                    std::uint8_t part[block];
-                    store_bits(part, codes);
-                    insert_codes(part, last - first, bits, words, first);
-                  } else {
-                    dispatch_width(bits, [&](auto width) {
-                      store_codes<decltype(width)::bits>(bytes + start / 8 * bits, codes);
-                    });
-                  }
-                });
+  for_each_part(
+      noise, HasNoise, group.index, group_size, 0, group.size,
+      [&](std::int64_t start, std::int64_t first, std::int64_t last, const std::uint8_t* random) {
+        T values[block];
+        std::fill_n(values, block, x[first]);
+        std::copy(x + first, x + last, values);
+        std::uint8_t signs[block / 8];
+        const Ints codes =
+            encode_block<Bits, HasNoise>(values, 0, random, encode.with_signs_in(signs));
+        if (last - first < block) {
+          std::uint8_t part[block];
+          store_bits(part, codes);
+          insert_codes(part, last - first, bits, words, first);
+        } else {
+          dispatch_width(bits, [&](auto width) {
+            store_codes<decltype(width)::bits>(bytes + start / 8 * bits, codes);
+          });
+        }
+      });
 }
 
 /// Writes the codes of the next group of `blocks`.
@@ -323,9 +465,9 @@ template <int Bits, bool HasNoise, class T, class Encode>
 ACTPACK_INLINE inline void encode_full(const T* x, BlockLoop<HasNoise>& blocks,
                                        const Encode& encode, std::uint32_t* words) {
   auto* bytes = reinterpret_cast<std::uint8_t*>(words);
-  blocks.next_group([&](std::int64_t start, Ints random) ACTPACK_INLINE {
+  blocks.next_group([&](std::int64_t start, const std::uint8_t* random) ACTPACK_INLINE {
     store_codes<Bits>(bytes + start / 8 * Bits,
-                      encode_block<Bits, HasNoise>(x + start, random, encode));
+                      encode_block<Bits, HasNoise>(x, start, random, encode));
   });
 }
 
@@ -334,10 +476,10 @@ ACTPACK_INLINE inline void encode_full(const T* x, BlockLoop<HasNoise>& blocks,
 /// The places of the codes of vector number `Vector` of a block, less alpha times their dithers, in
 /// steps of 2^−15: as `position_of`.
 template <int Vector>
-inline Floats positions_of(Ints codes, Ints random, Floats minus_alpha) {
+inline Floats positions_of(Ints codes, const std::uint8_t* random, Floats minus_alpha) {
   constexpr std::uint32_t two_to_22 = 0x4A800000u;  // its bits: half-integers fit behind it
   const Ints twice_dithers =
-      and_xor(spread<Vector>(random), broadcast(0xFFFCu),
+      and_xor(spread(random + Vector * lanes), broadcast(0xFFFCu),
               bit_or(broadcast_odd(0x00FFu & 0xFFFCu), broadcast(two_to_22)));
   const Floats centred =
       subtract(as_floats(twice_dithers), broadcast(0x1p22f + ((1 << fraction_bits) - 1)));
@@ -347,7 +489,7 @@ inline Floats positions_of(Ints codes, Ints random, Floats minus_alpha) {
 /// Writes vector number `Vector` of a block of elements. decode(positions, element): the values of
 /// `lanes` elements from `element` on, at their codes or, if `is_subtractive`, at `positions_of`.
 template <int Bits, int Vector, class T, class Decode>
-ACTPACK_INLINE inline void decode_vector(const std::uint8_t* codes, Ints random,
+ACTPACK_INLINE inline void decode_vector(const std::uint8_t* codes, const std::uint8_t* random,
                                          const Decode& decode, std::int64_t start, T* x) {
   constexpr int first = Vector * lanes;
   codes += first / 8 * Bits;
@@ -363,7 +505,7 @@ ACTPACK_INLINE inline void decode_vector(const std::uint8_t* codes, Ints random,
 }
 
 template <int Bits, class T, class Decode>
-ACTPACK_INLINE inline void decode_block(const std::uint8_t* codes, Ints random,
+ACTPACK_INLINE inline void decode_block(const std::uint8_t* codes, const std::uint8_t* random,
                                         const Decode& decode, std::int64_t start, T* x) {
   decode_vector<Bits, 0>(codes, random, decode, start, x);
   decode_vector<Bits, 1>(codes, random, decode, start, x);
@@ -387,23 +529,24 @@ void decode_parts(const std::uint32_t* words, const Group& group, std::int64_t g
                   const Noise& noise, const Decode& decode, std::int64_t begin, std::int64_t end,
                   T* x) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(words);
-  for_each_part(noise, Decode::is_subtractive, group.index, group_size, begin, end,
-                [&](std::int64_t start, std::int64_t first, std::int64_t last, Ints random) {
-                  std::uint8_t codes[block] = {};
-                  std::uint8_t signs[block / 8] = {};
-                  const auto padded = decode.with_padded_signs(start, last, signs);
-                  if (last - first == block) {
-                    dispatch_width(bits, [&](auto width) {
-                      unpack_block<decltype(width)::bits>(bytes + start / 8 * bits, codes);
-                    });
-                    decode_block<8>(codes, random, padded, 0, x + start);
-                  } else {
-                    extract_codes(words, first, last - first, bits, codes + (first - start));
-                    T values[block];
-                    decode_block<8>(codes, random, padded, 0, values);
-                    std::copy(values + (first - start), values + (last - start), x + first);
-                  }
-                });
+  for_each_part(
+      noise, Decode::is_subtractive, group.index, group_size, begin, end,
+      [&](std::int64_t start, std::int64_t first, std::int64_t last, const std::uint8_t* random) {
+        std::uint8_t codes[block] = {};
+        std::uint8_t signs[block / 8] = {};
+        const auto padded = decode.with_padded_signs(start, last, signs);
+        if (last - first == block) {
+          dispatch_width(bits, [&](auto width) {
+            unpack_block<decltype(width)::bits>(bytes + start / 8 * bits, codes);
+          });
+          decode_block<8>(codes, random, padded, 0, x + start);
+        } else {
+          extract_codes(words, first, last - first, bits, codes + (first - start));
+          T values[block];
+          decode_block<8>(codes, random, padded, 0, values);
+          std::copy(values + (first - start), values + (last - start), x + first);
+        }
+      });
 }
 
 /// Writes all elements of the next group of `blocks`.
@@ -412,7 +555,7 @@ ACTPACK_INLINE inline void decode_full(const std::uint32_t* words,
                                        BlockLoop<Decode::is_subtractive>& blocks,
                                        const Decode& decode, T* x) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(words);
-  blocks.next_group([&](std::int64_t start, Ints random) ACTPACK_INLINE {
+  blocks.next_group([&](std::int64_t start, const std::uint8_t* random) ACTPACK_INLINE {
     decode_block<Bits>(bytes + start / 8 * Bits, random, decode, start, x + start);
   });
 }

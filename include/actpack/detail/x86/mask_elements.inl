@@ -54,22 +54,26 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
   const Ints largest_kept = broadcast(static_cast<std::uint32_t>(rule.threshold - 1));
   const Noise noise(rule.rounding);
   NoiseTile tile;
-  for (std::int64_t done = 0; done < whole; done += per_tile) {
-    noise.draw((first + done) / 4, tile);
-    std::uint64_t kept = 0;
-    for (int i = 0; i < per_tile; i += 2 * lanes) {
+  for (std::int64_t done = 0; done < whole; done += 32) {
+    const std::int64_t in_tile = done % per_tile;
+    if (in_tile == 0) {
+      noise.draw((first + done) / 4, tile);
+    }
+    std::uint32_t kept = 0;
+#pragma GCC unroll 2
+    for (int i = 0; i < 32; i += 2 * lanes) {
+      const std::int64_t byte = 2 * (in_tile + i);
       Ints words[2];
-      interleave(load_bits(tile.lower + 2 * i), load_bits(tile.upper + 2 * i), words);
+      interleave(load_bits(tile.lower + byte), load_bits(tile.upper + byte), words);
       for (int j = 0; j < 2; ++j) {
         const std::int64_t e = done + i + j * lanes;
         const Lanes is_kept = is_at_most(words[j], largest_kept);
         const Floats scaled = multiply(load(x + e), broadcast(rule.scale));
         store(y + e, select(is_kept, scaled, broadcast(0.0f)));
-        kept |= std::uint64_t{to_bits(is_kept)} << (i + j * lanes);
+        kept |= to_bits(is_kept) << (i + j * lanes);
       }
     }
-    *mask++ = static_cast<std::uint32_t>(kept);
-    *mask++ = static_cast<std::uint32_t>(kept >> 32);
+    *mask++ = kept;
   }
   portable::drop_elements(x + whole, first + whole, numel - whole, y + whole, mask, rule);
 }

@@ -3,13 +3,20 @@
 //
 // Sign-magnitude codes of groups: the loops of sign_magnitude_groups.hpp, in vectors.
 
-/// Turns values into positions: as `SideEncoder`.
+/// Turns values into positions: as `SideEncoder`. Writes the sign bits, too, of elements whose
+/// first one is in byte 0 of `signs`.
 struct SideEncode {
   Floats positive_steps, negative_steps;
+  std::uint8_t* signs;
 
   template <class Add>
-  ACTPACK_INLINE Ints operator()(Floats y, Floats dithers, Add add) const {
-    return add(magnitude(y), select(is_positive(y), positive_steps, negative_steps), dithers);
+  ACTPACK_INLINE Ints operator()(Floats y, std::int64_t element, Floats dithers, Add add) const {
+    const Lanes positive = is_positive(y);
+    store_lanes(signs + element / 8, positive);
+    return add(magnitude(y), select(positive, positive_steps, negative_steps), dithers);
+  }
+  SideEncode with_signs_in(std::uint8_t* bytes) const {
+    return {positive_steps, negative_steps, bytes};
   }
 };
 
@@ -61,11 +68,39 @@ inline bool is_plain(SignMagnitudeParams params) {
   return has_steps(params.positive) && has_steps(params.negative);
 }
 
+/// As `fit_sides` and `side_encode`, for a group in each lane.
 template <int Bits>
-SideEncode side_encode(SignMagnitudeParams params) {
+struct SideFits {
+  alignas(64) SignMagnitudeParams params[lanes];
+  alignas(64) float positive_steps[lanes];
+  alignas(64) float negative_steps[lanes];
+  std::uint32_t plain;  // a bit for each lane: whether the others are right
+
+  explicit SideFits(const Ranges& ranges) {
+    const Floats zero = broadcast(0.0f);
+    const Floats min = load(ranges.min);
+    const Floats max = load(ranges.max);
+    const Scales<Bits> positive(maximum(zero, max));
+    const Scales<Bits> negative(maximum(zero, subtract(zero, min)));
+    store_bits(params, bit_or(shift_right<16>(positive.scale), negative.scale));
+    store(positive_steps, positive.steps);
+    store(negative_steps, negative.steps);
+    plain = are_ordinary(min, max) &
+            to_bits(is_less(positive.steps, as_floats(broadcast(infinity_bits)))) &
+            to_bits(is_less(negative.steps, as_floats(broadcast(infinity_bits))));
+  }
+  SideEncode encode(int lane, std::uint32_t* signs) const {
+    return {broadcast(positive_steps[lane]), broadcast(negative_steps[lane]),
+            reinterpret_cast<std::uint8_t*>(signs)};
+  }
+};
+
+template <int Bits>
+SideEncode side_encode(SignMagnitudeParams params, std::uint32_t* signs) {
   constexpr float unit = 1 << shift_in_position<Bits>;
   return {broadcast(unit * steps_per_unit(params.positive)),
-          broadcast(unit * steps_per_unit(params.negative))};
+          broadcast(unit * steps_per_unit(params.negative)),
+          reinterpret_cast<std::uint8_t*>(signs)};
 }
 
 /// Writes the codes of one group of any kind.
@@ -83,7 +118,7 @@ ACTPACK_NOINLINE void encode_any(const T* y, const Group& group, const Layout& l
   const auto encode_magnitudes = [&](auto width, auto has_noise) {
     constexpr int same_shift = decltype(width)::bits;
     encode_parts<same_shift, has_noise.value>(y, group, layout.group_size, layout.bits, noise,
-                                              side_encode<same_shift>(params), magnitudes);
+                                              side_encode<same_shift>(params, signs), magnitudes);
   };
   if (layout.bits == 8) {
     rounding.is_stochastic ? encode_magnitudes(Width<8>{}, std::true_type{})
@@ -96,36 +131,33 @@ ACTPACK_NOINLINE void encode_any(const T* y, const Group& group, const Layout& l
 
 /// Encodes `count` full groups in sequence, from `group` on; `y` is the first value.
 template <int Bits, bool HasNoise, class T>
-void encode_full_groups(const T* y, const SignMagnitudeView& out, Group group, std::int64_t count,
-                        const Rounding& rounding, const Noise& noise) {
+void encode_full_groups(const T* y, const SignMagnitudeView& out, const Group& group,
+                        std::int64_t count, const Rounding& rounding, const Noise& noise) {
   const std::int64_t group_size = out.layout.group_size;
   const SignMagnitudePlace place(out.layout, group);
   std::uint32_t* signs = out.sign_words + place.sign_word;
   std::uint32_t* magnitudes = out.magnitude_words + place.magnitude_word;
-  const std::int64_t first_group = group.index;
-  const auto fit = [&](std::int64_t i) {
-    return out.params[first_group + i] =
-               fit_sides(range_of_vectors(y + i * group_size, group_size), Bits);
-  };
-  SignMagnitudeParams next = fit(0);
-  BlockLoop<HasNoise> blocks(noise, first_group, group_size);
-  for (std::int64_t i = 0; i < count; ++i) {
-    const SignMagnitudeParams current = next;
-    if (i + 1 < count) {
-      next = fit(i + 1);  // ahead of its use, which hides how long it takes
+  BlockLoop<HasNoise> blocks(noise, group.index, group_size);
+  Group whole = group;
+  for_each_batch(y, count, group_size, [&](const Batch<T>& batch) {
+    const SideFits<Bits> fits(batch.ranges);
+    for (int lane = 0; lane < batch.size; ++lane) {
+      batch.prefetch(lane);
+      const T* values = batch.group(lane);
+      SignMagnitudeParams& params = out.params[whole.index];
+      if ((fits.plain >> lane & 1) != 0 && has_whole_blocks<HasNoise>(group_size)) [[likely]] {
+        params = fits.params[lane];
+        encode_full<Bits>(values, blocks, fits.encode(lane, signs), magnitudes);
+      } else {
+        params = fit_sides(batch.ranges.of(lane), Bits);
+        blocks.skip_group();
+        encode_any(values, whole, out.layout, params, rounding, noise, signs, magnitudes);
+      }
+      ++whole.index;
+      signs += group_size / 32;
+      magnitudes += group_size / 32 * Bits;
     }
-    if (is_plain(current) && has_whole_blocks<HasNoise>(group_size)) [[likely]] {
-      write_signs(y + i * group_size, group_size, signs);
-      encode_full<Bits>(y + i * group_size, blocks, side_encode<Bits>(current), magnitudes);
-    } else {
-      blocks.skip_group();
-      group.index = first_group + i;
-      encode_any(y + i * group_size, group, out.layout, current, rounding, noise, signs,
-                 magnitudes);
-    }
-    signs += group_size / 32;
-    magnitudes += group_size / 32 * Bits;
-  }
+  });
 }
 
 template <class T>
@@ -169,7 +201,7 @@ ACTPACK_NOINLINE void decode_any(const ConstSignMagnitudeView& in, const Group& 
     decode_parts(in.magnitude_words + place.magnitude_word, group, in.layout.group_size,
                  in.layout.bits, noise, decode, begin, end, y);
   };
-  if (is_near_overflow(params.positive, params.negative)) {  // or poisoned
+  if (is_near_overflow(params)) {  // or poisoned
     DitherTile tile(decoding.rounding);
     decode_group(tile, in, group, decoding, negative_side, begin, end, y);
   } else if (decoding.is_subtractive()) {
@@ -191,8 +223,7 @@ void decode_full_groups(const ConstSignMagnitudeView& in, Group group, std::int6
   BlockLoop<IsSubtractive> blocks(noise, group.index, group_size);
   for (std::int64_t i = 0; i < count; ++i) {
     const SignMagnitudeParams params = in.params[group.index];
-    if (!is_near_overflow(params.positive, params.negative) &&
-        has_whole_blocks<IsSubtractive>(group_size)) [[likely]] {
+    if (!is_near_overflow(params) && has_whole_blocks<IsSubtractive>(group_size)) [[likely]] {
       decode_full<Bits>(magnitudes, blocks,
                         SideDecode<IsSubtractive>(params, negative_side, decoding.alpha, signs), y);
     } else {
