@@ -29,12 +29,26 @@
 #define ACTPACK_DEVICE_ARCH 0
 #endif
 
-/// Whether vector instructions of x86-64 are there to be chosen at run time. Not in files that nvcc
-/// compiles: their host code takes the portable path, with the same results.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__CUDACC__)
+/// Whether the processor may have vector instructions of x86-64 that are to be found out at run
+/// time.
+#if defined(__x86_64__) && defined(__GNUC__)
 #define ACTPACK_X86 1
 #else
 #define ACTPACK_X86 0
+#endif
+
+/// Whether the host verbs' loops are linked, not compiled where they are called: by whoever links
+/// the target actpack::host.
+#ifndef ACTPACK_EXTERN_KERNELS
+#define ACTPACK_EXTERN_KERNELS 0
+#endif
+
+/// Whether this file has the loops for those instructions. nvcc cannot compile them: what it does
+/// compile takes the portable path, with the same results.
+#if ACTPACK_X86 && !defined(__CUDACC__)
+#define ACTPACK_X86_KERNELS 1
+#else
+#define ACTPACK_X86_KERNELS 0
 #endif
 
 /// What the compiler may use where the processor has it.

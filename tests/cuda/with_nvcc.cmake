@@ -7,7 +7,7 @@ foreach(name stream_api_test stream_gpu_test)
   add_executable(${name} ${name}.cu)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/cuda ${PROJECT_SOURCE_DIR}/tests)
   target_compile_options(${name} PRIVATE "SHELL:-Werror all-warnings")
-  target_link_libraries(${name} PRIVATE actpack::cuda doctest::doctest)
+  target_link_libraries(${name} PRIVATE actpack::cuda actpack::host doctest::doctest)
   add_test(NAME ${name} COMMAND ${name})
 endforeach()
 target_sources(stream_api_test PRIVATE $<TARGET_OBJECTS:test_main>) # the other has a main() of its own

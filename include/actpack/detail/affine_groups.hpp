@@ -18,7 +18,23 @@
 #include "actpack/packed.hpp"
 #include "actpack/rounding.hpp"
 
-#if ACTPACK_X86
+namespace actpack::detail {
+
+/// Quantizes whole groups, elements `elements` of the tensor; `x` is the first of them.
+template <class T>
+void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding,
+                     ElementInterval elements);
+
+/// Decodes elements `elements` of the tensor; `x` is the first of them.
+template <class T>
+void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding,
+                       ElementInterval elements);
+
+}  // namespace actpack::detail
+
+#if !ACTPACK_EXTERN_KERNELS
+
+#if ACTPACK_X86_KERNELS
 #include "actpack/detail/x86/codec.hpp"
 #endif
 
@@ -105,21 +121,19 @@ void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding
 
 }  // namespace actpack::detail
 
-#if ACTPACK_X86
+#if ACTPACK_X86_KERNELS
 #define ACTPACK_KERNELS "actpack/detail/x86/affine_groups.inl"
 #include "actpack/detail/x86/for_each_instruction_set.inl"
 #endif
 
 namespace actpack::detail {
 
-/// Quantizes whole groups, elements `elements` of the tensor; `x` is the first of them.
 template <class T>
 void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding,
                      ElementInterval elements) {
   ACTPACK_HOST_PATH(quantize_groups(x, out, rounding, elements));
 }
 
-/// Decodes elements `elements` of the tensor; `x` is the first of them.
 template <class T>
 void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding,
                        ElementInterval elements) {
@@ -127,3 +141,5 @@ void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding
 }
 
 }  // namespace actpack::detail
+
+#endif  // !ACTPACK_EXTERN_KERNELS

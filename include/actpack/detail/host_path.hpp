@@ -7,7 +7,7 @@
 #include "actpack/instruction_set.hpp"
 
 /// Returns `call` of the namespace that belongs to the chosen instruction set.
-#if ACTPACK_X86
+#if ACTPACK_X86_KERNELS
 #define ACTPACK_HOST_PATH(call)                       \
   switch (instruction_set()) {                        \
     case InstructionSet::avx512: return avx512::call; \

@@ -14,10 +14,6 @@
 #include "actpack/philox.hpp"
 #include "actpack/rounding.hpp"
 
-#if ACTPACK_X86
-#include "actpack/detail/x86/codec.hpp"
-#endif
-
 namespace actpack::detail {
 
 /// Which elements dropout keeps, and what it makes of them.
@@ -39,6 +35,34 @@ void fill_mask(std::uint32_t* mask, std::int64_t numel, Keep keep) {
     *mask++ = bits;
   }
 }
+
+/// y = max(x, 0), NaN kept; mask: x > 0.
+template <class T>
+void relu_elements(const T* x, std::int64_t numel, T* y, std::uint32_t* mask);
+
+/// to = from where the mask is set, else 0.
+template <class T>
+void keep_elements(const T* from, std::int64_t numel, const std::uint32_t* mask, T* to);
+
+/// to = from · scale where the mask is set, else 0.
+template <class T>
+void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask, T* to,
+                    float scale);
+
+/// Drops elements at random; `first` (a multiple of 4): what the noise counts x[0] as.
+template <class T>
+void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
+                   const DropoutRule& rule);
+
+}  // namespace actpack::detail
+
+#if !ACTPACK_EXTERN_KERNELS
+
+#if ACTPACK_X86_KERNELS
+#include "actpack/detail/x86/codec.hpp"
+#endif
+
+namespace actpack::detail {
 
 /// Writes to[e] = map(from[e]) where bit e is set, else 0.
 template <class T, class Map>
@@ -89,33 +113,29 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
 
 }  // namespace actpack::detail
 
-#if ACTPACK_X86
+#if ACTPACK_X86_KERNELS
 #define ACTPACK_KERNELS "actpack/detail/x86/mask_elements.inl"
 #include "actpack/detail/x86/for_each_instruction_set.inl"
 #endif
 
 namespace actpack::detail {
 
-/// y = max(x, 0), NaN kept; mask: x > 0.
 template <class T>
 void relu_elements(const T* x, std::int64_t numel, T* y, std::uint32_t* mask) {
   ACTPACK_HOST_PATH(relu_elements(x, numel, y, mask));
 }
 
-/// to = from where the mask is set, else 0.
 template <class T>
 void keep_elements(const T* from, std::int64_t numel, const std::uint32_t* mask, T* to) {
   ACTPACK_HOST_PATH(keep_elements(from, numel, mask, to));
 }
 
-/// to = from · scale where the mask is set, else 0.
 template <class T>
 void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask, T* to,
                     float scale) {
   ACTPACK_HOST_PATH(scale_elements(from, numel, mask, to, scale));
 }
 
-/// Drops elements at random; `first` (a multiple of 4): what the noise counts x[0] as.
 template <class T>
 void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
                    const DropoutRule& rule) {
@@ -123,3 +143,5 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
 }
 
 }  // namespace actpack::detail
+
+#endif  // !ACTPACK_EXTERN_KERNELS

@@ -19,7 +19,29 @@
 #include "actpack/rounding.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-#if ACTPACK_X86
+namespace actpack::detail {
+
+/// Encodes whole groups, elements `elements` of the tensor; `y` is the first of them.
+template <class T>
+void encode_groups(const T* y, const SignMagnitudeView& out, const Rounding& rounding,
+                   ElementInterval elements);
+
+/// Decodes elements `elements` of the tensor; `y` is the first of them.
+template <class T>
+void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decoding,
+                   NegativeSide negative_side, ElementInterval elements);
+
+/// Writes dx = dy where the sign bit is set, else 0, and NaN throughout poisoned groups, for
+/// elements `elements` of the tensor; `dy`, `dx` are at the first of them.
+template <class T>
+void relu_backward_groups(const T* dy, const ConstSignMagnitudeView& in, T* dx,
+                          ElementInterval elements);
+
+}  // namespace actpack::detail
+
+#if !ACTPACK_EXTERN_KERNELS
+
+#if ACTPACK_X86_KERNELS
 #include "actpack/detail/x86/codec.hpp"
 #endif
 
@@ -118,29 +140,25 @@ void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decod
 
 }  // namespace actpack::detail
 
-#if ACTPACK_X86
+#if ACTPACK_X86_KERNELS
 #define ACTPACK_KERNELS "actpack/detail/x86/sign_magnitude_groups.inl"
 #include "actpack/detail/x86/for_each_instruction_set.inl"
 #endif
 
 namespace actpack::detail {
 
-/// Encodes whole groups, elements `elements` of the tensor; `y` is the first of them.
 template <class T>
 void encode_groups(const T* y, const SignMagnitudeView& out, const Rounding& rounding,
                    ElementInterval elements) {
   ACTPACK_HOST_PATH(encode_groups(y, out, rounding, elements));
 }
 
-/// Decodes elements `elements` of the tensor; `y` is the first of them.
 template <class T>
 void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decoding,
                    NegativeSide negative_side, ElementInterval elements) {
   ACTPACK_HOST_PATH(decode_groups(in, y, decoding, negative_side, elements));
 }
 
-/// Writes dx = dy where the sign bit is set, else 0, and NaN throughout poisoned groups, for
-/// elements `elements` of the tensor; `dy`, `dx` are at the first of them.
 template <class T>
 void relu_backward_groups(const T* dy, const ConstSignMagnitudeView& in, T* dx,
                           ElementInterval elements) {
@@ -161,3 +179,5 @@ void relu_backward_groups(const T* dy, const ConstSignMagnitudeView& in, T* dx,
 }
 
 }  // namespace actpack::detail
+
+#endif  // !ACTPACK_EXTERN_KERNELS

@@ -15,18 +15,18 @@ struct AffineEncode {
 };
 
 /// Turns codes of `Bits` bits into values: as `Decoder`, far from overflow.
-template <int Bits, bool IsSubtractive>
+template <int Bits, bool IsSubtractive, class T>
 struct AffineDecode {
   static constexpr bool is_subtractive = IsSubtractive;
   static constexpr bool has_levels = !IsSubtractive && has_table<Bits>;
   Floats scale, min, minus_alpha;
-  Floats levels;  // a table of values by code
+  Floats levels;  // a table of values by code, rounded
 
   AffineDecode(GroupParams params, float alpha)
       : scale(broadcast(IsSubtractive ? params.scale * 0x1p-15f : float{params.scale})),
         min(broadcast(params.min)), minus_alpha(broadcast(-alpha)), levels(min) {
     if constexpr (has_levels) {
-      levels = fused(to_floats(table_codes<Bits>()), scale, min);
+      levels = rounded<T>(fused(to_floats(table_codes<Bits>()), scale, min));
     }
   }
 
@@ -172,9 +172,9 @@ ACTPACK_NOINLINE void dequantize_any(const ConstPackedView& in, const Group& gro
     DitherTile tile(decoding.rounding);
     dequantize_group(tile, in, group, place, decoding, begin, end, x);
   } else if (decoding.is_subtractive()) {
-    decode_plainly_or_not(AffineDecode<8, true>(params, decoding.alpha));
+    decode_plainly_or_not(AffineDecode<8, true, T>(params, decoding.alpha));
   } else {
-    decode_plainly_or_not(AffineDecode<8, false>(params, 0));
+    decode_plainly_or_not(AffineDecode<8, false, T>(params, 0));
   }
 }
 
@@ -190,7 +190,7 @@ void dequantize_full(const ConstPackedView& in, Group group, CodePlace place, st
     if (!is_near_overflow(params.scale, params.min) && has_whole_blocks<IsSubtractive>(group_size))
         [[likely]] {
       decode_full<Bits>(in.words + place.word, blocks,
-                        AffineDecode<Bits, IsSubtractive>(params, decoding.alpha), x);
+                        AffineDecode<Bits, IsSubtractive, T>(params, decoding.alpha), x);
     } else {
       blocks.skip_group();
       dequantize_any(in, group, place, decoding, noise, 0, group_size, x);

@@ -6,12 +6,13 @@
 
 #include "actpack/config.hpp"
 
-#if ACTPACK_X86
+#if ACTPACK_X86_KERNELS
 
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "actpack/float16.hpp"
 
@@ -68,6 +69,31 @@ inline void store(bfloat16* to, Floats x) {
 inline void store(float16* to, Floats x) {
   const __m128i bits = _mm256_cvtps_ph(clamp_finite(x, 65504.0f), _MM_FROUND_TO_NEAREST_INT);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bits);
+}
+
+/// Numbers as store_rounded wants them, rounded to T as `saturate_cast` does; those of bfloat16 are
+/// not beyond its own.
+template <class T>
+inline Floats rounded(Floats x) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    const Ints bits = _mm256_castps_si256(x);
+    const Ints odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), broadcast(1u));
+    return _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_add_epi32(odd, broadcast(0x7FFFu))));
+  } else if constexpr (std::is_same_v<T, float16>) {
+    return _mm256_max_ps(broadcast(-65504.0f), _mm256_min_ps(broadcast(65504.0f), x));
+  } else {
+    return x;
+  }
+}
+inline void store_rounded(float* to, Floats x) { store(to, x); }
+inline void store_rounded(bfloat16* to, Floats x) {
+  const Ints bits = _mm256_srli_epi32(_mm256_castps_si256(x), 16);
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(to),
+      _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1)));
+}
+inline void store_rounded(float16* to, Floats x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
 
 // ---- Bit patterns of T as integers: of 32 or 16 bits.
@@ -330,4 +356,4 @@ inline void copy_where(const T* from, std::uint32_t bits, T* to) {
 
 ACTPACK_END_TARGET
 
-#endif  // ACTPACK_X86
+#endif  // ACTPACK_X86_KERNELS

@@ -6,12 +6,13 @@
 
 #include "actpack/config.hpp"
 
-#if ACTPACK_X86
+#if ACTPACK_X86_KERNELS
 
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "actpack/float16.hpp"
 
@@ -63,6 +64,30 @@ inline void store(bfloat16* to, Floats x) {
 inline void store(float16* to, Floats x) {
   const __m256i bits = _mm512_cvtps_ph(clamp_finite(x, 65504.0f), _MM_FROUND_TO_NEAREST_INT);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bits);
+}
+
+/// Numbers as store_rounded wants them, rounded to T as `saturate_cast` does; those of bfloat16 are
+/// not beyond its own.
+template <class T>
+inline Floats rounded(Floats x) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    const Ints bits = _mm512_castps_si512(x);
+    const Ints odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), broadcast(1u));
+    return _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_add_epi32(odd, broadcast(0x7FFFu))));
+  } else if constexpr (std::is_same_v<T, float16>) {
+    return _mm512_max_ps(broadcast(-65504.0f), _mm512_min_ps(broadcast(65504.0f), x));
+  } else {
+    return x;
+  }
+}
+inline void store_rounded(float* to, Floats x) { store(to, x); }
+inline void store_rounded(bfloat16* to, Floats x) {
+  const Ints bits = _mm512_srli_epi32(_mm512_castps_si512(x), 16);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(bits));
+}
+inline void store_rounded(float16* to, Floats x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
 
 // ---- Bit patterns of T as integers: of 32 or 16 bits.
@@ -307,4 +332,4 @@ inline void copy_where(const T* from, std::uint32_t bits, T* to) {
 
 ACTPACK_END_TARGET
 
-#endif  // ACTPACK_X86
+#endif  // ACTPACK_X86_KERNELS

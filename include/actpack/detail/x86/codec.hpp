@@ -6,7 +6,7 @@
 
 #include "actpack/config.hpp"
 
-#if ACTPACK_X86
+#if ACTPACK_X86_KERNELS
 
 #include <algorithm>
 #include <cstdint>
@@ -21,4 +21,4 @@
 #define ACTPACK_KERNELS "actpack/detail/x86/codec.inl"
 #include "actpack/detail/x86/for_each_instruction_set.inl"
 
-#endif  // ACTPACK_X86
+#endif  // ACTPACK_X86_KERNELS

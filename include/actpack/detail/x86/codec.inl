@@ -154,7 +154,7 @@ struct Batch {
 /// Calls visit(batch) for batches that together are `count` full groups in sequence from x on.
 template <class T, class Visit>
 void for_each_batch(const T* x, std::int64_t count, std::int64_t group_size, Visit visit) {
-  constexpr std::int64_t elements = 8192 / sizeof(T);
+  constexpr std::int64_t elements = 16384 / sizeof(T);
   // Reading on is what hardware foresees, but not in bursts of a batch.
   constexpr std::int64_t second_level = (1 << 20) / sizeof(T);
   const std::int64_t most = std::clamp<std::int64_t>(elements / group_size, 1, lanes);
@@ -496,11 +496,12 @@ ACTPACK_INLINE inline void decode_vector(const std::uint8_t* codes, const std::u
   if constexpr (Decode::is_subtractive) {
     const Floats positions =
         positions_of<Vector>(load_codes<Bits>(codes), random, decode.minus_alpha);
-    store(x + first, decode(positions, start + first));
+    store_rounded(x + first, rounded<T>(decode(positions, start + first)));
   } else if constexpr (Decode::has_levels) {
-    store(x + first, look_up<Bits>(decode.levels, load_shifted<Bits>(codes)));
+    store_rounded(x + first, look_up<Bits>(decode.levels, load_shifted<Bits>(codes)));
   } else {
-    store(x + first, decode(to_floats(load_codes<Bits>(codes)), start + first));
+    const Floats levels = to_floats(load_codes<Bits>(codes));
+    store_rounded(x + first, rounded<T>(decode(levels, start + first)));
   }
 }
 

@@ -1,0 +1,16 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Quantizing and dequantizing, for every type.
+#include "actpack/detail/affine_groups.hpp"
+
+namespace actpack::detail {
+
+#define ACTPACK_INSTANTIATE(T)                                                                     \
+  template void quantize_groups<T>(const T*, const PackedView&, const Rounding&, ElementInterval); \
+  template void dequantize_groups<T>(const ConstPackedView&, T*, const Decoding&, ElementInterval);
+ACTPACK_INSTANTIATE(float)
+ACTPACK_INSTANTIATE(float16)
+ACTPACK_INSTANTIATE(bfloat16)
+
+}  // namespace actpack::detail

@@ -1,0 +1,19 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// ReLU, dropout and their backward passes, for every type.
+#include "actpack/detail/mask_elements.hpp"
+
+namespace actpack::detail {
+
+#define ACTPACK_INSTANTIATE(T)                                                              \
+  template void relu_elements<T>(const T*, std::int64_t, T*, std::uint32_t*);               \
+  template void keep_elements<T>(const T*, std::int64_t, const std::uint32_t*, T*);         \
+  template void scale_elements<T>(const T*, std::int64_t, const std::uint32_t*, T*, float); \
+  template void drop_elements<T>(const T*, std::int64_t, std::int64_t, T*, std::uint32_t*,  \
+                                 const DropoutRule&);
+ACTPACK_INSTANTIATE(float)
+ACTPACK_INSTANTIATE(float16)
+ACTPACK_INSTANTIATE(bfloat16)
+
+}  // namespace actpack::detail
