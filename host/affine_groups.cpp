@@ -7,8 +7,10 @@
 namespace actpack::detail {
 
 #define ACTPACK_INSTANTIATE(T)                                                                     \
-  template void quantize_groups<T>(const T*, const PackedView&, const Rounding&, ElementInterval); \
-  template void dequantize_groups<T>(const ConstPackedView&, T*, const Decoding&, ElementInterval);
+  template void quantize_groups<T>(const T*, const PackedView&, const Rounding&, ElementInterval,  \
+                                   Footprint);                                                     \
+  template void dequantize_groups<T>(const ConstPackedView&, T*, const Decoding&, ElementInterval, \
+                                     Footprint);
 ACTPACK_INSTANTIATE(float)
 ACTPACK_INSTANTIATE(float16)
 ACTPACK_INSTANTIATE(bfloat16)

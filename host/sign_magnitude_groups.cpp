@@ -8,9 +8,9 @@ namespace actpack::detail {
 
 #define ACTPACK_INSTANTIATE(T)                                                                     \
   template void encode_groups<T>(const T*, const SignMagnitudeView&, const Rounding&,              \
-                                 ElementInterval);                                                 \
+                                 ElementInterval, Footprint);                                      \
   template void decode_groups<T>(const ConstSignMagnitudeView&, T*, const Decoding&, NegativeSide, \
-                                 ElementInterval);                                                 \
+                                 ElementInterval, Footprint);                                      \
   template void relu_backward_groups<T>(const T*, const ConstSignMagnitudeView&, T*,               \
                                         ElementInterval);
 ACTPACK_INSTANTIATE(float)

@@ -841,6 +841,46 @@ TEST_CASE_TEMPLATE("masks: any size and data", T, float, bfloat16, float16) {
   }
 }
 
+// What is decoded into 32 MiB and more goes past the caches, if it starts at a cache line.
+TEST_CASE_TEMPLATE("decoding: values too many for the caches", T, float, bfloat16, float16) {
+  constexpr std::int64_t numel = (INT64_C(33) << 20) / sizeof(T) + 37;
+  constexpr std::size_t line = 64 / sizeof(T);
+  const Layout layout{.row_size = numel, .bits = 2};
+  const Rounding rounding = Rounding::stochastic(5, 6);
+  Generator generator(7);
+  const std::vector<float> table =
+      generate<float>(4099, [&](std::int64_t) { return static_cast<float>(generator.normal()); });
+  const std::vector<T> x = generate<T>(
+      numel, [&](std::int64_t i) { return T(table[static_cast<std::size_t>(i) % table.size()]); });
+  for (const std::size_t beyond_line : {0U, 1U}) {
+    Array<T> decoded(numel + 2 * static_cast<std::int64_t>(line), 0);
+    const std::size_t address = reinterpret_cast<std::uintptr_t>(decoded.data()) / sizeof(T);
+    const std::span<T> values =
+        decoded.span().subspan((line - address % line) % line + beyond_line, numel);
+    check_same_everywhere([&] {
+      Outcome outcome;
+      Array<std::uint32_t> words(layout.num_words(), 0);
+      Array<std::uint32_t> signs(layout.with_bits(1).num_words(), 0);
+      Array<GroupParams> params(layout.num_groups(), 0);
+      Array<SignMagnitudeParams> sides(layout.num_groups(), 0);
+      const PackedView packed{layout, words.data(), params.data()};
+      actpack::quantize(std::span(x), packed, rounding);
+      outcome.add("words", words);
+      actpack::dequantize(packed, values);
+      outcome.add("dequantize", decoded);
+      if (support::runs_slowly) return outcome;
+      actpack::dequantize(packed, values, Decoding::subtractive(rounding));
+      outcome.add("dequantize", decoded, 1);
+      const SignMagnitudeView context{layout, signs.data(), words.data(), sides.data()};
+      actpack::encode(std::span(x), context, rounding);
+      outcome.add("magnitudes", words);
+      actpack::decode(context, values, Decoding::subtractive(rounding));
+      outcome.add("decode", decoded, 1);
+      return outcome;
+    });
+  }
+}
+
 TEST_CASE("pack, unpack: any size, any range") {
   std::vector<std::int64_t> all = sizes();
   all.insert(all.end(), {1023, 1024, 1025, 4097, 65537});

@@ -69,7 +69,8 @@ void quantize(std::span<const T> x, PackedView out, Rounding rounding, std::int6
   detail::require_view(out, rows);
   detail::require_host(rounding);
   detail::for_each_piece(out.layout, rows, parallel, [&](detail::ElementInterval piece) {
-    detail::quantize_groups(x.data() + (piece.first - rows.first), out, rounding, piece);
+    detail::quantize_groups(x.data() + (piece.first - rows.first), out, rounding, piece,
+                            detail::footprint_of(x));
   });
 }
 
@@ -87,7 +88,8 @@ void dequantize(ConstPackedView in, std::int64_t first, std::span<T> x,
   detail::require_view(in, elements);
   detail::require_host(decoding.rounding);
   detail::for_each_piece(in.layout, elements, parallel, [&](detail::ElementInterval piece) {
-    detail::dequantize_groups(in, x.data() + (piece.first - elements.first), decoding, piece);
+    detail::dequantize_groups(in, x.data() + (piece.first - elements.first), decoding, piece,
+                              detail::footprint_of(x));
   });
 }
 

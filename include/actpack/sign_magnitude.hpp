@@ -45,7 +45,8 @@ void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::spa
   require_view(in);
   require_host(decoding.rounding);
   for_each_piece(in.layout, elements, parallel, [&](ElementInterval piece) {
-    decode_groups(in, y.data() + (piece.first - elements.first), decoding, negative_side, piece);
+    decode_groups(in, y.data() + (piece.first - elements.first), decoding, negative_side, piece,
+                  footprint_of(y));
   });
 }
 
@@ -75,7 +76,8 @@ void encode(std::span<const T> y, SignMagnitudeView out, Rounding rounding, std:
   detail::require_view(out);
   detail::require_host(rounding);
   detail::for_each_piece(out.layout, rows, parallel, [&](detail::ElementInterval piece) {
-    detail::encode_groups(y.data() + (piece.first - rows.first), out, rounding, piece);
+    detail::encode_groups(y.data() + (piece.first - rows.first), out, rounding, piece,
+                          detail::footprint_of(y));
   });
 }
 

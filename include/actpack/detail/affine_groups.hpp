@@ -23,12 +23,12 @@ namespace actpack::detail {
 /// Quantizes whole groups, elements `elements` of the tensor; `x` is the first of them.
 template <class T>
 void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding,
-                     ElementInterval elements);
+                     ElementInterval elements, Footprint footprint);
 
 /// Decodes elements `elements` of the tensor; `x` is the first of them.
 template <class T>
 void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding,
-                       ElementInterval elements);
+                       ElementInterval elements, Footprint footprint);
 
 }  // namespace actpack::detail
 
@@ -91,7 +91,7 @@ namespace portable {
 
 template <class T>
 void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding,
-                     ElementInterval elements) {
+                     ElementInterval elements, Footprint) {
   DitherTile tile(rounding);
   for (GroupCursor cursor(out.layout, elements); cursor.has_group(); cursor.advance()) {
     const Group group = cursor.group();
@@ -107,7 +107,7 @@ void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding
 
 template <class T>
 void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding,
-                       ElementInterval elements) {
+                       ElementInterval elements, Footprint) {
   DitherTile tile(decoding.rounding);
   for (GroupCursor cursor(in.layout, elements); cursor.has_group(); cursor.advance()) {
     const Group group = cursor.group();
@@ -130,14 +130,14 @@ namespace actpack::detail {
 
 template <class T>
 void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding,
-                     ElementInterval elements) {
-  ACTPACK_HOST_PATH(quantize_groups(x, out, rounding, elements));
+                     ElementInterval elements, Footprint footprint) {
+  ACTPACK_HOST_PATH(quantize_groups(x, out, rounding, elements, footprint));
 }
 
 template <class T>
 void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding,
-                       ElementInterval elements) {
-  ACTPACK_HOST_PATH(dequantize_groups(in, x, decoding, elements));
+                       ElementInterval elements, Footprint footprint) {
+  ACTPACK_HOST_PATH(dequantize_groups(in, x, decoding, elements, footprint));
 }
 
 }  // namespace actpack::detail

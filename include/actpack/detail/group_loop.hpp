@@ -6,8 +6,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 
 #include "actpack/bit_pack.hpp"
 #include "actpack/detail/group.hpp"
@@ -28,6 +30,19 @@ struct ElementInterval {
 inline ElementInterval part_of(const Group& group, ElementInterval elements) {
   return {std::max<std::int64_t>(elements.first - group.first, 0),
           std::min(elements.end - group.first, group.size)};
+}
+
+/// Where the values of a call come from or go to, which may be far more than one of its pieces: a
+/// cache that a core has to itself, one that it shares, or memory.
+enum class Footprint { near, shared, memory };
+
+template <class T>
+Footprint footprint_of(std::span<T> values) {
+  constexpr std::size_t largest_near = std::size_t{1} << 20;
+  constexpr std::size_t largest_shared = std::size_t{1} << 25;
+  return values.size_bytes() <= largest_near     ? Footprint::near
+         : values.size_bytes() <= largest_shared ? Footprint::shared
+                                                 : Footprint::memory;
 }
 
 /// The size of a range of values, and what the caller knows it as.

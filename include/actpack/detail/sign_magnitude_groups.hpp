@@ -24,12 +24,12 @@ namespace actpack::detail {
 /// Encodes whole groups, elements `elements` of the tensor; `y` is the first of them.
 template <class T>
 void encode_groups(const T* y, const SignMagnitudeView& out, const Rounding& rounding,
-                   ElementInterval elements);
+                   ElementInterval elements, Footprint footprint);
 
 /// Decodes elements `elements` of the tensor; `y` is the first of them.
 template <class T>
 void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decoding,
-                   NegativeSide negative_side, ElementInterval elements);
+                   NegativeSide negative_side, ElementInterval elements, Footprint footprint);
 
 /// Writes dx = dy where the sign bit is set, else 0, and NaN throughout poisoned groups, for
 /// elements `elements` of the tensor; `dy`, `dx` are at the first of them.
@@ -111,7 +111,7 @@ namespace portable {
 
 template <class T>
 void encode_groups(const T* y, const SignMagnitudeView& out, const Rounding& rounding,
-                   ElementInterval elements) {
+                   ElementInterval elements, Footprint) {
   DitherTile tile(rounding);
   for (GroupCursor cursor(out.layout, elements); cursor.has_group(); cursor.advance()) {
     const Group group = cursor.group();
@@ -126,7 +126,7 @@ void encode_groups(const T* y, const SignMagnitudeView& out, const Rounding& rou
 
 template <class T>
 void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decoding,
-                   NegativeSide negative_side, ElementInterval elements) {
+                   NegativeSide negative_side, ElementInterval elements, Footprint) {
   DitherTile tile(decoding.rounding);
   for (GroupCursor cursor(in.layout, elements); cursor.has_group(); cursor.advance()) {
     const Group group = cursor.group();
@@ -149,14 +149,14 @@ namespace actpack::detail {
 
 template <class T>
 void encode_groups(const T* y, const SignMagnitudeView& out, const Rounding& rounding,
-                   ElementInterval elements) {
-  ACTPACK_HOST_PATH(encode_groups(y, out, rounding, elements));
+                   ElementInterval elements, Footprint footprint) {
+  ACTPACK_HOST_PATH(encode_groups(y, out, rounding, elements, footprint));
 }
 
 template <class T>
 void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decoding,
-                   NegativeSide negative_side, ElementInterval elements) {
-  ACTPACK_HOST_PATH(decode_groups(in, y, decoding, negative_side, elements));
+                   NegativeSide negative_side, ElementInterval elements, Footprint footprint) {
+  ACTPACK_HOST_PATH(decode_groups(in, y, decoding, negative_side, elements, footprint));
 }
 
 template <class T>

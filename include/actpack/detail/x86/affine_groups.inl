@@ -100,10 +100,10 @@ ACTPACK_NOINLINE void quantize_any(const T* x, const Group& group, std::int64_t 
 /// Quantizes `count` full groups in sequence, from number `group` of the tensor on.
 template <int Bits, bool HasNoise, class T>
 void quantize_full(const T* x, std::int64_t group, std::int64_t count, std::int64_t group_size,
-                   const Rounding& rounding, const Noise& noise, GroupParams* params,
-                   std::uint32_t* words) {
+                   const Rounding& rounding, const Noise& noise, Footprint footprint,
+                   GroupParams* params, std::uint32_t* words) {
   BlockLoop<HasNoise> blocks(noise, group, group_size);
-  for_each_batch(x, count, group_size, [&](const Batch<T>& batch) {
+  for_each_batch(x, count, group_size, footprint, [&](const Batch<T>& batch) {
     const AffineFits<Bits> fits(batch.ranges);
     for (int lane = 0; lane < batch.size; ++lane) {
       batch.prefetch(lane);
@@ -129,7 +129,7 @@ void quantize_full(const T* x, std::int64_t group, std::int64_t count, std::int6
 
 template <class T>
 void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding,
-                     ElementInterval elements) {
+                     ElementInterval elements, Footprint footprint) {
   const Noise noise(rounding);
   const std::int64_t group_size = out.layout.group_size;
   GroupCursor cursor(out.layout, elements);
@@ -151,7 +151,8 @@ void quantize_groups(const T* x, const PackedView& out, const Rounding& rounding
       constexpr int bits = decltype(width)::bits;
       const auto quantize_run =
           rounding.is_stochastic ? quantize_full<bits, true, T> : quantize_full<bits, false, T>;
-      quantize_run(values, group.index, count, group_size, rounding, noise, params, words);
+      quantize_run(values, group.index, count, group_size, rounding, noise, footprint, params,
+                   words);
     });
     cursor.skip(count);
   }
@@ -181,7 +182,7 @@ ACTPACK_NOINLINE void dequantize_any(const ConstPackedView& in, const Group& gro
 /// Decodes `count` full groups in sequence, from `group` on.
 template <int Bits, bool IsSubtractive, class T>
 void dequantize_full(const ConstPackedView& in, Group group, CodePlace place, std::int64_t count,
-                     const Decoding& decoding, const Noise& noise, T* x) {
+                     const Decoding& decoding, const Noise& noise, bool is_streamed, T* x) {
   const std::int64_t group_size = in.layout.group_size;
   const std::int64_t last = group.index + count;
   BlockLoop<IsSubtractive> blocks(noise, group.index, group_size);
@@ -190,7 +191,8 @@ void dequantize_full(const ConstPackedView& in, Group group, CodePlace place, st
     if (!is_near_overflow(params.scale, params.min) && has_whole_blocks<IsSubtractive>(group_size))
         [[likely]] {
       decode_full<Bits>(in.words + place.word, blocks,
-                        AffineDecode<Bits, IsSubtractive, T>(params, decoding.alpha), x);
+                        AffineDecode<Bits, IsSubtractive, T>(params, decoding.alpha), is_streamed,
+                        x);
     } else {
       blocks.skip_group();
       dequantize_any(in, group, place, decoding, noise, 0, group_size, x);
@@ -202,7 +204,7 @@ void dequantize_full(const ConstPackedView& in, Group group, CodePlace place, st
 
 template <class T>
 void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding,
-                       ElementInterval elements) {
+                       ElementInterval elements, Footprint footprint) {
   const Noise noise(decoding.rounding);
   GroupCursor cursor(in.layout, elements);
   while (cursor.has_group()) {
@@ -220,8 +222,12 @@ void dequantize_groups(const ConstPackedView& in, T* x, const Decoding& decoding
       constexpr int bits = decltype(width)::bits;
       const auto dequantize_run = decoding.is_subtractive() ? dequantize_full<bits, true, T>
                                                             : dequantize_full<bits, false, T>;
-      dequantize_run(in, group, place, count, decoding, noise, values);
+      dequantize_run(in, group, place, count, decoding, noise, is_streamed(values, footprint),
+                     values);
     });
     cursor.skip(count);
+  }
+  if (footprint == Footprint::memory) {
+    _mm_sfence();
   }
 }

@@ -86,14 +86,25 @@ inline Floats rounded(Floats x) {
   }
 }
 inline void store_rounded(float* to, Floats x) { store(to, x); }
-inline void store_rounded(bfloat16* to, Floats x) {
-  const Ints bits = _mm256_srli_epi32(_mm256_castps_si256(x), 16);
-  _mm_storeu_si128(
-      reinterpret_cast<__m128i*>(to),
-      _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1)));
+template <class T>
+inline __m128i half_words(Floats x) {
+  if constexpr (std::is_same_v<T, float16>) {
+    return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+  } else {
+    const Ints bits = _mm256_srli_epi32(_mm256_castps_si256(x), 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+  }
 }
-inline void store_rounded(float16* to, Floats x) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+template <class T>
+inline void store_rounded(T* to, Floats x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), half_words<T>(x));
+}
+/// The same past the caches. Precondition: `to` is aligned to what is written. Ordered before what
+/// other threads see by _mm_sfence.
+inline void stream_rounded(float* to, Floats x) { _mm256_stream_ps(to, x); }
+template <class T>
+inline void stream_rounded(T* to, Floats x) {
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), half_words<T>(x));
 }
 
 // ---- Bit patterns of T as integers: of 32 or 16 bits.

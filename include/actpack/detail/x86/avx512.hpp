@@ -81,13 +81,22 @@ inline Floats rounded(Floats x) {
   }
 }
 inline void store_rounded(float* to, Floats x) { store(to, x); }
-inline void store_rounded(bfloat16* to, Floats x) {
-  const Ints bits = _mm512_srli_epi32(_mm512_castps_si512(x), 16);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(bits));
+template <class T>
+inline __m256i half_words(Floats x) {
+  return std::is_same_v<T, float16>
+             ? _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)
+             : _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(x), 16));
 }
-inline void store_rounded(float16* to, Floats x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
-                      _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+template <class T>
+inline void store_rounded(T* to, Floats x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), half_words<T>(x));
+}
+/// The same past the caches. Precondition: `to` is aligned to what is written. Ordered before what
+/// other threads see by _mm_sfence.
+inline void stream_rounded(float* to, Floats x) { _mm512_stream_ps(to, x); }
+template <class T>
+inline void stream_rounded(T* to, Floats x) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), half_words<T>(x));
 }
 
 // ---- Bit patterns of T as integers: of 32 or 16 bits.

@@ -153,14 +153,14 @@ struct Batch {
 
 /// Calls visit(batch) for batches that together are `count` full groups in sequence from x on.
 template <class T, class Visit>
-void for_each_batch(const T* x, std::int64_t count, std::int64_t group_size, Visit visit) {
+void for_each_batch(const T* x, std::int64_t count, std::int64_t group_size, Footprint footprint,
+                    Visit visit) {
   constexpr std::int64_t elements = 16384 / sizeof(T);
-  // Reading on is what hardware foresees, but not in bursts of a batch.
-  constexpr std::int64_t second_level = (1 << 20) / sizeof(T);
   const std::int64_t most = std::clamp<std::int64_t>(elements / group_size, 1, lanes);
   Batch<T> batch{};
   batch.group_size = group_size;
-  batch.ahead = count * group_size > second_level ? most * group_size : 0;
+  // Hardware foresees steady reading, not bursts of a batch.
+  batch.ahead = footprint == Footprint::near ? 0 : most * group_size;
   for (std::int64_t first = 0; first < count; first += most) {
     batch.x = x + first * group_size;
     batch.size = static_cast<int>(std::min(most, count - first));
@@ -486,32 +486,51 @@ inline Floats positions_of(Ints codes, const std::uint8_t* random, Floats minus_
   return fused(minus_alpha, centred, to_floats(shift_left<fraction_bits + 1>(codes)));
 }
 
-/// Writes vector number `Vector` of a block of elements. decode(positions, element): the values of
-/// `lanes` elements from `element` on, at their codes or, if `is_subtractive`, at `positions_of`.
+/// Returns vector number `Vector` of a block of elements, rounded. decode(positions, element): the
+/// values of `lanes` elements from `element` on, at their codes or, if `is_subtractive`, at
+/// `positions_of`.
 template <int Bits, int Vector, class T, class Decode>
-ACTPACK_INLINE inline void decode_vector(const std::uint8_t* codes, const std::uint8_t* random,
-                                         const Decode& decode, std::int64_t start, T* x) {
+ACTPACK_INLINE inline Floats decode_vector(const std::uint8_t* codes, const std::uint8_t* random,
+                                           const Decode& decode, std::int64_t start) {
   constexpr int first = Vector * lanes;
   codes += first / 8 * Bits;
   if constexpr (Decode::is_subtractive) {
     const Floats positions =
         positions_of<Vector>(load_codes<Bits>(codes), random, decode.minus_alpha);
-    store_rounded(x + first, rounded<T>(decode(positions, start + first)));
+    return rounded<T>(decode(positions, start + first));
   } else if constexpr (Decode::has_levels) {
-    store_rounded(x + first, look_up<Bits>(decode.levels, load_shifted<Bits>(codes)));
+    return look_up<Bits>(decode.levels, load_shifted<Bits>(codes));
   } else {
-    const Floats levels = to_floats(load_codes<Bits>(codes));
-    store_rounded(x + first, rounded<T>(decode(levels, start + first)));
+    return rounded<T>(decode(to_floats(load_codes<Bits>(codes)), start + first));
   }
 }
 
+/// Writes a block of elements, past the caches if `is_streamed`.
 template <int Bits, class T, class Decode>
 ACTPACK_INLINE inline void decode_block(const std::uint8_t* codes, const std::uint8_t* random,
-                                        const Decode& decode, std::int64_t start, T* x) {
-  decode_vector<Bits, 0>(codes, random, decode, start, x);
-  decode_vector<Bits, 1>(codes, random, decode, start, x);
-  decode_vector<Bits, 2>(codes, random, decode, start, x);
-  decode_vector<Bits, 3>(codes, random, decode, start, x);
+                                        const Decode& decode, std::int64_t start, bool is_streamed,
+                                        T* x) {
+  const Floats a = decode_vector<Bits, 0, T>(codes, random, decode, start);
+  const Floats b = decode_vector<Bits, 1, T>(codes, random, decode, start);
+  const Floats c = decode_vector<Bits, 2, T>(codes, random, decode, start);
+  const Floats d = decode_vector<Bits, 3, T>(codes, random, decode, start);
+  if (is_streamed) {
+    stream_rounded(x, a);
+    stream_rounded(x + lanes, b);
+    stream_rounded(x + 2 * lanes, c);
+    stream_rounded(x + 3 * lanes, d);
+  } else {
+    store_rounded(x, a);
+    store_rounded(x + lanes, b);
+    store_rounded(x + 2 * lanes, c);
+    store_rounded(x + 3 * lanes, d);
+  }
+}
+
+/// Whether full groups that start at x are to be written past the caches, and can be.
+template <class T>
+bool is_streamed(const T* x, Footprint footprint) {
+  return footprint == Footprint::memory && reinterpret_cast<std::uintptr_t>(x) % 64 == 0;
 }
 
 /// Copies a block of codes to bytes.
@@ -540,11 +559,11 @@ void decode_parts(const std::uint32_t* words, const Group& group, std::int64_t g
           dispatch_width(bits, [&](auto width) {
             unpack_block<decltype(width)::bits>(bytes + start / 8 * bits, codes);
           });
-          decode_block<8>(codes, random, padded, 0, x + start);
+          decode_block<8>(codes, random, padded, 0, false, x + start);
         } else {
           extract_codes(words, first, last - first, bits, codes + (first - start));
           T values[block];
-          decode_block<8>(codes, random, padded, 0, values);
+          decode_block<8>(codes, random, padded, 0, false, values);
           std::copy(values + (first - start), values + (last - start), x + first);
         }
       });
@@ -554,9 +573,9 @@ void decode_parts(const std::uint32_t* words, const Group& group, std::int64_t g
 template <int Bits, class T, class Decode>
 ACTPACK_INLINE inline void decode_full(const std::uint32_t* words,
                                        BlockLoop<Decode::is_subtractive>& blocks,
-                                       const Decode& decode, T* x) {
+                                       const Decode& decode, bool is_streamed, T* x) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(words);
   blocks.next_group([&](std::int64_t start, const std::uint8_t* random) ACTPACK_INLINE {
-    decode_block<Bits>(bytes + start / 8 * Bits, random, decode, start, x + start);
+    decode_block<Bits>(bytes + start / 8 * Bits, random, decode, start, is_streamed, x + start);
   });
 }

@@ -132,14 +132,15 @@ ACTPACK_NOINLINE void encode_any(const T* y, const Group& group, const Layout& l
 /// Encodes `count` full groups in sequence, from `group` on; `y` is the first value.
 template <int Bits, bool HasNoise, class T>
 void encode_full_groups(const T* y, const SignMagnitudeView& out, const Group& group,
-                        std::int64_t count, const Rounding& rounding, const Noise& noise) {
+                        std::int64_t count, const Rounding& rounding, const Noise& noise,
+                        Footprint footprint) {
   const std::int64_t group_size = out.layout.group_size;
   const SignMagnitudePlace place(out.layout, group);
   std::uint32_t* signs = out.sign_words + place.sign_word;
   std::uint32_t* magnitudes = out.magnitude_words + place.magnitude_word;
   BlockLoop<HasNoise> blocks(noise, group.index, group_size);
   Group whole = group;
-  for_each_batch(y, count, group_size, [&](const Batch<T>& batch) {
+  for_each_batch(y, count, group_size, footprint, [&](const Batch<T>& batch) {
     const SideFits<Bits> fits(batch.ranges);
     for (int lane = 0; lane < batch.size; ++lane) {
       batch.prefetch(lane);
@@ -162,7 +163,7 @@ void encode_full_groups(const T* y, const SignMagnitudeView& out, const Group& g
 
 template <class T>
 void encode_groups(const T* y, const SignMagnitudeView& out, const Rounding& rounding,
-                   ElementInterval elements) {
+                   ElementInterval elements, Footprint footprint) {
   const Noise noise(rounding);
   GroupCursor cursor(out.layout, elements);
   while (cursor.has_group()) {
@@ -183,7 +184,7 @@ void encode_groups(const T* y, const SignMagnitudeView& out, const Rounding& rou
       constexpr int bits = decltype(width)::bits;
       const auto encode_run = rounding.is_stochastic ? encode_full_groups<bits, true, T>
                                                      : encode_full_groups<bits, false, T>;
-      encode_run(values, out, group, count, rounding, noise);
+      encode_run(values, out, group, count, rounding, noise, footprint);
     });
     cursor.skip(count);
   }
@@ -215,7 +216,7 @@ ACTPACK_NOINLINE void decode_any(const ConstSignMagnitudeView& in, const Group& 
 template <int Bits, bool IsSubtractive, class T>
 void decode_full_groups(const ConstSignMagnitudeView& in, Group group, std::int64_t count,
                         const Decoding& decoding, NegativeSide negative_side, const Noise& noise,
-                        T* y) {
+                        bool is_streamed, T* y) {
   const std::int64_t group_size = in.layout.group_size;
   const SignMagnitudePlace place(in.layout, group);
   const std::uint32_t* signs = in.sign_words + place.sign_word;
@@ -225,7 +226,8 @@ void decode_full_groups(const ConstSignMagnitudeView& in, Group group, std::int6
     const SignMagnitudeParams params = in.params[group.index];
     if (!is_near_overflow(params) && has_whole_blocks<IsSubtractive>(group_size)) [[likely]] {
       decode_full<Bits>(magnitudes, blocks,
-                        SideDecode<IsSubtractive>(params, negative_side, decoding.alpha, signs), y);
+                        SideDecode<IsSubtractive>(params, negative_side, decoding.alpha, signs),
+                        is_streamed, y);
     } else {
       blocks.skip_group();
       decode_any(in, group, decoding, negative_side, noise, 0, group_size, y);
@@ -240,7 +242,7 @@ void decode_full_groups(const ConstSignMagnitudeView& in, Group group, std::int6
 
 template <class T>
 void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decoding,
-                   NegativeSide negative_side, ElementInterval elements) {
+                   NegativeSide negative_side, ElementInterval elements, Footprint footprint) {
   const Noise noise(decoding.rounding);
   GroupCursor cursor(in.layout, elements);
   while (cursor.has_group()) {
@@ -257,8 +259,12 @@ void decode_groups(const ConstSignMagnitudeView& in, T* y, const Decoding& decod
       constexpr int bits = decltype(width)::bits;
       const auto decode_run = decoding.is_subtractive() ? decode_full_groups<bits, true, T>
                                                         : decode_full_groups<bits, false, T>;
-      decode_run(in, group, count, decoding, negative_side, noise, values);
+      decode_run(in, group, count, decoding, negative_side, noise, is_streamed(values, footprint),
+                 values);
     });
     cursor.skip(count);
+  }
+  if (footprint == Footprint::memory) {
+    _mm_sfence();
   }
 }
