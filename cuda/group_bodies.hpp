@@ -105,6 +105,29 @@ struct EncodeFlat {
   }
 };
 
+/// As store_slice, of a whole slice at an aligned address, by all lanes of a warp together. A run
+/// of floats is a sector of memory, 32 bytes, and takes two instructions, which would write half a
+/// sector in every lane: as costly as whole ones. So neighbours exchange halves, and each
+/// instruction writes the sectors of every other lane.
+template <class T, class Team>
+ACTPACK_HD void store_flat(const Team& team, T* group, const SlicePlace& slice, const Slice& x) {
+  if constexpr (std::is_same_v<T, float> && !std::is_same_v<Team, HostTeam>) {
+    constexpr int half = run_size / 2;
+    const bool is_odd = slice.index % 2 != 0;
+    for (int i = 0; i < 2; ++i) {
+      const Vector first = vector_of<T>(x.value + i * run_size);
+      const Vector second = vector_of<T>(x.value + i * run_size + half);
+      const Vector kept = is_odd ? second : first;
+      const Vector other = team.exchange(is_odd ? first : second, 1);
+      T* to = group + slice.first[i] - (is_odd ? half : 0);
+      store_vector(to, is_odd ? other : kept);
+      store_vector(to + run_size, is_odd ? kept : other);
+    }
+  } else {
+    store_slice(group, slice, true, x);
+  }
+}
+
 /// Decodes groups to `x`, which is aligned to a Vector.
 template <class T, class View, class Noise, int Bits>
 struct DecodeFlat {
@@ -121,7 +144,7 @@ struct DecodeFlat {
     T* elements = x + index * flat_group_size;
     decode_from<T>(in, team, flat_shape<Bits>(index), flat_words<Bits>(index), 0, flat_group_size,
                    noise.resolve(), options, [&](const SlicePlace& slice, const Slice& values) {
-                     store_slice(elements, slice, true, values);
+                     store_flat(team, elements, slice, values);
                    });
   }
 };

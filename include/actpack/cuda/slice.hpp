@@ -495,23 +495,29 @@ class SideSliceDecoder {
   std::uint32_t signs_;
 };
 
-/// Calls store(x) with the values at `places`, none of them beyond T's finite ones.
+/// Calls store(x) with the values at `places`, none of them beyond T's finite ones; for floats at
+/// one place, where all lanes of a warp meet.
 template <class T, class Decoder, class Store>
 ACTPACK_HD void decode_slice(const Slice& places, const Decoder& decoder, const Store& store) {
   Slice x;
   for (int j = 0; j < elements_per_call; ++j) {
     x.value[j] = decoder(places.value[j], j);
   }
-  if (decoder.bound() <= largest_of<T>) {
-    store(x);
-  } else {  // some may be, or the group is poisoned
+  const bool are_all_finite = decoder.bound() <= largest_of<T>;
+  if constexpr (!std::is_same_v<T, float>) {
+    if (are_all_finite) {  // a store of its own spares a tenth of the instructions
+      store(x);
+      return;
+    }
+  }
+  if (!are_all_finite) {  // some may not be, or the group is poisoned
     for (float& value : x.value) {
       value = value > largest_of<T>    ? largest_of<T>
               : value < -largest_of<T> ? -largest_of<T>
                                        : value;
     }
-    store(x);
   }
+  store(x);
 }
 
 // Memory.
@@ -667,20 +673,26 @@ ACTPACK_HD ValueRange range_of(const PairSlice<T>& x, SliceMask present) {
 template <class T>
 using SliceOf = std::conditional_t<std::is_same_v<T, float>, Slice, PairSlice<T>>;
 
+/// The T of a Vector, from as many floats.
+template <class T>
+ACTPACK_HD Vector vector_of(const float* from) {
+  Vector vector;
+  for (int j = 0; j < 4; ++j) {
+    if constexpr (std::is_same_v<T, float>) {
+      vector.word[j] = bits_of(from[j]);
+    } else {
+      vector.word[j] = join_pair<T>(from[2 * j], from[2 * j + 1]);
+    }
+  }
+  return vector;
+}
+
 /// Writes a run of T at an aligned address.
 template <class T>
 ACTPACK_HD void store_run(T* to, const float* from) {
   constexpr int per_vector = static_cast<int>(sizeof(Vector) / sizeof(T));
   for (int i = 0; i < run_size; i += per_vector) {
-    Vector vector;
-    for (int j = 0; j < 4; ++j) {
-      if constexpr (std::is_same_v<T, float>) {
-        vector.word[j] = bits_of(from[i + j]);
-      } else {
-        vector.word[j] = join_pair<T>(from[i + 2 * j], from[i + 2 * j + 1]);
-      }
-    }
-    store_vector(to + i, vector);
+    store_vector(to + i, vector_of<T>(from + i));
   }
 }
 
