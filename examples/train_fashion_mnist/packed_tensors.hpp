@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "actpack/bit_pack.hpp"
 #include "actpack/mask.hpp"
@@ -82,12 +83,15 @@ struct Packing {
   }
 };
 
-// Sets every value to zero whose place has no bit in the mask; bit `first` is the image's first.
-inline void keep_where(const std::uint32_t* mask_words, std::int64_t first, const Pooling& pooling,
-                       std::span<const std::uint8_t> argmax, std::span<float> values) {
-  pooling.for_each_place(argmax, [=](std::int64_t, std::int64_t at, std::int64_t place) {
-    const bool is_kept = actpack::extract(mask_words, first + place, 1) != 0;
-    values.data()[at] = is_kept ? values.data()[at] : 0.0f;
+// The ReLU's backward pass where `values` are pooled gradients: sets those to zero that a gradient
+// of the input's size would lose. relu_backward(dx) does that to one.
+template <class ReluBackward>
+void pooled_relu_backward(const Pooling& pooling, std::span<const std::uint8_t> argmax,
+                          std::span<float> values, const ReluBackward& relu_backward) {
+  std::vector<float> kept(static_cast<std::size_t>(pooling.input().numel()), 1.0f);
+  relu_backward(std::span<float>(kept));
+  pooling.map_from_places(kept, argmax, values, [](std::size_t, float is_kept, float value) {
+    return is_kept != 0 ? value : 0.0f;
   });
 }
 
@@ -125,21 +129,20 @@ class SignMagnitudeTensor {
   // Sets to zero what belongs to places where the ReLU's input was not positive.
   void apply_mask(std::int64_t image, std::span<const std::uint8_t> argmax,
                   std::span<float> values) const {
+    const auto relu_backward = [&](std::span<float> dx) {
+      actpack::relu_backward(dx, buffer_.view(), first(image), dx);
+    };
     packing_.clock.time([&] {
       if (argmax.empty()) {
-        actpack::relu_backward(values, buffer_.view(), first(image), values);
+        relu_backward(values);
       } else {
-        keep_where(buffer_.view().sign_words, first_sign(image), pooling_, argmax, values);
+        pooled_relu_backward(pooling_, argmax, values, relu_backward);
       }
     });
   }
 
  private:
   std::int64_t first(std::int64_t image) const { return image * pooling_.input().numel(); }
-  std::int64_t first_sign(std::int64_t image) const {  // rows start at words
-    return packing_.has_tensor_range ? first(image)
-                                     : image * 32 * actpack::words_for(pooling_.input().numel(), 1);
-  }
 
   const Pooling& pooling_;
   Packing packing_;
@@ -197,11 +200,14 @@ class ReluMask {
   // As SignMagnitudeTensor's.
   void apply_mask(std::int64_t image, std::span<const std::uint8_t> argmax,
                   std::span<float> values) const {
+    const auto relu_backward = [&](std::span<float> dx) {
+      actpack::relu_backward(dx, words_.image(image), dx);
+    };
     clock_.time([&] {
       if (argmax.empty()) {
-        actpack::relu_backward(values, words_.image(image), values);
+        relu_backward(values);
       } else {
-        keep_where(words_.image(image).data(), 0, pooling_, argmax, values);
+        pooled_relu_backward(pooling_, argmax, values, relu_backward);
       }
     });
   }

@@ -63,8 +63,11 @@ class Pooling {
       float* __restrict out = output.data() + at;
       for (std::int64_t c = 0; c < output_.channels; ++c) {
         const int position = is_pooled_ ? positions[c] : 0;
-        const float top = position == 0 ? in[corners[0] + c] : in[corners[1] + c];
-        const float bottom = position == 2 ? in[corners[2] + c] : in[corners[3] + c];
+        // All four, so that no branch depends on data.
+        const float window[4] = {in[corners[0] + c], in[corners[1] + c], in[corners[2] + c],
+                                 in[corners[3] + c]};
+        const float top = position == 0 ? window[0] : window[1];
+        const float bottom = position == 2 ? window[2] : window[3];
         const float value = position < 2 ? top : bottom;
         out[c] = map(static_cast<std::size_t>(c), value, out[c]);
       }

@@ -6,8 +6,10 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <type_traits>
 
@@ -38,58 +40,93 @@ ACTPACK_HD constexpr std::uint32_t extract(const std::uint32_t* words, std::int6
 
 namespace detail {
 
-/// Codes are moved this many at a time, pairwise merged or split, in loops that vectorise
-/// everywhere.
-inline constexpr int block_codes = 128;
+/// Codes are moved this many at a time, each in a byte of one integer, the first lowest.
+inline constexpr int block_codes = 8;
 
-/// Merges `Count` codes of `Bits` bits into bytes, element 0 lowest.
-template <int Bits, int Count>
-void merge_codes(const std::uint8_t* codes, std::uint8_t* bytes) {
-  if constexpr (Bits == 8) {
-    std::copy_n(codes, Count, bytes);
-  } else {
-    std::uint8_t pairs[Count / 2];
-    for (int i = 0; i < Count / 2; ++i) {
-      pairs[i] = static_cast<std::uint8_t>(codes[2 * i] | codes[2 * i + 1] << Bits);
-    }
-    merge_codes<2 * Bits, Count / 2>(pairs, bytes);
-  }
-}
+/// The lowest `Kept` bits of every `Lane` bits.
+template <int Lane, int Kept>
+inline constexpr std::uint64_t lane_mask =
+    lane_mask<2 * Lane, Kept> | lane_mask<2 * Lane, Kept> << Lane;
+template <int Kept>
+inline constexpr std::uint64_t lane_mask<64, Kept> = ~std::uint64_t{0} >> (64 - Kept);
 
-/// Splits `Count` · Bits / 8 bytes into codes of `Bits` bits: the inverse.
-template <int Bits, int Count>
-void split_codes(const std::uint8_t* bytes, std::uint8_t* codes) {
-  if constexpr (Bits == 8) {
-    std::copy_n(bytes, Count, codes);
-  } else {
-    std::uint8_t pairs[Count / 2];
-    split_codes<2 * Bits, Count / 2>(bytes, pairs);
-    for (int i = 0; i < Count / 2; ++i) {
-      codes[2 * i] = static_cast<std::uint8_t>(pairs[i] & max_code(Bits));
-      codes[2 * i + 1] = static_cast<std::uint8_t>(pairs[i] >> Bits);
-    }
-  }
-}
-
+/// Moves the codes in `bytes`, of `Bits` bits, next to each other.
 template <int Bits>
-void insert_block(const std::uint8_t* codes, std::uint32_t* words) {
-  std::uint8_t bytes[block_codes * Bits / 8];
-  merge_codes<Bits, block_codes>(codes, bytes);
-  for (int i = 0; i < block_codes * Bits / 32; ++i) {
-    words[i] = std::uint32_t{bytes[4 * i]} | std::uint32_t{bytes[4 * i + 1]} << 8 |
-               std::uint32_t{bytes[4 * i + 2]} << 16 | std::uint32_t{bytes[4 * i + 3]} << 24;
+constexpr std::uint64_t merge_codes(std::uint64_t bytes) {
+  if constexpr (Bits < 8) {
+    bytes = (bytes | bytes >> (8 - Bits)) & lane_mask<16, 2 * Bits>;
+    bytes = (bytes | bytes >> (16 - 2 * Bits)) & lane_mask<32, 4 * Bits>;
+    bytes = (bytes | bytes >> (32 - 4 * Bits)) & lane_mask<64, 8 * Bits>;
+  }
+  return bytes;
+}
+
+/// Moves eight codes, which are the lowest bits of `codes`, a byte apart: the inverse.
+template <int Bits>
+constexpr std::uint64_t split_codes(std::uint64_t codes) {
+  if constexpr (Bits < 8) {
+    codes = (codes | codes << (32 - 4 * Bits)) & lane_mask<32, 4 * Bits>;
+    codes = (codes | codes << (16 - 2 * Bits)) & lane_mask<16, 2 * Bits>;
+    codes = (codes | codes << (8 - Bits)) & lane_mask<8, Bits>;
+  }
+  return codes;
+}
+
+/// Eight bytes as one integer, the first lowest; and back.
+inline std::uint64_t load_bytes(const std::uint8_t* bytes) {
+  std::uint64_t value = 0;
+  if constexpr (std::endian::native == std::endian::little) {
+    std::memcpy(&value, bytes, sizeof value);
+  } else {
+    for (int i = 0; i < block_codes; ++i) {
+      value |= std::uint64_t{bytes[i]} << (8 * i);
+    }
+  }
+  return value;
+}
+inline void store_bytes(std::uint8_t* bytes, std::uint64_t value) {
+  if constexpr (std::endian::native == std::endian::little) {
+    std::memcpy(bytes, &value, sizeof value);
+  } else {
+    for (int i = 0; i < block_codes; ++i) {
+      bytes[i] = static_cast<std::uint8_t>(value >> (8 * i));
+    }
   }
 }
 
+/// Writes the `Bits` words that hold 32 codes.
 template <int Bits>
-void extract_block(const std::uint32_t* words, std::uint8_t* codes) {
-  std::uint8_t bytes[block_codes * Bits / 8];
-  for (int i = 0; i < block_codes * Bits / 32; ++i) {
-    for (int j = 0; j < 4; ++j) {
-      bytes[4 * i + j] = static_cast<std::uint8_t>(words[i] >> (8 * j));
+void insert_words(const std::uint8_t* codes, std::uint32_t* words) {
+  std::uint64_t merged = 0;  // of codes that have no word yet
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    constexpr int width = block_codes * Bits;
+    merged |= merge_codes<Bits>(load_bytes(codes + i * block_codes)) << (i * width % 32);
+    if ((i + 1) * width % 32 == 0) {
+      for (int word = 0; word < (width + 31) / 32; ++word) {
+        *words++ = static_cast<std::uint32_t>(merged >> (32 * word));
+      }
+      merged = 0;
     }
   }
-  split_codes<Bits, block_codes>(bytes, codes);
+}
+
+/// Writes the 32 codes that `Bits` words hold.
+template <int Bits>
+void extract_words(const std::uint32_t* words, std::uint8_t* codes) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    constexpr int width = block_codes * Bits;
+    const int first = i * width;
+    std::uint64_t merged = words[first / 32] >> (first % 32);
+    if constexpr (width > 32) {
+      merged |= std::uint64_t{words[first / 32 + 1]} << 32;
+    }
+    if constexpr (width < 32) {
+      merged &= lane_mask<64, width>;
+    }
+    store_bytes(codes + i * block_codes, split_codes<Bits>(merged));
+  }
 }
 
 /// A width as a type.
@@ -119,9 +156,9 @@ inline void insert_codes(const std::uint8_t* codes, std::int64_t count, int bits
   int lane = static_cast<int>(first % per_word);
   if (lane == 0) {
     dispatch_width(bits, [&](auto width) {
-      for (; count >= block_codes; count -= block_codes, codes += block_codes) {
-        insert_block<decltype(width)::bits>(codes, words);
-        words += block_codes * decltype(width)::bits / 32;
+      for (; count >= 32; count -= 32, codes += 32) {
+        insert_words<decltype(width)::bits>(codes, words);
+        words += decltype(width)::bits;
       }
     });
   }
@@ -145,9 +182,9 @@ inline void extract_codes(const std::uint32_t* words, std::int64_t first, std::i
   int lane = static_cast<int>(first % per_word);
   if (lane == 0) {
     dispatch_width(bits, [&](auto width) {
-      for (; count >= block_codes; count -= block_codes, codes += block_codes) {
-        extract_block<decltype(width)::bits>(words, codes);
-        words += block_codes * decltype(width)::bits / 32;
+      for (; count >= 32; count -= 32, codes += 32) {
+        extract_words<decltype(width)::bits>(words, codes);
+        words += decltype(width)::bits;
       }
     });
   }
@@ -161,6 +198,22 @@ inline void extract_codes(const std::uint32_t* words, std::int64_t first, std::i
     count -= lanes;
     lane = 0;
   }
+}
+
+inline bool has_larger_code(std::span<const std::uint8_t> codes, int bits) {
+  std::uint64_t any = 0;
+  std::size_t i = 0;
+  for (; i + block_codes <= codes.size(); i += block_codes) {
+    any |= load_bytes(codes.data() + i);
+  }
+  std::uint32_t all = 0;
+  for (; i < codes.size(); ++i) {
+    all |= codes[i];
+  }
+  for (int byte = 0; byte < block_codes; ++byte) {
+    all |= static_cast<std::uint32_t>(any >> (8 * byte)) & 0xFF;
+  }
+  return all > max_code(bits);
 }
 
 inline void require_words(std::span<const std::uint32_t> words, std::int64_t numel, int bits) {
@@ -183,11 +236,12 @@ void pack(std::span<const std::uint8_t> codes, int bits, std::span<std::uint32_t
   const std::int64_t numel = static_cast<std::int64_t>(codes.size());
   detail::require_words(words, numel, bits);
   detail::require_memory(codes, "codes");
-  const auto too_large =
-      std::ranges::find_if(codes, [&](std::uint8_t c) { return c > max_code(bits); });
-  detail::require(too_large == codes.end(), "codes[", too_large - codes.begin(),
-                  "] = ", too_large == codes.end() ? 0 : int{*too_large}, " does not fit in ", bits,
-                  " bits");
+  if (detail::has_larger_code(codes, bits)) [[unlikely]] {
+    const auto too_large =
+        std::ranges::find_if(codes, [&](std::uint8_t c) { return c > max_code(bits); });
+    detail::require(false, "codes[", too_large - codes.begin(), "] = ", int{*too_large},
+                    " does not fit in ", bits, " bits");
+  }
   const std::int64_t per_word = 32 / bits;
   const auto pack_words = [&](std::int64_t first, std::int64_t last) {
     std::fill(words.data() + first, words.data() + last, 0u);

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "actpack/bit_pack.hpp"
 #include "actpack/detail/host_path.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/philox.hpp"
@@ -28,11 +29,17 @@ template <class Keep>
 void fill_mask(std::uint32_t* mask, std::int64_t numel, Keep keep) {
   for (std::int64_t first = 0; first < numel; first += 32) {
     const std::int64_t count = std::min<std::int64_t>(32, numel - first);
-    std::uint32_t bits = 0;
-    for (std::int64_t i = 0; i < count; ++i) {
-      bits |= std::uint32_t{keep(first + i)} << i;
+    std::uint8_t kept[32] = {};
+    if (count == 32) {  // of constant length: it vectorises
+      for (int i = 0; i < 32; ++i) {
+        kept[i] = keep(first + i);
+      }
+    } else {
+      for (std::int64_t i = 0; i < count; ++i) {
+        kept[i] = keep(first + i);
+      }
     }
-    *mask++ = bits;
+    insert_words<1>(kept, mask++);
   }
 }
 
