@@ -97,16 +97,23 @@ inline void store_bytes(std::uint8_t* bytes, std::uint64_t value) {
 /// Writes the `Bits` words that hold 32 codes.
 template <int Bits>
 void insert_words(const std::uint8_t* codes, std::uint32_t* words) {
-  std::uint64_t merged = 0;  // of codes that have no word yet
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    constexpr int width = block_codes * Bits;
-    merged |= merge_codes<Bits>(load_bytes(codes + i * block_codes)) << (i * width % 32);
-    if ((i + 1) * width % 32 == 0) {
-      for (int word = 0; word < (width + 31) / 32; ++word) {
-        *words++ = static_cast<std::uint32_t>(merged >> (32 * word));
+  const auto merged = [&](int block) {
+    return merge_codes<Bits>(load_bytes(codes + block * block_codes));
+  };
+  const auto write = [&](int word, std::uint64_t bits) {
+    words[word] = static_cast<std::uint32_t>(bits);
+  };
+  if constexpr (Bits == 1) {
+    write(0, merged(0) | merged(1) << 8 | merged(2) << 16 | merged(3) << 24);
+  } else if constexpr (Bits == 2) {
+    write(0, merged(0) | merged(1) << 16);
+    write(1, merged(2) | merged(3) << 16);
+  } else {
+    for (int block = 0; block < 4; ++block) {
+      const std::uint64_t bits = merged(block);
+      for (int i = 0; i < Bits / 4; ++i) {
+        write(block * Bits / 4 + i, bits >> (32 * i));
       }
-      merged = 0;
     }
   }
 }
@@ -114,18 +121,27 @@ void insert_words(const std::uint8_t* codes, std::uint32_t* words) {
 /// Writes the 32 codes that `Bits` words hold.
 template <int Bits>
 void extract_words(const std::uint32_t* words, std::uint8_t* codes) {
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    constexpr int width = block_codes * Bits;
-    const int first = i * width;
-    std::uint64_t merged = words[first / 32] >> (first % 32);
-    if constexpr (width > 32) {
-      merged |= std::uint64_t{words[first / 32 + 1]} << 32;
+  const auto write = [&](int block, std::uint64_t merged) {
+    store_bytes(codes + block * block_codes, split_codes<Bits>(merged));
+  };
+  if constexpr (Bits == 1) {
+    write(0, words[0] & 0xFF);
+    write(1, words[0] >> 8 & 0xFF);
+    write(2, words[0] >> 16 & 0xFF);
+    write(3, words[0] >> 24);
+  } else if constexpr (Bits == 2) {
+    write(0, words[0] & 0xFFFF);
+    write(1, words[0] >> 16);
+    write(2, words[1] & 0xFFFF);
+    write(3, words[1] >> 16);
+  } else {
+    for (int block = 0; block < 4; ++block) {
+      std::uint64_t merged = 0;
+      for (int i = 0; i < Bits / 4; ++i) {
+        merged |= std::uint64_t{words[block * Bits / 4 + i]} << (32 * i);
+      }
+      write(block, merged);
     }
-    if constexpr (width < 32) {
-      merged &= lane_mask<64, width>;
-    }
-    store_bytes(codes + i * block_codes, split_codes<Bits>(merged));
   }
 }
 
