@@ -99,31 +99,18 @@ inline void stream_rounded(T* to, Floats x) {
   _mm256_stream_si256(reinterpret_cast<__m256i*>(to), half_words<T>(x));
 }
 
-// ---- Bit patterns of T as integers: of 32 or 16 bits.
+// ---- Extremes.
 
-template <class T>
-inline Ints min_unsigned(Ints a, Ints b) {
-  return sizeof(T) == 4 ? _mm512_min_epu32(a, b) : _mm512_min_epu16(a, b);
+inline Ints min_unsigned16(Ints a, Ints b) { return _mm512_min_epu16(a, b); }
+inline Ints max_unsigned16(Ints a, Ints b) { return _mm512_max_epu16(a, b); }
+inline Ints max_signed16(Ints a, Ints b) { return _mm512_max_epi16(a, b); }
+/// The least of the unsigned 16-bit integers in x.
+inline std::uint32_t least_of(Ints x) {
+  const __m256i pair = _mm256_min_epu16(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
+  const __m128i half =
+      _mm_min_epu16(_mm256_castsi256_si128(pair), _mm256_extracti128_si256(pair, 1));
+  return static_cast<std::uint32_t>(_mm_extract_epi16(_mm_minpos_epu16(half), 0));
 }
-template <class T>
-inline Ints max_unsigned(Ints a, Ints b) {
-  return sizeof(T) == 4 ? _mm512_max_epu32(a, b) : _mm512_max_epu16(a, b);
-}
-template <class T>
-inline Ints max_signed(Ints a, Ints b) {
-  return sizeof(T) == 4 ? _mm512_max_epi32(a, b) : _mm512_max_epi16(a, b);
-}
-/// The least of each quarter or half of x, as 128 bits.
-template <class T>
-inline __m128i fold_min_unsigned(Ints x) {
-  const __m256i low = _mm512_castsi512_si256(x);
-  const __m256i high = _mm512_extracti64x4_epi64(x, 1);
-  const __m256i half = sizeof(T) == 4 ? _mm256_min_epu32(low, high) : _mm256_min_epu16(low, high);
-  const __m128i quarter = _mm256_castsi256_si128(half);
-  const __m128i other = _mm256_extracti128_si256(half, 1);
-  return sizeof(T) == 4 ? _mm_min_epu32(quarter, other) : _mm_min_epu16(quarter, other);
-}
-
 /// b where one is NaN.
 inline Floats minimum(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 inline Floats maximum(Floats a, Floats b) { return _mm512_max_ps(a, b); }

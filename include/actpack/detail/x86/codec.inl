@@ -6,43 +6,24 @@
 
 // ---- Ranges.
 
-/// The least of the integers in each of three vectors.
-struct Minima {
-  std::uint32_t a, b, c;
-};
-
+/// As `range_of` of 2-byte types, but a zero may have either sign. Of numbers' bits as integers,
+/// the largest signed one is the largest number unless all are negative, the largest unsigned one
+/// is the smallest number if any is negative, and the smallest unsigned one is either otherwise;
+/// NaN is beyond ±∞ in each of the three orders.
 template <class T>
-Minima minima(__m128i a, __m128i b, __m128i c) {
-  if constexpr (sizeof(T) == 2) {
-    const auto least = [](__m128i x) {
-      return static_cast<std::uint32_t>(_mm_extract_epi16(_mm_minpos_epu16(x), 0));
-    };
-    return {least(a), least(b), least(c)};
-  } else {
-    const __m128i ab = _mm_min_epu32(_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
-    const __m128i cc = _mm_min_epu32(_mm_unpacklo_epi32(c, c), _mm_unpackhi_epi32(c, c));
-    const __m128i abc = _mm_min_epu32(_mm_unpacklo_epi64(ab, cc), _mm_unpackhi_epi64(ab, cc));
-    return {static_cast<std::uint32_t>(_mm_cvtsi128_si32(abc)),
-            static_cast<std::uint32_t>(_mm_extract_epi32(abc, 1)),
-            static_cast<std::uint32_t>(_mm_extract_epi32(abc, 2))};
-  }
-}
-
-/// As `range_of`. Of floats' bits as integers, the largest signed one is the largest float unless
-/// all are negative, the largest unsigned one is the smallest float if any is negative, and the
-/// smallest unsigned one is either otherwise; NaN is beyond ±∞ in each of the three orders.
-/// Precondition: elements fill a vector.
-template <class T>
-ACTPACK_NOINLINE ValueRange range_by_bits(const T* x, std::int64_t size) {
+ACTPACK_NOINLINE ValueRange range_of_vectors(const T* x, std::int64_t size) {
   constexpr int step = static_cast<int>(sizeof(Ints) / sizeof(T));
+  if (size < step) {
+    return range_of(x, size);
+  }
   Ints least = load_bits(x);
   Ints most = least;
   Ints most_signed = least;
   const auto add = [&](const T* elements) {
     const Ints bits = load_bits(elements);
-    least = min_unsigned<T>(least, bits);
-    most = max_unsigned<T>(most, bits);
-    most_signed = max_signed<T>(most_signed, bits);
+    least = min_unsigned16(least, bits);
+    most = max_unsigned16(most, bits);
+    most_signed = max_signed16(most_signed, bits);
   };
 #pragma GCC unroll 4
   for (std::int64_t i = step; i + step <= size; i += step) {
@@ -51,32 +32,19 @@ ACTPACK_NOINLINE ValueRange range_by_bits(const T* x, std::int64_t size) {
   if (size % step != 0) {
     add(x + size - step);
   }
-  constexpr std::uint32_t sign = sizeof(T) == 4 ? 0x80000000u : 0x8000u;
-  const Ints all = broadcast(0xFFFFFFFFu);
-  const Ints unsign = broadcast(sizeof(T) == 4 ? ~sign : 0x7FFF7FFFu);
   // Complements turn largest into smallest.
-  Minima of = minima<T>(fold_min_unsigned<T>(least), fold_min_unsigned<T>(bit_xor(most, all)),
-                        fold_min_unsigned<T>(bit_xor(most_signed, unsign)));
-  of.b ^= sign | (sign - 1);
-  of.c ^= sign - 1;
-  const std::uint32_t min = (of.b & sign) != 0 ? of.b : of.a;
-  const std::uint32_t max = (of.c & sign) == 0 ? of.c : of.a;
-  if constexpr (sizeof(T) == 4) {
-    return {float_of(min), float_of(max)};
-  } else {
-    return {T::from_bits(static_cast<std::uint16_t>(min)),
-            T::from_bits(static_cast<std::uint16_t>(max))};
-  }
+  constexpr std::uint32_t sign = 0x8000;
+  const std::uint32_t smallest = least_of(least);
+  const std::uint32_t largest = least_of(bit_xor(most, broadcast(0xFFFFFFFFu))) ^ 0xFFFF;
+  const std::uint32_t largest_signed =
+      least_of(bit_xor(most_signed, broadcast(0x7FFF7FFFu))) ^ 0x7FFF;
+  const std::uint32_t min = (largest & sign) != 0 ? largest : smallest;
+  const std::uint32_t max = (largest_signed & sign) == 0 ? largest_signed : smallest;
+  return {T::from_bits(static_cast<std::uint16_t>(min)),
+          T::from_bits(static_cast<std::uint16_t>(max))};
 }
 
-/// As `range_of`, but a zero may have either sign.
-template <class T>
-ACTPACK_NOINLINE ValueRange range_of_vectors(const T* x, std::int64_t size) {
-  constexpr int step = static_cast<int>(sizeof(Ints) / sizeof(T));
-  return size < step ? range_of(x, size) : range_by_bits(x, size);
-}
-
-/// Floats by their values: two operations a vector, and one for two that looks for NaN.
+/// Of floats by their values: two operations a vector, and one for two that looks for NaN.
 template <>
 ACTPACK_NOINLINE inline ValueRange range_of_vectors(const float* x, std::int64_t size) {
   if (size < lanes) {
