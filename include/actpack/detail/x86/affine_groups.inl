@@ -61,8 +61,7 @@ struct AffineFits {
     store_bits(params, bit_or(shift_right<16>(scales.scale), stored_min));
     store_bits(min, stored_min);
     store(steps, scales.steps);
-    plain = are_ordinary(lowest, highest) &
-            to_bits(is_less(scales.steps, as_floats(broadcast(infinity_bits))));
+    plain = are_ordinary(lowest, highest) & scales.are_finite();
   }
   AffineEncode encode(int lane) const { return {broadcast(min[lane]), broadcast(steps[lane])}; }
 };

@@ -181,6 +181,11 @@ struct Scales {
     const Floats reciprocal = divide(broadcast(unit * 0x1p14f), as_floats(scale));
     steps = select(is_positive(as_floats(scale)), reciprocal, zero);
   }
+
+  /// A bit for each lane: whether its steps are finite.
+  std::uint32_t are_finite() const {
+    return to_bits(is_less(steps, as_floats(broadcast(infinity_bits))));
+  }
 };
 
 /// One bit for each of 32 elements: whether it is above 0.
@@ -410,9 +415,13 @@ void encode_parts(const T* x, const Group& group, std::int64_t group_size, int b
   for_each_part(
       noise, HasNoise, group.index, group_size, 0, group.size,
       [&](std::int64_t start, std::int64_t first, std::int64_t last, const std::uint8_t* random) {
-        T values[block];
-        std::fill_n(values, block, x[first]);
-        std::copy(x + first, x + last, values);
+        T padded[block];
+        const T* values = x + start;
+        if (last - first < block) {
+          std::fill_n(padded, block, x[first]);
+          std::copy(x + first, x + last, padded);
+          values = padded;
+        }
         std::uint8_t signs[block / 8];
         const Ints codes =
             encode_block<Bits, HasNoise>(values, 0, random, encode.with_signs_in(signs));

@@ -85,9 +85,7 @@ struct SideFits {
     store_bits(params, bit_or(shift_right<16>(positive.scale), negative.scale));
     store(positive_steps, positive.steps);
     store(negative_steps, negative.steps);
-    plain = are_ordinary(min, max) &
-            to_bits(is_less(positive.steps, as_floats(broadcast(infinity_bits)))) &
-            to_bits(is_less(negative.steps, as_floats(broadcast(infinity_bits))));
+    plain = are_ordinary(min, max) & positive.are_finite() & negative.are_finite();
   }
   SideEncode encode(int lane, std::uint32_t* signs) const {
     return {broadcast(positive_steps[lane]), broadcast(negative_steps[lane]),
@@ -95,12 +93,12 @@ struct SideFits {
   }
 };
 
+/// Without a place for signs yet.
 template <int Bits>
-SideEncode side_encode(SignMagnitudeParams params, std::uint32_t* signs) {
+SideEncode side_encode(SignMagnitudeParams params) {
   constexpr float unit = 1 << shift_in_position<Bits>;
   return {broadcast(unit * steps_per_unit(params.positive)),
-          broadcast(unit * steps_per_unit(params.negative)),
-          reinterpret_cast<std::uint8_t*>(signs)};
+          broadcast(unit * steps_per_unit(params.negative)), nullptr};
 }
 
 /// Writes the codes of one group of any kind.
@@ -118,7 +116,7 @@ ACTPACK_NOINLINE void encode_any(const T* y, const Group& group, const Layout& l
   const auto encode_magnitudes = [&](auto width, auto has_noise) {
     constexpr int same_shift = decltype(width)::bits;
     encode_parts<same_shift, has_noise.value>(y, group, layout.group_size, layout.bits, noise,
-                                              side_encode<same_shift>(params, signs), magnitudes);
+                                              side_encode<same_shift>(params), magnitudes);
   };
   if (layout.bits == 8) {
     rounding.is_stochastic ? encode_magnitudes(Width<8>{}, std::true_type{})
