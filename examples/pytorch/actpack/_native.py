@@ -1,0 +1,144 @@
+# SPDX-FileCopyrightText: The actpack authors
+# SPDX-License-Identifier: MIT
+#
+# The shared library, by ctypes: one function a verb, on tensors whose memory is dense.
+import ctypes
+import enum
+import os
+import pathlib
+
+import torch
+
+
+class Form(enum.IntEnum):
+    """How values are kept: codes between a group's minimum and maximum, or signs and magnitudes."""
+
+    AFFINE = 0
+    SIGN_MAGNITUDE = 1
+
+
+class Part(enum.IntEnum):
+    """Which part of a sign-magnitude context is decoded: y, or max(y, 0)."""
+
+    ALL = 0
+    RELU = 1
+
+
+class Context(ctypes.Structure):
+    """One packed tensor; the bytes are the caller's."""
+
+    _fields_ = [
+        ("numel", ctypes.c_int64),
+        ("form", ctypes.c_int32),
+        ("bits", ctypes.c_int32),
+        ("group_size", ctypes.c_int32),
+        ("is_stochastic", ctypes.c_int32),
+        ("seed", ctypes.c_uint64),
+        ("offset", ctypes.c_uint64),
+        ("bytes", ctypes.c_void_p),
+    ]
+
+
+class _Place(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int32),
+        ("is_cuda", ctypes.c_int32),
+        ("stream", ctypes.c_void_p),
+        ("threads", ctypes.c_int32),
+    ]
+
+
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+
+
+def _load():
+    path = os.environ.get("ACTPACK_LIBRARY", pathlib.Path(__file__).with_name("libactpack.so"))
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ImportError(
+            f"actpack: {path} cannot be loaded ({error}); build the target actpack_python and put"
+            " its folder on PYTHONPATH, or name the file in ACTPACK_LIBRARY") from error
+    pointer, int32, int64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+    uint64, double = ctypes.c_uint64, ctypes.c_double
+    place, context = ctypes.POINTER(_Place), ctypes.POINTER(Context)
+    library.actpack_size_bytes.restype = int64
+    library.actpack_size_bytes.argtypes = [context]
+    for name, arguments in {
+            "encode": [pointer, context],
+            "decode": [context, int64, int64, pointer, int32, int32],
+            "apply_signs": [pointer, context, pointer],
+            "relu": [pointer, int64, pointer, pointer],
+            "dropout": [pointer, int64, pointer, pointer, double, uint64, uint64],
+            "apply_mask": [pointer, pointer, int64, double, pointer],
+    }.items():
+        function = getattr(library, "actpack_" + name)
+        function.restype = ctypes.c_char_p
+        function.argtypes = [place, *arguments]
+    return library
+
+
+_library = _load()
+has_cuda = bool(_library.actpack_has_cuda())
+
+
+def size_bytes(context):
+    """Bytes that `context` takes."""
+    size = _library.actpack_size_bytes(context)
+    if size < 0:
+        raise ValueError(
+            f"actpack: there is no context of {context.numel} values at {context.bits} bits in"
+            f" groups of {context.group_size}: bits are 1, 2, 4 or 8, and groups a positive"
+            " multiple of 32")
+    return size
+
+
+def _call(name, x, *arguments):
+    if x.dtype not in TYPES:
+        raise TypeError(f"actpack: a tensor of {x.dtype} is not of float32, float16 or bfloat16")
+    function = getattr(_library, "actpack_" + name)
+    if x.is_cuda:
+        with torch.cuda.device(x.device):
+            stream = torch.cuda.current_stream(x.device).cuda_stream
+            error = function(_Place(TYPES[x.dtype], 1, stream, 1), *arguments)
+    else:
+        error = function(_Place(TYPES[x.dtype], 0, None, torch.get_num_threads()), *arguments)
+    if error is not None:
+        raise RuntimeError(error.decode())
+
+
+def encode(x, context):
+    """Packs the dense tensor `x` into `context`."""
+    _call("encode", x, x.data_ptr(), context)
+
+
+def decode(context, first, out, part, is_subtractive):
+    """Writes values [first, first + out.numel()) to the dense tensor `out`."""
+    _call("decode", out, context, first, out.numel(), out.data_ptr(), part, is_subtractive)
+
+
+def apply_signs(dy, context, out):
+    """Writes dy where the sign plane has y > 0, else 0."""
+    _call("apply_signs", dy, dy.data_ptr(), context, out.data_ptr())
+
+
+def mask_bytes(numel):
+    """Bytes of a mask: a bit for each element, in words of 32."""
+    return (numel + 31) // 32 * 4
+
+
+def relu(x, out, mask):
+    """Writes max(x, 0), and the mask x > 0."""
+    _call("relu", x, x.data_ptr(), x.numel(), out.data_ptr(), mask.data_ptr())
+
+
+def dropout(x, out, mask, drop_probability, seed, offset):
+    """Writes x / (1 - p) or 0, and the mask of what was kept."""
+    _call("dropout", x, x.data_ptr(), x.numel(), out.data_ptr(), mask.data_ptr(), drop_probability,
+          seed, offset)
+
+
+def apply_mask(dy, mask, out, drop_probability=0.0):
+    """Writes dy / (1 - p) where the mask is set, else 0."""
+    _call("apply_mask", dy, dy.data_ptr(), mask.data_ptr(), dy.numel(), drop_probability,
+          out.data_ptr())

@@ -1,0 +1,198 @@
+# SPDX-FileCopyrightText: The actpack authors
+# SPDX-License-Identifier: MIT
+#
+# Hooks that pack what autograd saves for the operations of an unmodified model.
+#
+# A hook sees a tensor but not which operation saves it, nor why. So all activations are kept in the
+# one form that does for every use: signs and magnitudes, decoded plainly. The mean is the value,
+# zeros are exact zeros, and what was positive stays positive, so that an operation that reads a
+# mask off its output (a ReLU: result > 0) reads the exact one. A mask read off rounded values would
+# bias the gradient for good.
+import contextlib
+import weakref
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from . import _native
+from .packed import Form, Options, describe, pack, pack_mask, unpack_mask
+
+
+class compressed(contextlib.AbstractContextManager):
+    """A region in which what autograd saves is packed: `with actpack.compressed(bits=2): ...`.
+
+    Only the forward pass needs to be inside. Floating tensors that an operation computed take
+    bits + 1.125 bits a value, boolean ones a bit, integers the narrowest type that holds them, all
+    three exactly but for the rounding; a tensor that several operations save is packed once. Kept
+    as they are: parameters, and their views and copies in another type; the tensors of `keep`, a
+    module (its parameters and buffers) or an iterable; leaves, which are the caller's own or
+    statistics that operations use in nonlinear ways; and tensors of fewer than `min_numel`
+    elements.
+
+    Rounding is unbiased, and so is the gradient as far as operations are linear in what they
+    saved: convolutions, linear layers, ReLU, pooling, dropout. For what is not (softmax, GELU)
+    choose more bits, or the modules of `actpack.convert`.
+    """
+
+    def __init__(self, bits=2, seed=0, group_size=256, keep=(), min_numel=1024):
+        if isinstance(keep, torch.nn.Module):
+            keep = [*keep.parameters(), *keep.buffers()]
+        self._options = Options(bits=bits, seed=seed, group_size=group_size, subtractive=False)
+        self._keep = list(keep)  # alive, as long as their storages are looked for
+        self._kept_storages = {_storage(tensor)._cdata for tensor in self._keep}
+        self._min_numel = min_numel
+        self._packed = _PackedOnce()
+
+    def __enter__(self):
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        self._packed.clear()
+        return self._hooks.__exit__(*exception)
+
+    def _pack(self, tensor):
+        is_kept = (tensor.numel() < self._min_numel or tensor.layout != torch.strided
+                   or _storage(tensor)._cdata in self._kept_storages
+                   or _is_parameter(tensor))
+        return _Kept(tensor) if is_kept else self._packed.get(tensor, self._make)
+
+    def _make(self, tensor):
+        if tensor.dtype == torch.bool:
+            return _PackedMask(tensor)
+        if tensor.dtype in (torch.int16, torch.int32, torch.int64):
+            return _NarrowIntegers(tensor)
+        if tensor.dtype not in _native.TYPES:
+            return _Kept(tensor)
+        if tensor.grad_fn is not None:
+            return _PackedValues(tensor, self._options)
+        levels = None if tensor.is_cuda else _two_levels(tensor)
+        return _Kept(tensor) if levels is None else _TwoLevels(tensor, *levels)
+
+
+def _unpack(kept):
+    return kept.unpack()
+
+
+def _storage(tensor):
+    return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
+
+
+# What leaves a parameter what it is: views, and copies in another type.
+_COPIES = {"AliasBackward0", "ExpandBackward0", "PermuteBackward0", "ReshapeAliasBackward0",
+           "SliceBackward0", "TBackward0", "ToCopyBackward0", "TransposeBackward0",
+           "UnsafeViewBackward0", "UnsqueezeBackward0", "ViewBackward0"}
+
+
+def _is_parameter(tensor):
+    function = tensor.grad_fn
+    while function is not None and function.name() in _COPIES:
+        function = function.next_functions[0][0]
+    if function is None:
+        return tensor.requires_grad or isinstance(tensor, torch.nn.Parameter)
+    return function.name() == "torch::autograd::AccumulateGrad"
+
+
+def _two_levels(tensor):
+    """The two values that make up the tensor, as in dropout's mask; None if there are more."""
+    low, high = torch.aminmax(tensor)
+    is_mask = bool(((tensor == low) | (tensor == high)).all())
+    return (low, high) if is_mask else None
+
+
+class _PackedOnce:
+    """One packed form for each tensor, whoever saves it, as long as somebody still has it.
+
+    Tensors are told by their storage, which different tensors may share (a ReLU's result and the
+    next convolution's input), where they lie in it, and its version.
+    """
+
+    def __init__(self):
+        self._storages = {}
+
+    def clear(self):
+        self._storages.clear()
+
+    def get(self, tensor, make):
+        storage = _storage(tensor)
+        known = self._storages.get(storage._cdata)
+        if known is None or known[0].expired():  # its address belongs to another one now
+            known = StorageWeakRef(storage), weakref.WeakValueDictionary()
+            self._storages[storage._cdata] = known
+        key = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype,
+               tensor._version)
+        packed = known[1].get(key)
+        if packed is None:
+            packed = make(tensor)
+            if not isinstance(packed, _Kept):  # which would keep the storage itself
+                known[1][key] = packed
+        return packed
+
+
+class _Kept:
+    """A tensor as it is; changing it in place before the backward pass is an error, as without
+    hooks."""
+
+    def __init__(self, tensor):
+        self._tensor = tensor
+        self._version = tensor._version
+
+    def unpack(self):
+        if self._tensor._version != self._version:
+            raise RuntimeError(
+                f"actpack: {describe(self._tensor)}, which the backward pass needs, has been changed"
+                f" in place: it is at version {self._tensor._version} instead of {self._version}")
+        return self._tensor
+
+
+# Too little to matter beside any other value, but more than 0.
+_LEAST = {torch.float32: 2.0**-126, torch.bfloat16: 2.0**-126, torch.float16: 2.0**-24}
+
+
+class _PackedValues:
+    """Signs and magnitudes, decoded plainly; what was positive stays so."""
+
+    def __init__(self, tensor, options):
+        self._packed, self._bytes = pack(tensor, Form.SIGN_MAGNITUDE, options.bits, options)
+
+    def unpack(self):
+        values = self._packed.decode(self._bytes)
+        least = torch.full_like(values, _LEAST[values.dtype])
+        return values.add_(self._packed.apply_signs(self._bytes, least))
+
+
+class _PackedMask:
+    """A bit for each element of a boolean tensor."""
+
+    def __init__(self, tensor):
+        self._shape = tensor.shape
+        self._bytes = pack_mask(tensor.contiguous())
+
+    def unpack(self):
+        return unpack_mask(self._bytes, self._shape)
+
+
+class _TwoLevels(_PackedMask):
+    """A bit for each element of a tensor of two values."""
+
+    def __init__(self, tensor, low, high):
+        super().__init__(tensor > low)
+        self._low, self._high = low, high
+
+    def unpack(self):
+        return torch.where(super().unpack(), self._high, self._low)
+
+
+class _NarrowIntegers:
+    """Integers in the narrowest type that holds them."""
+
+    def __init__(self, tensor):
+        low, high = (int(bound) for bound in torch.aminmax(tensor))
+        self._type = tensor.dtype
+        narrow = next((t for t in (torch.uint8, torch.int8, torch.int16, torch.int32)
+                       if torch.iinfo(t).min <= low and high <= torch.iinfo(t).max), tensor.dtype)
+        self._values = tensor.to(narrow)
+
+    def unpack(self):
+        return self._values.to(self._type)

@@ -1,0 +1,701 @@
+# SPDX-FileCopyrightText: The actpack authors
+# SPDX-License-Identifier: MIT
+#
+# torch.nn's modules with packed activations: each keeps what its backward pass needs, and no more.
+#
+# Rounding without bias is safe where a backward pass is linear in what was kept: the inputs of
+# linear layers and convolutions. Everything else is kept so that it becomes linear, or exactly: a
+# ReLU keeps its mask, a GELU its derivative, max-pooling its winners. Where one tensor is the
+# business of several modules, a note on it (`Shared`) lets them keep one packed copy together.
+import dataclasses
+
+import torch
+from torch.autograd.function import once_differentiable
+import torch.nn.functional as F
+
+from . import _native
+from .packed import (Form, Options, Part, dense, empty_mask, next_stream, pack, pack_codes,
+                     unpack_codes)
+
+aten = torch.ops.aten
+
+# Decoded elements that a weight gradient takes at a time: more than a GPU needs to be busy, less
+# than the activations of a large batch.
+tile_numel = 1 << 25
+
+
+class PackedInput:
+    """An operation's input, out of one packed tensor."""
+
+    def __init__(self, packed, part=Part.ALL):
+        self.packed = packed
+        self.part = part
+
+    def load(self, tensors, dtype):
+        return self.packed.decode(tensors[0], dtype, self.part)
+
+    def load_slices(self, tensors, first, last, dtype):
+        """Slices [first, last) of the outermost dimension."""
+        shape, stride = self.packed.shape, self.packed.stride
+        out = torch.empty_strided((last - first, *shape[1:]), stride, dtype=dtype,
+                                  device=self.packed.device)
+        return self.packed.decode_range(tensors[0], first * stride[0], out, self.part)
+
+    def has_slices(self):
+        """Whether the outermost dimension is that of memory, too."""
+        packed = self.packed
+        return (len(packed.shape) > 1 and packed.shape[0] > 1
+                and packed.stride[0] * packed.shape[0] == packed.numel())
+
+
+class NormalizedInput(PackedInput):
+    """The output of a layer normalisation, out of the packed input of that."""
+
+    def load(self, tensors, dtype):
+        return self._normalize(super().load(tensors[:1], torch.float32), *tensors[1:]).to(dtype)
+
+    def load_slices(self, tensors, first, last, dtype):
+        x = super().load_slices(tensors[:1], first, last, torch.float32)
+        mean, rstd, *affine = tensors[1:]
+        return self._normalize(x, mean[first:last], rstd[first:last], *affine).to(dtype)
+
+    @staticmethod
+    def _normalize(x, mean, rstd, weight=None, bias=None):
+        x.sub_(mean).mul_(rstd)
+        if weight is not None:
+            x.mul_(weight)
+        return x if bias is None else x.add_(bias)
+
+
+@dataclasses.dataclass
+class Shared:
+    """A note on a tensor: where its values can be had from in the backward pass."""
+
+    source: PackedInput
+    tensors: tuple  # what `source` loads from
+    version: int  # of the tensor: once it has been changed in place, the note does not hold
+
+    @staticmethod
+    def on(tensor):
+        shared = getattr(tensor, "_actpack_shared", None)
+        return shared if shared is not None and shared.version == tensor._version else None
+
+
+def share(tensor, source, *tensors):
+    tensor._actpack_shared = Shared(source, tensors, tensor._version)
+
+
+def is_recorded(*tensors):
+    """Whether a backward pass may come."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def saved_tensors(ctx):
+    try:
+        return ctx.saved_tensors
+    except RuntimeError as error:
+        raise RuntimeError(f"actpack: {ctx.name} has no packed activations any more: a backward"
+                           " pass through it has freed them; the first needs retain_graph=True if"
+                           f" a second is to follow ({error})") from error
+
+
+class _Compressed:
+    """What the modules have in common: the options, and a name for errors."""
+
+    options = Options()
+    name = None
+
+    def _describe(self):
+        return self.name or f"this {type(self).__name__}"
+
+    def _input(self, x):
+        """The packed form of an operation's input: what its maker shares, or a copy, shared with
+        all that will read the same tensor."""
+        shared = Shared.on(x) if self.options.context == "sign_magnitude" else None
+        if shared is None:
+            packed, packed_bytes = pack(x, Form.AFFINE, self.options.bits, self.options,
+                                        f"the input of {self._describe()}")
+            shared = Shared(PackedInput(packed), (packed_bytes,), x._version)
+            if x.grad_fn is not None:  # a leaf outlives the step: each must round it afresh
+                x._actpack_shared = shared
+        return shared
+
+
+class _Linear(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, shared, name):
+        ctx.name = name
+        ctx.source = shared.source if shared else None
+        ctx.save_for_backward(weight, *(shared.tensors if shared else ()))
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        weight, *tensors = saved_tensors(ctx)
+        needs_dx, needs_dw, needs_db = ctx.needs_input_grad[:3]
+        dx = dy.matmul(weight.to(dy.dtype)) if needs_dx else None
+        dw = _linear_weight_gradient(dy, weight, ctx.source, tensors) if needs_dw else None
+        db = dy.reshape(-1, dy.shape[-1]).sum(0) if needs_db else None
+        return dx, dw, db, None, None
+
+
+def _rows(x):
+    return x.reshape(-1, x.shape[-1])
+
+
+def _linear_weight_gradient(dy, weight, source, tensors):
+    numel = dy.numel() // weight.shape[0] * weight.shape[1]
+    if numel <= tile_numel or not source.has_slices():
+        return _rows(dy).t().mm(_rows(source.load(tensors, dy.dtype)))
+    dw = torch.zeros_like(weight, dtype=torch.float32)
+    for first, last in _tiles(dy.shape[0], numel):
+        x = source.load_slices(tensors, first, last, dy.dtype)
+        dw += _rows(dy[first:last]).t().mm(_rows(x))
+    return dw
+
+
+def _tiles(size, numel):
+    """Ranges of the outermost dimension of a tensor, of about tile_numel elements each."""
+    step = max(1, size * tile_numel // numel)
+    return [(first, min(first + step, size)) for first in range(0, size, step)]
+
+
+class Linear(_Compressed, torch.nn.Linear):
+    """torch.nn.Linear that keeps its input in packed form, if its weight is trained at all."""
+
+    def forward(self, x):
+        if not is_recorded(x, self.weight, self.bias):
+            return super().forward(x)
+        shared = self._input(x) if self.weight.requires_grad else None
+        return _Linear.apply(x, self.weight, self.bias, shared, self._describe())
+
+
+class _Convolution(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, geometry, shared, name):
+        ctx.name, ctx.geometry, ctx.shape = name, geometry, x.shape
+        ctx.source = shared.source if shared else None
+        ctx.has_bias = bias is not None
+        ctx.save_for_backward(weight, *(shared.tensors if shared else ()))
+        stride, padding, dilation, transposed, output_padding, groups = geometry
+        return torch.convolution(x, weight, bias, stride, padding, dilation, transposed,
+                                 output_padding, groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        weight, *tensors = saved_tensors(ctx)
+        needs = ctx.needs_input_grad[:3]
+        weight = weight.to(dy.dtype)
+
+        def gradients(dy, x):
+            bias_sizes = [dy.shape[1]] if ctx.has_bias else None
+            return aten.convolution_backward(dy, x, weight, bias_sizes, *ctx.geometry, list(needs))
+
+        source = ctx.source
+        if source is None:  # the weight is fixed: of the input, the shape alone plays a part
+            x = dy.new_empty(1).expand(ctx.shape)
+            return *gradients(dy, x), None, None, None
+        numel = source.packed.numel()
+        if numel <= tile_numel or not source.has_slices():
+            return *gradients(dy, source.load(tensors, dy.dtype)), None, None, None
+        dx = torch.empty_strided(source.packed.shape, source.packed.stride, dtype=dy.dtype,
+                                 device=dy.device) if needs[0] else None
+        dw = db = None
+        for first, last in _tiles(ctx.shape[0], numel):
+            x = source.load_slices(tensors, first, last, dy.dtype)
+            dx_tile, dw_tile, db_tile = gradients(dy[first:last], x)
+            if needs[0]:
+                dx[first:last] = dx_tile
+            dw, db = _add(dw, dw_tile), _add(db, db_tile)
+        return dx, dw, db, None, None, None
+
+
+def _add(total, term):
+    """The sum of the terms so far, in float."""
+    if term is None:
+        return total
+    return term.float() if total is None else total.add_(term)
+
+
+class _CompressedConvolution(_Compressed):
+
+    def forward(self, x):
+        has_numbers = not isinstance(self.padding, str) and self.padding_mode == "zeros"
+        if not has_numbers or not is_recorded(x, self.weight, self.bias):
+            return super().forward(x)
+        shared = self._input(x) if self.weight.requires_grad else None
+        weight, bias = self.weight, self.bias
+        geometry = (self.stride, self.padding, self.dilation, False, (0,) * len(self.stride),
+                    self.groups)
+        if torch.is_autocast_enabled() and x.is_cuda:
+            x = x.to(torch.get_autocast_gpu_dtype())
+            weight = weight.to(x.dtype)
+            bias = bias if bias is None else bias.to(x.dtype)
+        return _Convolution.apply(x, weight, bias, geometry, shared, self._describe())
+
+
+class Conv1d(_CompressedConvolution, torch.nn.Conv1d):
+    """torch.nn.Conv1d that keeps its input in packed form, if its weight is trained at all."""
+
+
+class Conv2d(_CompressedConvolution, torch.nn.Conv2d):
+    """torch.nn.Conv2d that keeps its input in packed form, if its weight is trained at all."""
+
+
+class Conv3d(_CompressedConvolution, torch.nn.Conv3d):
+    """torch.nn.Conv3d that keeps its input in packed form, if its weight is trained at all."""
+
+
+def _along_channels(values, like):
+    return values.reshape(1, -1, *(1,) * (like.dim() - 2)).to(like.dtype)
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Batch normalisation that keeps its input in affine codes."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, running_mean, running_var, training, momentum, eps, options,
+                name):
+        y, mean, invstd = torch.native_batch_norm(x, weight, bias, running_mean, running_var,
+                                                  training, momentum, eps)
+        packed, packed_bytes = pack(x, Form.AFFINE, options.bits, options, f"the input of {name}")
+        ctx.name, ctx.packed, ctx.training, ctx.eps = name, packed, training, eps
+        ctx.save_for_backward(packed_bytes, weight, running_mean, running_var, mean, invstd)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        packed_bytes, weight, *statistics = saved_tensors(ctx)
+        x = ctx.packed.decode(packed_bytes, dy.dtype)
+        gradients = aten.native_batch_norm_backward(dy, x, weight, *statistics, ctx.training,
+                                                    ctx.eps, list(ctx.needs_input_grad[:3]))
+        return *gradients, None, None, None, None, None, None, None
+
+
+class _BatchNormReLU(torch.autograd.Function):
+    """Batch normalisation and the ReLU behind it, on one sign-magnitude context of what lies
+    between."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, packs, name):
+        y, _, invstd = torch.native_batch_norm(x, weight, bias, running_mean, running_var, True,
+                                               momentum, eps)
+        packed, packed_bytes = packs(y)
+        ctx.name, ctx.packed = name, packed
+        ctx.save_for_backward(packed_bytes, weight, bias, invstd)
+        return torch.relu_(y)
+
+    # The normalised input is x̂ = (y - beta) / gamma: to torch's own backward pass, y is an input
+    # of mean beta and inverse deviation 1 / gamma. That pass multiplies by weight · (1 / gamma)
+    # where gamma · invstd is due.
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dz):
+        packed_bytes, weight, bias, invstd = saved_tensors(ctx)
+        dy = ctx.packed.apply_signs(packed_bytes, dz)
+        y = ctx.packed.decode(packed_bytes, dz.dtype)
+        usable = weight.abs() >= least_weight(weight)
+        inverse = torch.where(usable, 1 / weight, torch.zeros_like(weight))
+        gradients = aten.native_batch_norm_backward(dy, y, weight * weight * invstd, None, None,
+                                                    bias.float(), inverse, True, 0.0,
+                                                    list(ctx.needs_input_grad[:3]))
+        return *gradients, None, None, None, None, None, None
+
+
+def least_weight(weight):
+    """Below this, a channel's x̂ is not to be had from y with the precision of the others."""
+    return weight.abs().max() * 2.0**-6
+
+
+class _CompressedBatchNorm(_Compressed):
+    """In training. `followed_by_relu`: the module applies the ReLU itself, and one context serves
+    it, the ReLU and the next convolution; a ReLU module behind it lets its output pass."""
+
+    followed_by_relu = False
+
+    # Whether every gamma is large enough is asked of a GPU, which makes the host wait, once in so
+    # many steps. In between backward() leaves out channels that have become too small.
+    steps_between_checks = 64
+    _steps = 0
+    _is_invertible = False
+
+    def forward(self, x):
+        if not (self.training and is_recorded(x, self.weight, self.bias)):
+            return super().forward(x)
+        self._check_input_dim(x)
+        momentum = self._advance()
+        running_mean, running_var = ((self.running_mean, self.running_var)
+                                     if self.track_running_stats else (None, None))
+        shares = self.followed_by_relu and self.options.context == "sign_magnitude"
+        if shares and self.affine and self._can_invert():
+            return self._normalize_and_rectify(x, running_mean, running_var, momentum)
+        y = _BatchNorm.apply(x, self.weight, self.bias, running_mean, running_var, True, momentum,
+                             self.eps, self.options, self._describe())
+        return _rectify(y, self.options, self._describe()) if self.followed_by_relu else y
+
+    def _normalize_and_rectify(self, x, running_mean, running_var, momentum):
+        name = self._describe()
+        made = []
+
+        def packs(y):
+            made.extend(pack(y, Form.SIGN_MAGNITUDE, self.options.bits, self.options,
+                             f"the output of {name}"))
+            return made
+
+        z = _BatchNormReLU.apply(x, self.weight, self.bias, running_mean, running_var, momentum,
+                                 self.eps, packs, name)
+        packed, packed_bytes = made
+        share(z, PackedInput(packed, Part.RELU), packed_bytes)
+        return z
+
+    def _advance(self):
+        if not self.track_running_stats or self.num_batches_tracked is None:
+            return self.momentum or 0.0
+        self.num_batches_tracked.add_(1)
+        if self.momentum is None:
+            return 1.0 / float(self.num_batches_tracked)
+        return self.momentum
+
+    def _can_invert(self):
+        if not self.weight.is_cuda or self._steps % self.steps_between_checks == 0:
+            weight = self.weight.detach()
+            self._is_invertible = bool((weight.abs() >= least_weight(weight)).all()
+                                       & (weight != 0).any())
+        self._steps += 1
+        return self._is_invertible
+
+
+class BatchNorm1d(_CompressedBatchNorm, torch.nn.BatchNorm1d):
+    __doc__ = "torch.nn.BatchNorm1d that keeps a packed context. " + _CompressedBatchNorm.__doc__
+
+
+class BatchNorm2d(_CompressedBatchNorm, torch.nn.BatchNorm2d):
+    __doc__ = "torch.nn.BatchNorm2d that keeps a packed context. " + _CompressedBatchNorm.__doc__
+
+
+class BatchNorm3d(_CompressedBatchNorm, torch.nn.BatchNorm3d):
+    __doc__ = "torch.nn.BatchNorm3d that keeps a packed context. " + _CompressedBatchNorm.__doc__
+
+
+class _ReLU(torch.autograd.Function):
+    """A ReLU on a sign-magnitude context of its output, for whoever reads that next."""
+
+    @staticmethod
+    def forward(ctx, x, packs, name):
+        z = torch.relu(x)
+        ctx.name = name
+        ctx.packed, packed_bytes = packs(z)
+        ctx.save_for_backward(packed_bytes)
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dz):
+        packed_bytes, = saved_tensors(ctx)
+        return ctx.packed.apply_signs(packed_bytes, dz), None, None
+
+
+class _MaskedReLU(torch.autograd.Function):
+    """A ReLU that keeps a bit for each element."""
+
+    @staticmethod
+    def forward(ctx, x, name):
+        x = dense(x)
+        z, mask = torch.empty_like(x), empty_mask(x)
+        _native.relu(x, z, mask)
+        ctx.name, ctx.stride = name, z.stride()
+        ctx.save_for_backward(mask)
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dz):
+        mask, = saved_tensors(ctx)
+        dx = torch.empty_strided(dz.shape, ctx.stride, dtype=dz.dtype, device=dz.device)
+        _native.apply_mask(dx.copy_(dz), mask, dx)
+        return dx, None
+
+
+def _rectify(x, options, name):
+    if options.context == "affine":
+        return _MaskedReLU.apply(x, name)
+    made = []
+
+    def packs(z):
+        made.extend(pack(z, Form.SIGN_MAGNITUDE, options.bits, options, f"the output of {name}"))
+        return made
+
+    z = _ReLU.apply(x, packs, name)
+    packed, packed_bytes = made
+    share(z, PackedInput(packed, Part.RELU), packed_bytes)
+    return z
+
+
+class ReLU(_Compressed, torch.nn.ReLU):
+    """torch.nn.ReLU with an exact mask; what is already a ReLU's output passes unchanged."""
+
+    def forward(self, x):
+        if not is_recorded(x):
+            return super().forward(x)
+        shared = Shared.on(x)
+        if shared is not None and shared.source.part == Part.RELU:
+            return x
+        return _rectify(x, self.options, self._describe())
+
+
+class _MaxPool2d(torch.autograd.Function):
+    """Max-pooling that keeps, for each window, the place of its winner in it."""
+
+    @staticmethod
+    def forward(ctx, x, kernel, stride, padding, ceil_mode, options, name):
+        y, index = F.max_pool2d(x, kernel, stride, padding, 1, ceil_mode, return_indices=True)
+        row, column = _corners(y.shape, stride, padding, x.device)
+        width = x.shape[-1]
+        place = (index // width - row) * kernel[1] + index % width - column
+        bits = next(b for b in (1, 2, 4, 8) if kernel[0] * kernel[1] <= 1 << b)
+        ctx.codes, packed_bytes = pack_codes(place, bits, options)
+        ctx.name, ctx.geometry, ctx.shape = name, (kernel, stride, padding), x.shape
+        ctx.save_for_backward(packed_bytes)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        packed_bytes, = saved_tensors(ctx)
+        kernel, stride, padding = ctx.geometry
+        place = unpack_codes(ctx.codes, packed_bytes)
+        row, column = _corners(dy.shape, stride, padding, dy.device)
+        index = (row + place // kernel[1]) * ctx.shape[-1] + column + place % kernel[1]
+        dx = dy.new_zeros(*ctx.shape[:-2], ctx.shape[-2] * ctx.shape[-1])
+        dx.scatter_add_(-1, index.flatten(-2), dy.flatten(-2))
+        return dx.reshape(ctx.shape), None, None, None, None, None, None
+
+
+def _corners(output_shape, stride, padding, device):
+    """Where the windows start: rows, and columns, to be broadcast over the output."""
+    rows = torch.arange(output_shape[-2], device=device) * stride[0] - padding[0]
+    columns = torch.arange(output_shape[-1], device=device) * stride[1] - padding[1]
+    return rows[:, None], columns
+
+
+class MaxPool2d(_Compressed, torch.nn.MaxPool2d):
+    """torch.nn.MaxPool2d that keeps 2 bits for a window of 4, and 4 for one of 9."""
+
+    def forward(self, x):
+        kernel, stride, padding, dilation = (
+            (value, value) if isinstance(value, int) else tuple(value)
+            for value in (self.kernel_size, self.stride, self.padding, self.dilation))
+        is_usual = dilation == (1, 1) and not self.return_indices and kernel[0] * kernel[1] <= 256
+        if not is_usual or not is_recorded(x):
+            return super().forward(x)
+        return _MaxPool2d.apply(x, kernel, stride, padding, self.ceil_mode, self.options,
+                                self._describe())
+
+
+class _LayerNorm(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x, shape, weight, bias, eps, packs, name):
+        y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
+        ctx.packed, packed_bytes = packs(x, mean, rstd)
+        ctx.name, ctx.shape = name, shape
+        ctx.save_for_backward(packed_bytes, mean, rstd, weight, bias)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        packed_bytes, mean, rstd, weight, bias = saved_tensors(ctx)
+        x = ctx.packed.decode(packed_bytes, dy.dtype)
+        needs = [ctx.needs_input_grad[i] for i in (0, 2, 3)]
+        dx, dw, db = aten.native_layer_norm_backward(dy, x, ctx.shape, mean, rstd, weight, bias,
+                                                     needs)
+        return dx, None, dw, db, None, None, None
+
+
+class LayerNorm(_Compressed, torch.nn.LayerNorm):
+    """torch.nn.LayerNorm on one packed copy of its input, which serves the next linear layer, too:
+    its output is computed from that again."""
+
+    def forward(self, x):
+        if not is_recorded(x, self.weight, self.bias):
+            return super().forward(x)
+        if torch.is_autocast_enabled():
+            x = x.float()
+        made = []
+
+        def packs(x, mean, rstd):
+            packed, packed_bytes = pack(x, Form.AFFINE, self.options.bits, self.options,
+                                        f"the input of {self._describe()}")
+            affine = [p.detach() for p in (self.weight, self.bias) if p is not None]
+            made.extend((packed, packed_bytes, mean, rstd, *affine))
+            return packed, packed_bytes
+
+        y = _LayerNorm.apply(x, self.normalized_shape, self.weight, self.bias, self.eps, packs,
+                             self._describe())
+        share(y, NormalizedInput(made[0]), *made[1:])
+        return y
+
+
+class _RMSNorm(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x, weight, eps, options, name):
+        rstd = x.float().square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        ctx.packed, packed_bytes = pack(x, Form.AFFINE, options.bits, options,
+                                        f"the input of {name}")
+        ctx.name = name
+        ctx.save_for_backward(packed_bytes, rstd, weight)
+        return (x * rstd).to(x.dtype) * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        packed_bytes, rstd, weight = saved_tensors(ctx)
+        normalized = ctx.packed.decode(packed_bytes, torch.float32).mul_(rstd)
+        dw = (dy * normalized).flatten(0, -2).sum(0)
+        scaled = dy.float() * weight
+        dx = scaled - normalized * (scaled * normalized).mean(-1, keepdim=True)
+        return dx.mul_(rstd), dw, None, None, None
+
+
+class RMSNorm(_Compressed, torch.nn.Module):
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension, on a packed copy of its input."""
+
+    def __init__(self, size, eps=1e-6):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x):
+        return _RMSNorm.apply(x, self.weight, self.eps, self.options, self._describe())
+
+
+class _Pointwise(torch.autograd.Function):
+    """A smooth function that keeps its derivative, in which its backward pass is linear: rounding
+    the input instead would bias the gradient."""
+
+    @staticmethod
+    def forward(ctx, x, function, derivative, options, name):
+        ctx.name = name
+        slope = derivative(x.new_ones(()).expand_as(x), x)
+        ctx.packed, packed_bytes = pack(slope, Form.AFFINE, options.bits, options,
+                                        f"the derivative of {name}")
+        ctx.save_for_backward(packed_bytes)
+        return function(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        packed_bytes, = saved_tensors(ctx)
+        return ctx.packed.decode(packed_bytes, dy.dtype) * dy, None, None, None, None
+
+
+class GELU(_Compressed, torch.nn.GELU):
+    """torch.nn.GELU that keeps its derivative in packed form."""
+
+    def forward(self, x):
+        if not is_recorded(x):
+            return super().forward(x)
+
+        def derivative(ones, x):
+            return aten.gelu_backward(ones, x, approximate=self.approximate)
+
+        return _Pointwise.apply(x, super().forward, derivative, self.options, self._describe())
+
+
+class SiLU(_Compressed, torch.nn.SiLU):
+    """torch.nn.SiLU that keeps its derivative in packed form."""
+
+    def forward(self, x):
+        if not is_recorded(x):
+            return super().forward(x)
+        return _Pointwise.apply(x, F.silu, aten.silu_backward, self.options, self._describe())
+
+
+class _Dropout(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x, p, options, name):
+        x = dense(x)
+        y, mask = torch.empty_like(x), empty_mask(x)
+        _native.dropout(x, y, mask, p, options.seed, next_stream())
+        ctx.name, ctx.p, ctx.stride = name, p, y.stride()
+        ctx.save_for_backward(mask)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        mask, = saved_tensors(ctx)
+        dx = torch.empty_strided(dy.shape, ctx.stride, dtype=dy.dtype, device=dy.device)
+        _native.apply_mask(dx.copy_(dy), mask, dx, ctx.p)
+        return dx, None, None, None
+
+
+class Dropout(_Compressed, torch.nn.Dropout):
+    """torch.nn.Dropout that keeps a bit for each element. It draws from `options.seed`, not from
+    torch's generator."""
+
+    def forward(self, x):
+        if not (self.training and is_recorded(x) and 0 < self.p < 1):
+            return super().forward(x)
+        return _Dropout.apply(x, self.p, self.options, self._describe())
+
+
+def _attention(q, k, v, is_causal):
+    if hasattr(F, "scaled_dot_product_attention"):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+    scores = q.matmul(k.transpose(-2, -1)) / q.shape[-1]**0.5
+    if is_causal:
+        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device)
+        scores = scores.masked_fill(ones.triu(1), float("-inf"))
+    return scores.softmax(-1).matmul(v)
+
+
+class _Attention(torch.autograd.Function):
+    """Attention that keeps queries, keys and values in packed form and computes the rest again."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, is_causal, options, name):
+        packs = [pack(x, Form.AFFINE, options.attention_bits, options, f"the {what} of {name}")
+                 for x, what in zip((q, k, v), ("queries", "keys", "values"))]
+        ctx.packed = [packed for packed, _ in packs]
+        ctx.name, ctx.is_causal = name, is_causal
+        ctx.save_for_backward(*(packed_bytes for _, packed_bytes in packs))
+        return _attention(q, k, v, is_causal)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        inputs = [packed.decode(packed_bytes).requires_grad_()
+                  for packed, packed_bytes in zip(ctx.packed, saved_tensors(ctx))]
+        with torch.enable_grad():
+            y = _attention(*inputs, ctx.is_causal)
+        return *torch.autograd.grad(y, inputs, dy.to(y.dtype)), None, None, None
+
+
+class ScaledDotProductAttention(_Compressed, torch.nn.Module):
+    """softmax(q kᵀ / √d) v of q, k and v [..., tokens, channels], which it keeps at
+    `options.attention_bits` each: the softmax makes nonlinear use of them."""
+
+    def forward(self, q, k, v, is_causal=False):
+        if not is_recorded(q, k, v):
+            return _attention(q, k, v, is_causal)
+        return _Attention.apply(q, k, v, is_causal, self.options, self._describe())
+
+
+class ConvBatchNormReLU(torch.nn.Sequential):
+    """Convolution, batch normalisation and ReLU on one context, which the next convolution reads,
+    too: 3.125 bits instead of 64 a value at 2 bits. `convolution` are Conv2d's arguments."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, **convolution):
+        super().__init__(
+            Conv2d(in_channels, out_channels, kernel_size, **{"bias": False, **convolution}),
+            BatchNorm2d(out_channels), ReLU())
+        self[1].followed_by_relu = True

@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: The actpack authors
+# SPDX-License-Identifier: MIT
+#
+# Packed tensors: what is kept of a tensor between the forward and the backward pass.
+import dataclasses
+import itertools
+
+import torch
+
+from . import _native
+from ._native import Form, Part
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How tensors are packed.
+
+    bits: of a code, 1, 2, 4 or 8. group_size: values that share a scale. context: "sign_magnitude"
+    for one context that serves normalisation, ReLU and convolution alike, "affine" for ActNN's way,
+    a copy for each. subtractive: decoding takes the dither out again, for half the variance.
+    attention_bits: of queries, keys and values, which softmax makes nonlinear use of.
+    """
+
+    bits: int = 2
+    group_size: int = 256
+    seed: int = 0
+    context: str = "sign_magnitude"
+    subtractive: bool = True
+    attention_bits: int = 4
+
+    def __post_init__(self):
+        for name in ("bits", "attention_bits"):
+            if getattr(self, name) not in (1, 2, 4, 8):
+                raise ValueError(f"actpack: {name} = {getattr(self, name)} is not 1, 2, 4 or 8")
+        if self.group_size <= 0 or self.group_size % 32 != 0:
+            raise ValueError(
+                f"actpack: group_size = {self.group_size} is not a positive multiple of 32")
+        if self.context not in ("sign_magnitude", "affine"):
+            raise ValueError(f"actpack: context = {self.context!r} is neither 'sign_magnitude' nor"
+                             " 'affine'")
+        if not 0 <= self.seed < 1 << 64:
+            raise ValueError(f"actpack: seed = {self.seed} is not in [0, 2^64)")
+
+
+_streams = itertools.count()
+
+
+def next_stream():
+    """An offset that no other tensor of this run has: of this process, or of another rank's.
+
+    Noise is a function of (seed, offset, element), so ranks that were seeded alike, as data
+    parallel ones are, still round independently.
+    """
+    distributed = torch.distributed
+    is_one_of_many = distributed.is_available() and distributed.is_initialized()
+    return (distributed.get_rank() if is_one_of_many else 0) << 44 | next(_streams)
+
+
+def describe(tensor):
+    """What an error calls a tensor that nobody gave a name."""
+    return f"a tensor of shape {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}"
+
+
+def is_dense(tensor):
+    """Whether the elements lie in memory without gaps or overlaps, in any order of dimensions."""
+    if tensor.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def dense(tensor):
+    """The tensor itself if it is dense, else a contiguous copy."""
+    return tensor if is_dense(tensor) else tensor.contiguous()
+
+
+class Packed:
+    """How one tensor is packed: all but the bytes, which are a torch tensor of their own.
+
+    Operations keep those by save_for_backward: allocated and counted as every tensor, and freed as
+    soon as the backward pass has used them.
+    """
+
+    def __init__(self, values, form, bits, options, name):
+        self.name = name
+        self.shape, self.stride = values.shape, values.stride()
+        self.dtype, self.device = values.dtype, values.device
+        self.is_subtractive = options.subtractive
+        self.context = _native.Context(values.numel(), form, bits, options.group_size, True,
+                                       options.seed, next_stream(), None)
+
+    def numel(self):
+        return self.context.numel
+
+    def decode(self, packed_bytes, dtype=None, part=Part.ALL):
+        """The whole tensor, with the strides it had."""
+        out = torch.empty_strided(self.shape, self.stride, dtype=dtype or self.dtype,
+                                  device=self.device)
+        return self.decode_range(packed_bytes, 0, out, part)
+
+    def decode_range(self, packed_bytes, first, out, part=Part.ALL):
+        """Writes elements [first, first + out.numel()), in the order of memory, to `out`."""
+        _native.decode(self.at(packed_bytes), first, out, part, self.is_subtractive)
+        return out
+
+    def apply_signs(self, packed_bytes, dy):
+        """dy where y > 0, else 0: a ReLU's backward pass, exactly. A sign-magnitude context's."""
+        if dy.shape != self.shape:
+            raise ValueError(f"actpack: a gradient of shape {tuple(dy.shape)} came back for"
+                             f" {self.name}, which has shape {tuple(self.shape)}")
+        out = torch.empty_strided(self.shape, self.stride, dtype=dy.dtype, device=dy.device)
+        if dy.stride() != self.stride:
+            dy = out.copy_(dy)
+        _native.apply_signs(dy, self.at(packed_bytes), out)
+        return out
+
+    def at(self, packed_bytes):
+        """The context, with its bytes."""
+        if packed_bytes.device != self.device:
+            raise RuntimeError(f"actpack: {self.name} was packed on {self.device}, but its bytes"
+                               f" came back on {packed_bytes.device}")
+        self.context.bytes = packed_bytes.data_ptr()
+        return self.context
+
+
+def pack(tensor, form, bits, options, name=None):
+    """Packs `tensor`; returns how, and the bytes."""
+    name = name or describe(tensor)
+    if isinstance(tensor, torch.nn.Parameter):
+        raise ValueError(f"actpack: {name} is a parameter: activations are packed, weights are not")
+    if tensor.dtype not in _native.TYPES:
+        raise TypeError(f"actpack: {name} is not of float32, float16 or bfloat16")
+    values = dense(tensor.detach())
+    packed = Packed(values, form, bits, options, name)
+    packed_bytes = torch.empty(_native.size_bytes(packed.context), dtype=torch.uint8,
+                               device=values.device)
+    _native.encode(values, packed.at(packed_bytes))
+    return packed, packed_bytes
+
+
+def empty_mask(tensor):
+    """Memory for one bit for each element."""
+    return torch.empty(_native.mask_bytes(tensor.numel()), dtype=torch.uint8, device=tensor.device)
+
+
+def pack_mask(tensor):
+    """One bit for each element of a boolean tensor."""
+    values = torch.empty(tensor.shape, dtype=torch.float16, device=tensor.device).copy_(tensor)
+    mask = empty_mask(tensor)
+    _native.relu(values, values, mask)
+    return mask
+
+
+def unpack_mask(mask, shape):
+    """The boolean tensor again."""
+    ones = torch.ones(shape, dtype=torch.float16, device=mask.device)
+    _native.apply_mask(ones, mask, ones)
+    return ones.to(torch.bool)
+
+
+def pack_codes(codes, bits, options):
+    """Integers in [0, 2^bits) exactly: a group's step is at most 1, so the nearest level is less
+    than half away, and rounding finds the integer again (`unpack_codes`)."""
+    values = codes.to(torch.float16)
+    packed = Packed(values, Form.AFFINE, bits, options, "codes")
+    packed.context.is_stochastic = False
+    packed_bytes = torch.empty(_native.size_bytes(packed.context), dtype=torch.uint8,
+                               device=values.device)
+    _native.encode(values, packed.at(packed_bytes))
+    return packed, packed_bytes
+
+
+def unpack_codes(packed, packed_bytes):
+    return packed.decode(packed_bytes, torch.float32).round_().to(torch.int64)

@@ -1,0 +1,299 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// What the Python package calls: actpack's verbs behind plain C functions. It knows pointers and
+// streams but no framework, so one build of it serves every version of PyTorch.
+
+#include <cstdint>
+#include <exception>
+#include <span>
+#include <string>
+
+#include "actpack/actpack.hpp"
+
+#ifdef ACTPACK_PYTHON_CUDA
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "actpack/cuda/mask.hpp"
+#include "actpack/cuda/quantize.hpp"
+#include "actpack/cuda/sign_magnitude.hpp"
+#endif
+
+namespace {
+
+enum class Form : std::int32_t { affine, sign_magnitude };
+enum class Type : std::int32_t { float32, float16, bfloat16 };
+enum class Part : std::int32_t { all, relu };
+
+// One packed tensor, as _native.py declares it. `bytes` holds the planes one after the other:
+// codes, then the signs (if the form has them), then the parameters of the groups.
+struct Context {
+  std::int64_t numel;
+  Form form;
+  std::int32_t bits;
+  std::int32_t group_size;
+  std::int32_t is_stochastic;
+  std::uint64_t seed;
+  std::uint64_t offset;
+  std::uint8_t* bytes;
+};
+
+// Where the tensors of a call are, and who does the work: a stream, or so many threads.
+struct Place {
+  Type type;
+  std::int32_t is_cuda;
+  void* stream;
+  std::int32_t threads;
+};
+
+class Planes {
+ public:
+  explicit Planes(const Context& context)
+      : context_(context), layout_{.row_size = context.numel,
+                                   .group_size = context.group_size,
+                                   .bits = context.bits} {
+    layout_.validate();
+  }
+
+  std::int64_t size_bytes() const { return params_at() + 4 * layout_.num_groups(); }
+  bool has_signs() const { return context_.form == Form::sign_magnitude; }
+  actpack::PackedView affine() const {
+    return {layout_, words_at(0), reinterpret_cast<actpack::GroupParams*>(words_at(params_at()))};
+  }
+  actpack::SignMagnitudeView sign_magnitude() const {
+    return {layout_, words_at(signs_at()), words_at(0),
+            reinterpret_cast<actpack::SignMagnitudeParams*>(words_at(params_at()))};
+  }
+  actpack::Rounding rounding() const {
+    return context_.is_stochastic != 0
+               ? actpack::Rounding::stochastic(context_.seed, context_.offset)
+               : actpack::Rounding::nearest();
+  }
+  actpack::Decoding decoding(bool is_subtractive) const {
+    return is_subtractive ? actpack::Decoding::subtractive(rounding()) : actpack::Decoding::plain();
+  }
+
+ private:
+  // Each plane starts where the kernels' widest accesses may.
+  static std::int64_t aligned(std::int64_t words) { return (4 * words + 15) / 16 * 16; }
+  std::int64_t signs_at() const { return aligned(layout_.num_words()); }
+  std::int64_t params_at() const {
+    return signs_at() + (has_signs() ? aligned(layout_.with_bits(1).num_words()) : 0);
+  }
+  std::uint32_t* words_at(std::int64_t byte) const {
+    return reinterpret_cast<std::uint32_t*>(context_.bytes + byte);
+  }
+
+  const Context& context_;
+  actpack::Layout layout_;
+};
+
+// The caller's number of threads, for the host's verbs.
+struct OpenMp {
+  int threads;
+
+  template <class Body>
+  void operator()(std::int64_t count, const Body& body) const {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (std::int64_t i = 0; i < count; ++i) body(i);
+  }
+};
+
+template <class T, class Bytes>
+std::span<T> span_of(Bytes* x, std::int64_t numel) {
+  return {static_cast<T*>(x), static_cast<std::size_t>(numel)};
+}
+
+template <class T>
+struct HostVerbs {
+  using Element = T;
+  const Place& place;
+
+  OpenMp loop() const { return {place.threads}; }
+
+  void encode(const void* x, const Planes& to, std::int64_t numel) const {
+    const std::span<const T> values = span_of<const T>(x, numel);
+    if (to.has_signs()) {
+      actpack::encode(values, to.sign_magnitude(), to.rounding(), loop());
+    } else {
+      actpack::quantize(values, to.affine(), to.rounding(), loop());
+    }
+  }
+  void decode(const Planes& from, std::int64_t first, std::int64_t count, void* x, Part part,
+              bool is_subtractive) const {
+    const std::span<T> values = span_of<T>(x, count);
+    const actpack::Decoding decoding = from.decoding(is_subtractive);
+    if (!from.has_signs()) {
+      actpack::dequantize(from.affine(), first, values, decoding, loop());
+    } else if (part == Part::relu) {
+      actpack::decode_relu(from.sign_magnitude(), first, values, decoding, loop());
+    } else {
+      actpack::decode(from.sign_magnitude(), first, values, decoding, loop());
+    }
+  }
+  void apply_signs(const void* dy, const Planes& signs, std::int64_t numel, void* dx) const {
+    actpack::relu_backward(span_of<const T>(dy, numel), signs.sign_magnitude(),
+                           span_of<T>(dx, numel), loop());
+  }
+  void relu(const void* x, std::int64_t numel, void* y, std::uint32_t* mask) const {
+    actpack::relu(span_of<const T>(x, numel), span_of<T>(y, numel), mask_of(mask, numel), loop());
+  }
+  void dropout(const void* x, std::int64_t numel, void* y, std::uint32_t* mask, double p,
+               const actpack::Rounding& rounding) const {
+    actpack::dropout(span_of<const T>(x, numel), span_of<T>(y, numel), mask_of(mask, numel), p,
+                     rounding, 0, loop());
+  }
+  void apply_mask(const void* dy, const std::uint32_t* mask, std::int64_t numel, double p,
+                  void* dx) const {
+    actpack::dropout_backward(span_of<const T>(dy, numel), mask_of(mask, numel),
+                              span_of<T>(dx, numel), p, loop());
+  }
+
+ private:
+  template <class Word>
+  static std::span<Word> mask_of(Word* mask, std::int64_t numel) {
+    return {mask, static_cast<std::size_t>(actpack::words_for(numel, 1))};
+  }
+};
+
+#ifdef ACTPACK_PYTHON_CUDA
+template <class T>
+struct DeviceVerbs {
+  using Element = T;
+  const Place& place;
+
+  cudaStream_t stream() const { return static_cast<cudaStream_t>(place.stream); }
+
+  void encode(const void* x, const Planes& to, std::int64_t) const {
+    if (to.has_signs()) {
+      actpack::encode(static_cast<const T*>(x), to.sign_magnitude(), to.rounding(), stream());
+    } else {
+      actpack::quantize(static_cast<const T*>(x), to.affine(), to.rounding(), stream());
+    }
+  }
+  void decode(const Planes& from, std::int64_t first, std::int64_t count, void* x, Part part,
+              bool is_subtractive) const {
+    T* const values = static_cast<T*>(x);
+    const actpack::Decoding decoding = from.decoding(is_subtractive);
+    if (!from.has_signs()) {
+      actpack::dequantize(from.affine(), first, count, values, decoding, stream());
+    } else if (part == Part::relu) {
+      actpack::decode_relu(from.sign_magnitude(), first, count, values, decoding, stream());
+    } else {
+      actpack::decode(from.sign_magnitude(), first, count, values, decoding, stream());
+    }
+  }
+  void apply_signs(const void* dy, const Planes& signs, std::int64_t, void* dx) const {
+    actpack::relu_backward(static_cast<const T*>(dy), signs.sign_magnitude(), static_cast<T*>(dx),
+                           stream());
+  }
+  void relu(const void* x, std::int64_t numel, void* y, std::uint32_t* mask) const {
+    actpack::relu(static_cast<const T*>(x), static_cast<T*>(y), mask, numel, stream());
+  }
+  void dropout(const void* x, std::int64_t numel, void* y, std::uint32_t* mask, double p,
+               const actpack::Rounding& rounding) const {
+    actpack::dropout(static_cast<const T*>(x), static_cast<T*>(y), mask, numel, p, rounding, 0,
+                     stream());
+  }
+  void apply_mask(const void* dy, const std::uint32_t* mask, std::int64_t numel, double p,
+                  void* dx) const {
+    actpack::dropout_backward(static_cast<const T*>(dy), mask, static_cast<T*>(dx), numel, p,
+                              stream());
+  }
+};
+#endif
+
+template <template <class> class Verbs, class Float16, class Bfloat16, class Call>
+void with_type(const Place& place, const Call& call) {
+  switch (place.type) {
+    case Type::float32: return call(Verbs<float>{place});
+    case Type::float16: return call(Verbs<Float16>{place});
+    case Type::bfloat16: return call(Verbs<Bfloat16>{place});
+  }
+}
+
+// Runs call(verbs) for the place's type and device. What it returns stays valid until the thread's
+// next call: null, or what went wrong.
+template <class Call>
+const char* run(const Place& place, const Call& call) {
+  thread_local std::string error;
+  try {
+    if (place.is_cuda == 0) {
+      with_type<HostVerbs, actpack::float16, actpack::bfloat16>(place, call);
+    } else {
+#ifdef ACTPACK_PYTHON_CUDA
+      with_type<DeviceVerbs, __half, __nv_bfloat16>(place, call);
+#else
+      error = "actpack: this build has no device code";
+      return error.c_str();
+#endif
+    }
+  } catch (const std::exception& failure) {
+    error = failure.what();
+    return error.c_str();
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+extern "C" {
+
+int actpack_version() { return ACTPACK_VERSION; }
+
+int actpack_has_cuda() {
+#ifdef ACTPACK_PYTHON_CUDA
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+// Bytes that a context takes, or -1 if there is none of that shape.
+std::int64_t actpack_size_bytes(const Context* context) {
+  try {
+    return Planes(*context).size_bytes();
+  } catch (const std::exception&) {
+    return -1;
+  }
+}
+
+const char* actpack_encode(const Place* place, const void* x, const Context* to) {
+  return run(*place, [&](const auto& verbs) { verbs.encode(x, Planes(*to), to->numel); });
+}
+
+const char* actpack_decode(const Place* place, const Context* from, std::int64_t first,
+                           std::int64_t count, void* x, std::int32_t part,
+                           std::int32_t is_subtractive) {
+  return run(*place, [&](const auto& verbs) {
+    verbs.decode(Planes(*from), first, count, x, static_cast<Part>(part), is_subtractive != 0);
+  });
+}
+
+const char* actpack_apply_signs(const Place* place, const void* dy, const Context* signs,
+                                void* dx) {
+  return run(*place,
+             [&](const auto& verbs) { verbs.apply_signs(dy, Planes(*signs), signs->numel, dx); });
+}
+
+const char* actpack_relu(const Place* place, const void* x, std::int64_t numel, void* y,
+                         std::uint32_t* mask) {
+  return run(*place, [&](const auto& verbs) { verbs.relu(x, numel, y, mask); });
+}
+
+const char* actpack_dropout(const Place* place, const void* x, std::int64_t numel, void* y,
+                            std::uint32_t* mask, double p, std::uint64_t seed,
+                            std::uint64_t offset) {
+  return run(*place, [&](const auto& verbs) {
+    verbs.dropout(x, numel, y, mask, p, actpack::Rounding::stochastic(seed, offset));
+  });
+}
+
+// dx = dy / (1 - p) where the mask is set, else 0.
+const char* actpack_apply_mask(const Place* place, const void* dy, const std::uint32_t* mask,
+                               std::int64_t numel, double p, void* dx) {
+  return run(*place, [&](const auto& verbs) { verbs.apply_mask(dy, mask, numel, p, dx); });
+}
+
+}  // extern "C"
