@@ -93,33 +93,37 @@ def size_bytes(context):
     return size
 
 
-def _call(name, x, *arguments):
+def _call(function, x, *arguments):
     if x.dtype not in TYPES:
         raise TypeError(f"actpack: a tensor of {x.dtype} is not of float32, float16 or bfloat16")
-    function = getattr(_library, "actpack_" + name)
-    if x.is_cuda:
-        with torch.cuda.device(x.device):
-            stream = torch.cuda.current_stream(x.device).cuda_stream
-            error = function(_Place(TYPES[x.dtype], 1, stream, 1), *arguments)
+    if not x.is_cuda:
+        place = _Place(TYPES[x.dtype], 0, None, torch.get_num_threads())
+        error = function(place, *arguments)
+    elif x.device.index == torch.cuda.current_device():
+        place = _Place(TYPES[x.dtype], 1, torch.cuda.current_stream().cuda_stream, 1)
+        error = function(place, *arguments)
     else:
-        error = function(_Place(TYPES[x.dtype], 0, None, torch.get_num_threads()), *arguments)
+        with torch.cuda.device(x.device):
+            _call(function, x, *arguments)
+        return
     if error is not None:
         raise RuntimeError(error.decode())
 
 
 def encode(x, context):
     """Packs the dense tensor `x` into `context`."""
-    _call("encode", x, x.data_ptr(), context)
+    _call(_library.actpack_encode, x, x.data_ptr(), context)
 
 
 def decode(context, first, out, part, is_subtractive):
     """Writes values [first, first + out.numel()) to the dense tensor `out`."""
-    _call("decode", out, context, first, out.numel(), out.data_ptr(), part, is_subtractive)
+    _call(_library.actpack_decode, out, context, first, out.numel(), out.data_ptr(), part,
+          is_subtractive)
 
 
 def apply_signs(dy, context, out):
     """Writes dy where the sign plane has y > 0, else 0."""
-    _call("apply_signs", dy, dy.data_ptr(), context, out.data_ptr())
+    _call(_library.actpack_apply_signs, dy, dy.data_ptr(), context, out.data_ptr())
 
 
 def mask_bytes(numel):
@@ -129,16 +133,16 @@ def mask_bytes(numel):
 
 def relu(x, out, mask):
     """Writes max(x, 0), and the mask x > 0."""
-    _call("relu", x, x.data_ptr(), x.numel(), out.data_ptr(), mask.data_ptr())
+    _call(_library.actpack_relu, x, x.data_ptr(), x.numel(), out.data_ptr(), mask.data_ptr())
 
 
 def dropout(x, out, mask, drop_probability, seed, offset):
     """Writes x / (1 - p) or 0, and the mask of what was kept."""
-    _call("dropout", x, x.data_ptr(), x.numel(), out.data_ptr(), mask.data_ptr(), drop_probability,
-          seed, offset)
+    _call(_library.actpack_dropout, x, x.data_ptr(), x.numel(), out.data_ptr(), mask.data_ptr(),
+          drop_probability, seed, offset)
 
 
 def apply_mask(dy, mask, out, drop_probability=0.0):
     """Writes dy / (1 - p) where the mask is set, else 0."""
-    _call("apply_mask", dy, dy.data_ptr(), mask.data_ptr(), dy.numel(), drop_probability,
-          out.data_ptr())
+    _call(_library.actpack_apply_mask, dy, dy.data_ptr(), mask.data_ptr(), dy.numel(),
+          drop_probability, out.data_ptr())

@@ -250,21 +250,33 @@ class Conv3d(_CompressedConvolution, torch.nn.Conv3d):
     """torch.nn.Conv3d that keeps its input in packed form, if its weight is trained at all."""
 
 
-def _along_channels(values, like):
-    return values.reshape(1, -1, *(1,) * (like.dim() - 2)).to(like.dtype)
+def _normalize(x, weight, bias, running_mean, running_var, momentum, eps):
+    """Batch normalisation by whatever library torch would take; also returns what the backward
+    pass of that library asks for, (statistics, which, reserve)."""
+    y, mean, invstd, reserve, which = aten._batch_norm_impl_index(
+        x, weight, bias, running_mean, running_var, True, momentum, eps,
+        torch.backends.cudnn.enabled)
+    return y, (mean, invstd, reserve, which)
+
+
+def _normalize_backward(dy, x, weight, statistics, eps, needs):
+    mean, invstd, reserve, which = statistics
+    return aten._batch_norm_impl_index_backward(which, x, dy, weight, None, None, mean, invstd,
+                                                True, eps, list(needs), reserve)
 
 
 class _BatchNorm(torch.autograd.Function):
     """Batch normalisation that keeps its input in affine codes."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, training, momentum, eps, options,
-                name):
-        y, mean, invstd = torch.native_batch_norm(x, weight, bias, running_mean, running_var,
-                                                  training, momentum, eps)
-        packed, packed_bytes = pack(x, Form.AFFINE, options.bits, options, f"the input of {name}")
-        ctx.name, ctx.packed, ctx.training, ctx.eps = name, packed, training, eps
-        ctx.save_for_backward(packed_bytes, weight, running_mean, running_var, mean, invstd)
+    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, options, name):
+        x = dense(x)
+        y, (mean, invstd, reserve, ctx.which) = _normalize(x, weight, bias, running_mean,
+                                                           running_var, momentum, eps)
+        ctx.packed, packed_bytes = pack(x, Form.AFFINE, options.bits, options,
+                                        f"the input of {name}")
+        ctx.name, ctx.eps = name, eps
+        ctx.save_for_backward(packed_bytes, weight, mean, invstd, reserve)
         return y
 
     @staticmethod
@@ -272,44 +284,48 @@ class _BatchNorm(torch.autograd.Function):
     def backward(ctx, dy):
         packed_bytes, weight, *statistics = saved_tensors(ctx)
         x = ctx.packed.decode(packed_bytes, dy.dtype)
-        gradients = aten.native_batch_norm_backward(dy, x, weight, *statistics, ctx.training,
-                                                    ctx.eps, list(ctx.needs_input_grad[:3]))
-        return *gradients, None, None, None, None, None, None, None
+        dy = _like_packed(dy, ctx.packed)
+        return *_normalize_backward(dy, x, weight, (*statistics, ctx.which), ctx.eps,
+                                    ctx.needs_input_grad[:3]), *(None,) * 6
+
+
+def _like_packed(dy, packed):
+    """`dy` with the strides of the tensor that was packed."""
+    if dy.stride() == packed.stride:
+        return dy
+    out = torch.empty_strided(packed.shape, packed.stride, dtype=dy.dtype, device=dy.device)
+    return out.copy_(dy)
 
 
 class _BatchNormReLU(torch.autograd.Function):
     """Batch normalisation and the ReLU behind it, on one sign-magnitude context of what lies
-    between."""
+    between. `least_weight`: channels whose |gamma| is below it are taken to have less x̂."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, packs, name):
-        y, _, invstd = torch.native_batch_norm(x, weight, bias, running_mean, running_var, True,
-                                               momentum, eps)
-        packed, packed_bytes = packs(y)
-        ctx.name, ctx.packed = name, packed
-        ctx.save_for_backward(packed_bytes, weight, bias, invstd)
+    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, least_weight, packs,
+                name):
+        y, (_, invstd, reserve, ctx.which) = _normalize(x, weight, bias, running_mean, running_var,
+                                                        momentum, eps)
+        ctx.packed, packed_bytes = packs(y)
+        ctx.name, ctx.eps, ctx.least_weight = name, eps, least_weight
+        ctx.save_for_backward(packed_bytes, weight, bias, invstd, reserve)
         return torch.relu_(y)
 
     # The normalised input is x̂ = (y - beta) / gamma: to torch's own backward pass, y is an input
     # of mean beta and inverse deviation 1 / gamma. That pass multiplies by weight · (1 / gamma)
-    # where gamma · invstd is due.
+    # where gamma · invstd is due. Where gamma has become too small for that, gamma / least² stands
+    # for 1 / gamma.
     @staticmethod
     @once_differentiable
     def backward(ctx, dz):
-        packed_bytes, weight, bias, invstd = saved_tensors(ctx)
+        packed_bytes, weight, bias, invstd, reserve = saved_tensors(ctx)
         dy = ctx.packed.apply_signs(packed_bytes, dz)
         y = ctx.packed.decode(packed_bytes, dz.dtype)
-        usable = weight.abs() >= least_weight(weight)
-        inverse = torch.where(usable, 1 / weight, torch.zeros_like(weight))
-        gradients = aten.native_batch_norm_backward(dy, y, weight * weight * invstd, None, None,
-                                                    bias.float(), inverse, True, 0.0,
-                                                    list(ctx.needs_input_grad[:3]))
-        return *gradients, None, None, None, None, None, None
-
-
-def least_weight(weight):
-    """Below this, a channel's x̂ is not to be had from y with the precision of the others."""
-    return weight.abs().max() * 2.0**-6
+        square = weight * weight
+        inverse = weight / square.clamp(min=ctx.least_weight**2)
+        return *_normalize_backward(dy, y, square.mul_(invstd),
+                                    (bias, inverse, reserve, ctx.which), ctx.eps,
+                                    ctx.needs_input_grad[:3]), *(None,) * 7
 
 
 class _CompressedBatchNorm(_Compressed):
@@ -318,10 +334,14 @@ class _CompressedBatchNorm(_Compressed):
 
     followed_by_relu = False
 
-    # Whether every gamma is large enough is asked of a GPU, which makes the host wait, once in so
-    # many steps. In between backward() leaves out channels that have become too small.
+    # Below this share of the largest |gamma|, a channel's normalised input is not to be had from
+    # the output with the precision of the others.
+    least_share = 2.0**-6
+
+    # A GPU is asked for its gammas, which makes the host wait, once in so many steps.
     steps_between_checks = 64
     _steps = 0
+    _least_weight = 0.0
     _is_invertible = False
 
     def forward(self, x):
@@ -334,7 +354,7 @@ class _CompressedBatchNorm(_Compressed):
         shares = self.followed_by_relu and self.options.context == "sign_magnitude"
         if shares and self.affine and self._can_invert():
             return self._normalize_and_rectify(x, running_mean, running_var, momentum)
-        y = _BatchNorm.apply(x, self.weight, self.bias, running_mean, running_var, True, momentum,
+        y = _BatchNorm.apply(x, self.weight, self.bias, running_mean, running_var, momentum,
                              self.eps, self.options, self._describe())
         return _rectify(y, self.options, self._describe()) if self.followed_by_relu else y
 
@@ -348,7 +368,7 @@ class _CompressedBatchNorm(_Compressed):
             return made
 
         z = _BatchNormReLU.apply(x, self.weight, self.bias, running_mean, running_var, momentum,
-                                 self.eps, packs, name)
+                                 self.eps, self._least_weight, packs, name)
         packed, packed_bytes = made
         share(z, PackedInput(packed, Part.RELU), packed_bytes)
         return z
@@ -363,9 +383,10 @@ class _CompressedBatchNorm(_Compressed):
 
     def _can_invert(self):
         if not self.weight.is_cuda or self._steps % self.steps_between_checks == 0:
-            weight = self.weight.detach()
-            self._is_invertible = bool((weight.abs() >= least_weight(weight)).all()
-                                       & (weight != 0).any())
+            sizes = self.weight.detach().abs()
+            least, largest = torch.stack((sizes.min(), sizes.max())).tolist()
+            self._least_weight = self.least_share * largest
+            self._is_invertible = least >= self._least_weight > 0
         self._steps += 1
         return self._is_invertible
 
