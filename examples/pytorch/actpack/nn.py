@@ -188,37 +188,26 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy):
         weight, *tensors = saved_tensors(ctx)
-        needs = ctx.needs_input_grad[:3]
+        needs_dx, needs_dw, needs_db = ctx.needs_input_grad[:3]
         weight = weight.to(dy.dtype)
+        bias_sizes = [dy.shape[1]] if ctx.has_bias else None
 
-        def gradients(dy, x):
-            bias_sizes = [dy.shape[1]] if ctx.has_bias else None
+        def gradients(dy, x, *needs):
             return aten.convolution_backward(dy, x, weight, bias_sizes, *ctx.geometry, list(needs))
 
         source = ctx.source
-        if source is None:  # the weight is fixed: of the input, the shape alone plays a part
-            x = dy.new_empty(1).expand(ctx.shape)
-            return *gradients(dy, x), None, None, None
-        numel = source.packed.numel()
-        if numel <= tile_numel or not source.has_slices():
-            return *gradients(dy, source.load(tensors, dy.dtype)), None, None, None
-        dx = torch.empty_strided(source.packed.shape, source.packed.stride, dtype=dy.dtype,
-                                 device=dy.device) if needs[0] else None
-        dw = db = None
-        for first, last in _tiles(ctx.shape[0], numel):
-            x = source.load_slices(tensors, first, last, dy.dtype)
-            dx_tile, dw_tile, db_tile = gradients(dy[first:last], x)
-            if needs[0]:
-                dx[first:last] = dx_tile
-            dw, db = _add(dw, dw_tile), _add(db, db_tile)
+        if needs_dw and (source.packed.numel() <= tile_numel or not source.has_slices()):
+            x = source.load(tensors, dy.dtype)
+            return *gradients(dy, x, needs_dx, True, needs_db), None, None, None
+        # Of the input, the gradient with respect to it needs the shape alone.
+        dx, _, db = gradients(dy, dy.new_empty(1).expand(ctx.shape), needs_dx, False, needs_db)
+        dw = None
+        if needs_dw:
+            dw = torch.zeros_like(weight, dtype=torch.float32)
+            for first, last in _tiles(ctx.shape[0], source.packed.numel()):
+                x = source.load_slices(tensors, first, last, dy.dtype)
+                dw += gradients(dy[first:last], x, False, True, False)[1]
         return dx, dw, db, None, None, None
-
-
-def _add(total, term):
-    """The sum of the terms so far, in float."""
-    if term is None:
-        return total
-    return term.float() if total is None else total.add_(term)
 
 
 class _CompressedConvolution(_Compressed):

@@ -1,0 +1,232 @@
+# SPDX-FileCopyrightText: The actpack authors
+# SPDX-License-Identifier: MIT
+"""What is measured of a method: bytes and seconds of a step, the largest batch, losses."""
+import dataclasses
+import statistics
+import traceback
+
+import torch
+
+import devices
+from methods import BASELINE, Trainer
+
+OK = "ok"
+OUT_OF_MEMORY = "out of memory"
+
+WARM_UP_STEPS = 3
+STEPS_OF_A_TRIAL = 2  # the second one meets the allocator's blocks as the first has left them
+
+
+@dataclasses.dataclass
+class Bytes:
+    """Of one step. What was there before it, in every method: parameters, gradients, the
+    optimizer's state and the batch."""
+
+    stored: int | None = None  # what the forward pass leaves behind for the backward pass
+    peak: int | None = None    # the most at any time, beyond what was there before
+    whole: int | None = None   # the most at any time, with everything
+    parameters: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+
+
+@dataclasses.dataclass
+class StepRow:
+    method: str
+    batch_size: int
+    outcome: str = OK
+    bytes: Bytes | None = None
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    units_per_second: float | None = None  # of the median step
+
+
+@dataclasses.dataclass
+class LargestBatchRow:
+    method: str
+    budget_bytes: int
+    outcome: str = OK
+    batch_size: int | None = None
+    resolution: float | None = None  # a batch larger by more than this share did not fit
+
+
+@dataclasses.dataclass
+class LossRow:
+    method: str
+    batch_size: int
+    outcome: str = OK
+    losses: list[float] = dataclasses.field(default_factory=list)
+
+
+def attempt(measure, device):
+    """Returns what measure() returns and OK, or None and why: one method's failure is its row's."""
+    result, outcome = None, OK
+    try:
+        result = measure()
+    except Exception as error:
+        if devices.is_out_of_memory(error):
+            outcome = OUT_OF_MEMORY
+        else:
+            traceback.print_exc()
+            outcome = f"failed: {type(error).__name__}"
+    device.release()  # not before `error` is gone: its traceback holds the tensors of the step
+    return result, outcome
+
+
+class Bench:
+    """Measures methods on one workload, each time with a model made afresh."""
+
+    def __init__(self, workload, codec, device, say=print):
+        self.workload, self.codec, self.device, self.say = workload, codec, device, say
+
+    def measure_step(self, method, batch_size, timed_steps):
+        def measure():
+            trainer = self._trainer(method)
+            batch = self.workload.data.batch(batch_size, 0)
+            for _ in range(WARM_UP_STEPS):
+                trainer.step(batch)
+            return (self._bytes_of_step(trainer, batch),
+                    self.device.seconds(lambda: trainer.step(batch), timed_steps))
+
+        row = StepRow(method.name, batch_size)
+        measured, row.outcome = attempt(measure, self.device)
+        if measured:
+            row.bytes, row.seconds = measured
+            units = batch_size * self.workload.units_per_sample
+            row.units_per_second = units / statistics.median(row.seconds)
+        return row
+
+    def find_largest_batch(self, method, budget_bytes, resolution, known_size):
+        """Real steps under a real limit; batches up to `known_size` tell where to begin."""
+        row = LargestBatchRow(method.name, budget_bytes, resolution=resolution)
+        self.device.release()
+        self.device.limit(budget_bytes)
+        # Every batch has a shape of its own: searching would take longer than the steps.
+        self.device.find_fastest_convolutions(False)
+        try:
+            guess, row.outcome = attempt(
+                lambda: self._guess_largest_batch(method, budget_bytes, known_size),
+                self.device)
+            if row.outcome == OUT_OF_MEMORY:
+                guess, row.outcome = 1, OK
+            if row.outcome == OK:
+                row.batch_size, row.outcome = attempt(
+                    lambda: largest_passing(lambda size: self._fits(method, size), guess,
+                                            resolution), self.device)
+        finally:
+            self.device.find_fastest_convolutions(True)
+            self.device.unlimit()
+        return row
+
+    def train(self, method, batch_size, steps):
+        def measure():
+            trainer = self._trainer(method)
+            losses = []
+            for step in range(steps):
+                losses.append(trainer.step(self.workload.data.batch(batch_size, step)))
+                if step % max(1, steps // 5) == 0:
+                    self.say(f"  {method.title}, step {step}: loss {losses[-1].item():.3f}")
+            return torch.stack(losses).tolist()
+
+        row = LossRow(method.name, batch_size)
+        losses, row.outcome = attempt(measure, self.device)
+        row.losses = losses or []
+        return row
+
+    def _trainer(self, method):
+        return Trainer(self.workload, method, self.codec, self.device.device)
+
+    def _bytes_of_step(self, trainer, batch):
+        # With a step's gradients already there the next are added to them: so they belong to what
+        # was there before, as parameters and the optimizer's state do.
+        trainer.forward(batch).backward()
+        result = Bytes(parameters=trainer.parameter_bytes(), gradients=trainer.gradient_bytes(),
+                       optimizer=trainer.optimizer_bytes())
+        if self.device.has_bytes:
+            before = self.device.allocated()
+            self.device.reset_peak()
+            loss = trainer.forward(batch)
+            result.stored = self.device.allocated() - before
+            loss.backward()
+            trainer.update()
+            result.peak = self.device.peak() - before
+        elif trainer.method is BASELINE:
+            result.stored = saved_bytes(trainer, batch)
+        trainer.optimizer.zero_grad(set_to_none=True)
+        if self.device.has_bytes:
+            result.whole = self._whole_bytes(trainer, batch)
+        return result
+
+    def _whole_bytes(self, trainer, batch):
+        """The most at any time of a step as trainers take it, with no gradients before it."""
+        self.device.reset_peak()
+        trainer.step(batch)
+        return self.device.peak()
+
+    def _guess_largest_batch(self, method, budget_bytes, known_size):
+        """As if bytes were affine in the batch."""
+        trainer = self._trainer(method)
+        small, large = max(2, known_size // 2), max(3, known_size)
+        trainer.step(self.workload.data.batch(small, 0))  # makes the optimizer's state
+        peaks = [self._whole_bytes(trainer, self.workload.data.batch(size, 0))
+                 for size in (small, large)]
+        per_sample = max(1.0, (peaks[1] - peaks[0]) / (large - small))
+        return max(1, int(small + (budget_bytes - peaks[0]) / per_sample))
+
+    def _fits(self, method, batch_size):
+        def measure():
+            trainer = self._trainer(method)
+            trainer.step(self.workload.data.batch(2, 0))  # makes the optimizer's state
+            batch = self.workload.data.batch(batch_size, 0)
+            for _ in range(STEPS_OF_A_TRIAL):
+                trainer.step(batch).item()
+
+        _, outcome = attempt(measure, self.device)
+        self.say(f"  {method.title}, batch {batch_size}: {outcome}")
+        if outcome not in (OK, OUT_OF_MEMORY):
+            raise RuntimeError(f"batch {batch_size}: {outcome}")
+        return outcome == OK
+
+
+def largest_passing(passes, guess, resolution):
+    """The largest n that passes, where all below one that passes do; 0 if none does.
+
+    It passed itself, and one larger by the share `resolution` of it, or by 1, did not.
+    """
+    lower, upper = 0, None
+    trial, stride = max(1, guess), max(1, guess // 16)
+    while trial > 0 and (upper is None or lower == 0):
+        if passes(trial):
+            lower = trial
+        else:
+            upper = trial
+        trial = lower + stride if upper is None else max(0, upper - stride)
+        stride *= 2
+    while upper - lower > max(1, int(resolution * lower)):
+        middle = (lower + upper) // 2
+        if passes(middle):
+            lower = middle
+        else:
+            upper = middle
+    return lower
+
+
+def saved_bytes(trainer, batch):
+    """What PyTorch saves in a forward pass, but for the model's parameters and the batch: bytes of
+    distinct storages, counted where no allocator counts them."""
+    saved = {}
+
+    def count(tensor):
+        storage = storage_of(tensor)
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loss = trainer.forward(batch)
+    for known in (*trainer.model.parameters(), *trainer.model.buffers(), batch.input, batch.target):
+        saved.pop(storage_of(known).data_ptr(), None)
+    del loss  # not before: a storage that is freed may give its address to another
+    return sum(saved.values())
+
+
+def storage_of(tensor):
+    return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
