@@ -23,6 +23,7 @@
 #include "contexts.hpp"
 #include "data.hpp"
 #include "gradient_check.hpp"
+#include "largest_that_fits.hpp"
 #include "loss_curve.hpp"
 #include "memory.hpp"
 #include "network.hpp"
@@ -110,6 +111,25 @@ class Experiment {
     if (options_.check_gradient > 0) {
       run.gradient_error = gradient_errors(run);
     }
+    if (options_.memory_budget > 0) {
+      fill_budget(run);
+    }
+  }
+
+  // Steps of `run`'s codec whose peak is within the budget. More than the data has no batch.
+  void fill_budget(Run& run) const {
+    constexpr std::int64_t deepest = 1000;
+    const std::int64_t budget_bytes = options_.memory_budget << 20;
+    const auto images = static_cast<std::int64_t>(data_.train.labels.size());
+    Progress progress(run.name + ": memory budget", 2, "searches");
+    run.largest_batch = largest_that_fits(images, [&](std::int64_t batch) {
+      return measure_step(run.codec, options_.depth, batch).peak_bytes <= budget_bytes;
+    });
+    progress(1);
+    run.largest_depth = largest_that_fits(deepest, [&](std::int64_t depth) {
+      return measure_step(run.codec, depth, batch_size).peak_bytes <= budget_bytes;
+    });
+    progress(2);
   }
 
   // At the width and group size that were asked for, with both contexts and both ways to decode.
@@ -159,9 +179,12 @@ class Experiment {
   BatchStream batches() const { return {data_.train, options_.seed}; }
 
   StepReport measure_step(const Codec& codec) const {
-    Network network = make_network();
+    return measure_step(codec, options_.depth, batch_size);
+  }
+  StepReport measure_step(const Codec& codec, std::int64_t depth, std::int64_t batch) const {
+    Network network(net_a(depth), classes, pixel_scale_, options_.seed);
     Contexts contexts = make_contexts(codec);
-    BatchStream stream = batches();
+    BatchStream stream(data_.train, options_.seed, batch);
     return run_step(network, stream, contexts);
   }
 
@@ -256,6 +279,9 @@ void run_program(const Options& options) {
   print_table(runs, std::cout);
   if (options.check_gradient > 0) {
     print_gradient_errors(runs, std::cout);
+  }
+  if (options.memory_budget > 0) {
+    print_budget(runs, options.memory_budget, options.depth, batch_size, std::cout);
   }
   std::vector<VarianceReport> variances;
   if (options.check_variance > 0) {

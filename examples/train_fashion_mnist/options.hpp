@@ -35,6 +35,7 @@ struct Options {
   std::int64_t check_gradient = 0;
   std::int64_t check_variance = 0;
   std::int64_t compare_widths = 0;
+  std::int64_t memory_budget = 0;  // in MiB
   std::string json = "train_fashion_mnist.json";
   bool wants_help = false;
 };
@@ -136,6 +137,9 @@ inline std::vector<Flag> flags(Options& options) {
       {"--compare-widths", "N", "N draws per policy: widths by layer, sample and group",
        "a whole number from 2",
        [&](Text text) { return parse_number<std::int64_t>(text, 2, options.compare_widths); }},
+      {"--memory-budget", "MIB", "the largest batch and depth whose step's peak fits into it",
+       "a whole number from 1",
+       [&](Text text) { return parse_number<std::int64_t>(text, 1, options.memory_budget); }},
       {"--json", "FILE", "results (train_fashion_mnist.json); loss curves beside it, in .svg",
        "a file name that does not end in .svg",
        [&](Text text) { return options.json = text, !text.empty() && !text.ends_with(".svg"); }},

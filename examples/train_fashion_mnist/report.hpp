@@ -33,6 +33,8 @@ struct Run {
   double codec_seconds_per_epoch = 0;
   std::vector<double> losses;
   std::vector<GradientError> gradient_error;
+  std::int64_t largest_batch = 0;  // within the memory budget, at the depth that was asked for
+  std::int64_t largest_depth = 0;  // the same with batches of the usual size
 };
 
 // printf into a string.
@@ -111,6 +113,20 @@ inline void print_gradient_errors(const std::vector<Run>& runs, std::ostream& ou
       out << format(" %8.4f", error.error);
     }
     out << "\n";
+  }
+}
+
+inline void print_budget(const std::vector<Run>& runs, std::int64_t budget_mib, std::int64_t depth,
+                         std::int64_t batch, std::ostream& out) {
+  const int width = name_width(runs);
+  out << format("%-*s %14s %16s\n", width,
+                ("within " + std::to_string(budget_mib) + " MiB").c_str(),
+                ("batch, depth " + std::to_string(depth)).c_str(),
+                ("depth, batch " + std::to_string(batch)).c_str());
+  for (const Run& run : runs) {
+    out << format("%-*s %14lld %16lld\n", width, run.name.c_str(),
+                  static_cast<long long>(run.largest_batch),
+                  static_cast<long long>(run.largest_depth));
   }
 }
 
@@ -282,6 +298,11 @@ inline void write_json(const Options& options, const std::string& data,
             << ", \"error\": " << number(error.error) << "}";
       }
       out << "]";
+    }
+    if (options.memory_budget > 0) {
+      out << ",\n      \"memory_budget_mib\": " << options.memory_budget
+          << ",\n      \"largest_batch\": " << run.largest_batch
+          << ",\n      \"largest_depth\": " << run.largest_depth;
     }
     out << ",\n      \"loss\": [";
     for (const double& loss : run.losses) {

@@ -28,15 +28,15 @@ inline constexpr std::int64_t batch_size = 128;
 // Batches of the training set, in a new order every epoch; the last of an epoch may be smaller.
 class BatchStream {
  public:
-  BatchStream(const Batch& data, std::uint64_t seed)
-      : data_(data), order_(data.labels.size()), position_(data.labels.size()) {
+  BatchStream(const Batch& data, std::uint64_t seed, std::int64_t size = batch_size)
+      : data_(data), size_(size), order_(data.labels.size()), position_(data.labels.size()) {
     std::seed_seq sequence{seed, seed >> 32, std::uint64_t{1}};  // apart from the weights' numbers
     random_.seed(sequence);
     std::iota(order_.begin(), order_.end(), std::int64_t{0});
   }
 
   std::int64_t batches_per_epoch() const {
-    return (static_cast<std::int64_t>(order_.size()) + batch_size - 1) / batch_size;
+    return (static_cast<std::int64_t>(order_.size()) + size_ - 1) / size_;
   }
 
   Batch next() {
@@ -46,7 +46,7 @@ class BatchStream {
       }
       position_ = 0;
     }
-    const std::size_t size = std::min<std::size_t>(batch_size, order_.size() - position_);
+    const std::size_t size = std::min(static_cast<std::size_t>(size_), order_.size() - position_);
     const std::span<const std::int64_t> indices(&order_[position_], size);
     position_ += size;
     return gather(data_, indices);
@@ -54,6 +54,7 @@ class BatchStream {
 
  private:
   const Batch& data_;
+  std::int64_t size_;
   std::vector<std::int64_t> order_;
   std::size_t position_;
   std::mt19937_64 random_;
