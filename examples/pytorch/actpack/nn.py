@@ -465,8 +465,10 @@ class _MaxPool2d(torch.autograd.Function):
     def forward(ctx, x, kernel, stride, padding, ceil_mode, options, name):
         y, index = F.max_pool2d(x, kernel, stride, padding, 1, ceil_mode, return_indices=True)
         row, column = _corners(y.shape, stride, padding, x.device)
-        width = x.shape[-1]
-        place = (index // width - row) * kernel[1] + index % width - column
+        index = index.to(torch.int32)
+        place = index // x.shape[-1]
+        index.sub_(place * x.shape[-1])
+        place.sub_(row).mul_(kernel[1]).add_(index).sub_(column)
         bits = next(b for b in (1, 2, 4, 8) if kernel[0] * kernel[1] <= 1 << b)
         ctx.codes, packed_bytes = pack_codes(place, bits, options)
         ctx.name, ctx.geometry, ctx.shape = name, (kernel, stride, padding), x.shape
@@ -480,16 +482,19 @@ class _MaxPool2d(torch.autograd.Function):
         kernel, stride, padding = ctx.geometry
         place = unpack_codes(ctx.codes, packed_bytes)
         row, column = _corners(dy.shape, stride, padding, dy.device)
-        index = (row + place // kernel[1]) * ctx.shape[-1] + column + place % kernel[1]
+        index = place // kernel[1]
+        place.sub_(index * kernel[1])
+        index.add_(row).mul_(ctx.shape[-1]).add_(place).add_(column)
         dx = dy.new_zeros(*ctx.shape[:-2], ctx.shape[-2] * ctx.shape[-1])
-        dx.scatter_add_(-1, index.flatten(-2), dy.flatten(-2))
+        dx.scatter_add_(-1, index.flatten(-2).to(torch.int64), dy.flatten(-2))
         return dx.reshape(ctx.shape), None, None, None, None, None, None
 
 
 def _corners(output_shape, stride, padding, device):
     """Where the windows start: rows, and columns, to be broadcast over the output."""
-    rows = torch.arange(output_shape[-2], device=device) * stride[0] - padding[0]
-    columns = torch.arange(output_shape[-1], device=device) * stride[1] - padding[1]
+    rows, columns = (
+        torch.arange(size, device=device, dtype=torch.int32) * step - border
+        for size, step, border in zip(output_shape[-2:], stride, padding))
     return rows[:, None], columns
 
 

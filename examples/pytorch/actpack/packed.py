@@ -177,4 +177,4 @@ def pack_codes(codes, bits, options):
 
 
 def unpack_codes(packed, packed_bytes):
-    return packed.decode(packed_bytes, torch.float32).round_().to(torch.int64)
+    return packed.decode(packed_bytes, torch.float32).round_().to(torch.int32)

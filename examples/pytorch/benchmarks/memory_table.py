@@ -57,6 +57,7 @@ def parse_arguments():
     parser.add_argument("--time-limit", type=float, default=float("inf"), metavar="SECONDS",
                         help="begin no measurement after so many")
     parser.add_argument("--tiny", action="store_true", help="the same layers, few and narrow")
+    parser.add_argument("--channels-last", action="store_true", help="images in memory")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--out", default="memory_table", metavar="PREFIX")
     arguments = parser.parse_args()
@@ -95,7 +96,8 @@ def method_list(text):
 
 def context_of(arguments, workload, device):
     return {
-        "workload": workload.name + (", tiny" if arguments.tiny else ""),
+        "workload": workload.name + (", tiny" if arguments.tiny else "")
+                    + (", channels last" if arguments.channels_last else ""),
         "unit": workload.unit,
         "units_per_sample": workload.units_per_sample,
         "parameters": sum(p.numel() for p in workload.initial_model.parameters()),
@@ -137,7 +139,8 @@ def main():
     device = devices.Cuda() if arguments.device == "cuda" else devices.Cpu()
     workload = workloads.make_workload(
         workloads.Settings(arguments.model, arguments.image_size, arguments.context,
-                           arguments.loss_rows, arguments.seed, arguments.tiny), device.device)
+                           arguments.loss_rows, arguments.seed, arguments.tiny,
+                           arguments.channels_last), device.device)
     report = Report(context_of(arguments, workload, device), arguments.out)
     bench = Bench(workload, Codec(arguments.bits, arguments.seed), device, say)
     skipped = 0

@@ -36,8 +36,9 @@ class ImageData:
     SQUARES = 8
     STRENGTH = 0.5  # of the pattern; the deviation of either noise is 1
 
-    def __init__(self, image_size, seed, device):
-        self.image_size, self.seed, self.device = image_size, seed, device
+    def __init__(self, image_size, memory_format, seed, device):
+        self.image_size, self.memory_format = image_size, memory_format
+        self.seed, self.device = seed, device
         self.patterns = self.STRENGTH * torch.randn(
             self.CLASSES, 3, self.SQUARES, self.SQUARES, device=device,
             generator=generator_for(seed, 0, device))
@@ -49,7 +50,7 @@ class ImageData:
         squares = squares + torch.randn(squares.shape, generator=generator, device=self.device)
         images = F.interpolate(squares, size=(self.image_size, self.image_size))
         images += torch.randn(images.shape, generator=generator, device=self.device)
-        return Batch(images, target)
+        return Batch(images.contiguous(memory_format=self.memory_format), target)
 
 
 class TextData:
@@ -142,15 +143,17 @@ def fusion(is_fused):
     return {"fused": True} if is_fused else {}
 
 
-def image_workload(name, model, make_optimizer, image_size, seed, device):
-    return Workload(name, "images", 1, model, ImageData(image_size, seed, device),
+def image_workload(name, model, make_optimizer, settings, device):
+    memory_format = torch.channels_last if settings.is_channels_last else torch.contiguous_format
+    data = ImageData(settings.image_size, memory_format, settings.seed, device)
+    return Workload(name, "images", 1, model.to(memory_format=memory_format), data,
                     lambda model: classification_loss, make_optimizer)
 
 
 def make_resnet(settings, device):
     model = (models.ResNet(blocks=(1, 1, 1, 1), channels=16) if settings.is_tiny
              else models.ResNet())
-    return image_workload("ResNet-50", model, make_sgd, settings.image_size, settings.seed, device)
+    return image_workload("ResNet-50", model, make_sgd, settings, device)
 
 
 def make_vit(title, width, heads):
@@ -158,7 +161,7 @@ def make_vit(title, width, heads):
         size = (dict(width=64, depth=2, heads=2) if settings.is_tiny
                 else dict(width=width, heads=heads))
         model = models.VisionTransformer(settings.image_size, **size)
-        return image_workload(title, model, make_adamw, settings.image_size, settings.seed, device)
+        return image_workload(title, model, make_adamw, settings, device)
     return make
 
 
@@ -190,6 +193,7 @@ class Settings:
     loss_rows: int = 1024
     seed: int = 0
     is_tiny: bool = False  # the same layers, few and narrow
+    is_channels_last: bool = False  # how images lie in memory
 
 
 def make_workload(settings, device):
