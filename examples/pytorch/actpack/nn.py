@@ -345,7 +345,7 @@ class _CompressedBatchNorm(_Compressed):
             return self._normalize_and_rectify(x, running_mean, running_var, momentum)
         y = _BatchNorm.apply(x, self.weight, self.bias, running_mean, running_var, momentum,
                              self.eps, self.options, self._describe())
-        return _rectify(y, self.options, self._describe()) if self.followed_by_relu else y
+        return _rectify(y, True, self.options, self._describe()) if self.followed_by_relu else y
 
     def _normalize_and_rectify(self, x, running_mean, running_var, momentum):
         name = self._describe()
@@ -396,8 +396,10 @@ class _ReLU(torch.autograd.Function):
     """A ReLU on a sign-magnitude context of its output, for whoever reads that next."""
 
     @staticmethod
-    def forward(ctx, x, packs, name):
-        z = torch.relu(x)
+    def forward(ctx, x, is_inplace, packs, name):
+        if is_inplace:
+            ctx.mark_dirty(x)
+        z = torch.relu_(x) if is_inplace else torch.relu(x)
         ctx.name = name
         ctx.packed, packed_bytes = packs(z)
         ctx.save_for_backward(packed_bytes)
@@ -407,7 +409,7 @@ class _ReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dz):
         packed_bytes, = saved_tensors(ctx)
-        return ctx.packed.apply_signs(packed_bytes, dz), None, None
+        return ctx.packed.apply_signs(packed_bytes, dz), None, None, None
 
 
 class _MaskedReLU(torch.autograd.Function):
@@ -431,7 +433,7 @@ class _MaskedReLU(torch.autograd.Function):
         return dx, None
 
 
-def _rectify(x, options, name):
+def _rectify(x, is_inplace, options, name):
     if options.context == "affine":
         return _MaskedReLU.apply(x, name)
     made = []
@@ -440,7 +442,7 @@ def _rectify(x, options, name):
         made.extend(pack(z, Form.SIGN_MAGNITUDE, options.bits, options, f"the output of {name}"))
         return made
 
-    z = _ReLU.apply(x, packs, name)
+    z = _ReLU.apply(x, is_inplace, packs, name)
     packed, packed_bytes = made
     share(z, PackedInput(packed, Part.RELU), packed_bytes)
     return z
@@ -455,7 +457,7 @@ class ReLU(_Compressed, torch.nn.ReLU):
         shared = Shared.on(x)
         if shared is not None and shared.source.part == Part.RELU:
             return x
-        return _rectify(x, self.options, self._describe())
+        return _rectify(x, self.inplace, self.options, self._describe())
 
 
 class _MaxPool2d(torch.autograd.Function):
