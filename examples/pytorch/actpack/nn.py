@@ -680,8 +680,10 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, is_causal, options, name):
-        packs = [pack(x, Form.AFFINE, options.attention_bits, options, f"the {what} of {name}")
-                 for x, what in zip((q, k, v), ("queries", "keys", "values"))]
+        packs = [pack(x, Form.AFFINE, bits, options, f"the {what} of {name}")
+                 for x, bits, what in ((q, options.attention_bits, "queries"),
+                                       (k, options.attention_bits, "keys"),
+                                       (v, options.bits, "values"))]
         ctx.packed = [packed for packed, _ in packs]
         ctx.name, ctx.is_causal = name, is_causal
         ctx.save_for_backward(*(packed_bytes for _, packed_bytes in packs))
@@ -698,8 +700,8 @@ class _Attention(torch.autograd.Function):
 
 
 class ScaledDotProductAttention(_Compressed, torch.nn.Module):
-    """softmax(q kᵀ / √d) v of q, k and v [..., tokens, channels], which it keeps at
-    `options.attention_bits` each: the softmax makes nonlinear use of them."""
+    """softmax(q kᵀ / √d) v of q, k and v [..., tokens, channels]. It keeps q and k, of which the
+    softmax makes nonlinear use, at `options.attention_bits`."""
 
     def forward(self, q, k, v, is_causal=False):
         if not is_recorded(q, k, v):

@@ -18,7 +18,8 @@ class Options:
     bits: of a code, 1, 2, 4 or 8. group_size: values that share a scale. context: "sign_magnitude"
     for one context that serves normalisation, ReLU and convolution alike, "affine" for ActNN's way,
     a copy for each. subtractive: decoding takes the dither out again, for half the variance.
-    attention_bits: of queries, keys and values, which softmax makes nonlinear use of.
+    attention_bits: of queries and keys, of which softmax makes nonlinear use: rounding them biases
+    the gradient, the more, the sharper attention becomes.
     """
 
     bits: int = 2
@@ -26,7 +27,7 @@ class Options:
     seed: int = 0
     context: str = "sign_magnitude"
     subtractive: bool = True
-    attention_bits: int = 4
+    attention_bits: int = 8
 
     def __post_init__(self):
         for name in ("bits", "attention_bits"):
