@@ -53,7 +53,7 @@ class compressed(contextlib.AbstractContextManager):
         return self._hooks.__exit__(*exception)
 
     def _pack(self, tensor):
-        is_kept = (tensor.numel() < self._min_numel or tensor.layout != torch.strided
+        is_kept = (tensor.numel() < max(self._min_numel, 1) or tensor.layout != torch.strided
                    or _storage(tensor)._cdata in self._kept_storages
                    or _is_parameter(tensor))
         return _Kept(tensor) if is_kept else self._packed.get(tensor, self._make)
@@ -135,7 +135,8 @@ class _Kept:
     hooks."""
 
     def __init__(self, tensor):
-        self._tensor = tensor
+        # An operation's output holds the operation, which holds this: detached, there is no cycle.
+        self._tensor = tensor if tensor.grad_fn is None else tensor.detach()
         self._version = tensor._version
 
     def unpack(self):

@@ -286,19 +286,21 @@ def _like_packed(dy, packed):
     return out.copy_(dy)
 
 
-class _BatchNormReLU(torch.autograd.Function):
-    """Batch normalisation and the ReLU behind it, on one sign-magnitude context of what lies
-    between. `least_weight`: channels whose |gamma| is below it are taken to have less x̂."""
+class _InvertedBatchNorm(torch.autograd.Function):
+    """Batch normalisation that keeps its output y, where channels have come to one scale, and with
+    `rectifies` the ReLU behind it: that context is a sign-magnitude one, which serves both, and the
+    next convolution. `least_weight`: channels whose |gamma| is below it are taken to have less x̂.
+    """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, least_weight, packs,
-                name):
+    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, least_weight,
+                rectifies, packs, name):
         y, (_, invstd, reserve, ctx.which) = _normalize(x, weight, bias, running_mean, running_var,
                                                         momentum, eps)
         ctx.packed, packed_bytes = packs(y)
-        ctx.name, ctx.eps, ctx.least_weight = name, eps, least_weight
+        ctx.name, ctx.eps, ctx.least_weight, ctx.rectifies = name, eps, least_weight, rectifies
         ctx.save_for_backward(packed_bytes, weight, bias, invstd, reserve)
-        return torch.relu_(y)
+        return torch.relu_(y) if rectifies else y
 
     # The normalised input is x̂ = (y - beta) / gamma: to torch's own backward pass, y is an input
     # of mean beta and inverse deviation 1 / gamma. That pass multiplies by weight · (1 / gamma)
@@ -308,13 +310,14 @@ class _BatchNormReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dz):
         packed_bytes, weight, bias, invstd, reserve = saved_tensors(ctx)
-        dy = ctx.packed.apply_signs(packed_bytes, dz)
-        y = ctx.packed.decode(packed_bytes, dz.dtype)
+        packed = ctx.packed
+        dy = packed.apply_signs(packed_bytes, dz) if ctx.rectifies else _like_packed(dz, packed)
+        y = packed.decode(packed_bytes, dz.dtype)
         square = weight * weight
         inverse = weight / square.clamp(min=ctx.least_weight**2)
         return *_normalize_backward(dy, y, square.mul_(invstd),
                                     (bias, inverse, reserve, ctx.which), ctx.eps,
-                                    ctx.needs_input_grad[:3]), *(None,) * 7
+                                    ctx.needs_input_grad[:3]), *(None,) * 8
 
 
 class _CompressedBatchNorm(_Compressed):
@@ -340,26 +343,26 @@ class _CompressedBatchNorm(_Compressed):
         momentum = self._advance()
         running_mean, running_var = ((self.running_mean, self.running_var)
                                      if self.track_running_stats else (None, None))
-        shares = self.followed_by_relu and self.options.context == "sign_magnitude"
-        if shares and self.affine and self._can_invert():
-            return self._normalize_and_rectify(x, running_mean, running_var, momentum)
-        y = _BatchNorm.apply(x, self.weight, self.bias, running_mean, running_var, momentum,
-                             self.eps, self.options, self._describe())
+        arguments = (x, self.weight, self.bias, running_mean, running_var, momentum, self.eps)
+        if self.options.context == "sign_magnitude" and self.affine and self._can_invert():
+            return self._normalize(*arguments)
+        y = _BatchNorm.apply(*arguments, self.options, self._describe())
         return _rectify(y, True, self.options, self._describe()) if self.followed_by_relu else y
 
-    def _normalize_and_rectify(self, x, running_mean, running_var, momentum):
+    def _normalize(self, *arguments):
         name = self._describe()
+        form = Form.SIGN_MAGNITUDE if self.followed_by_relu else Form.AFFINE
         made = []
 
         def packs(y):
-            made.extend(pack(y, Form.SIGN_MAGNITUDE, self.options.bits, self.options,
-                             f"the output of {name}"))
+            made.extend(pack(y, form, self.options.bits, self.options, f"the output of {name}"))
             return made
 
-        z = _BatchNormReLU.apply(x, self.weight, self.bias, running_mean, running_var, momentum,
-                                 self.eps, self._least_weight, packs, name)
+        z = _InvertedBatchNorm.apply(*arguments, self._least_weight, self.followed_by_relu, packs,
+                                     name)
         packed, packed_bytes = made
-        share(z, PackedInput(packed, Part.RELU), packed_bytes)
+        share(z, PackedInput(packed, Part.RELU if self.followed_by_relu else Part.ALL),
+              packed_bytes)
         return z
 
     def _advance(self):
