@@ -79,6 +79,7 @@ class Trainer:
     """One method's training of a workload, from the workload's first weights."""
 
     WARM_UP_STEPS = 20  # over which the learning rate rises
+    GRADIENT_NORM = 1.0  # at most, so that no method's curve has jumps
 
     def __init__(self, workload, method, codec, device):
         torch.manual_seed(codec.seed)
@@ -106,6 +107,7 @@ class Trainer:
         return loss.detach()
 
     def update(self):
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.GRADIENT_NORM)
         self.optimizer.step()
         self.schedule.step()
 

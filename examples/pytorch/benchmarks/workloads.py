@@ -129,7 +129,7 @@ class Workload:
 
 
 def make_sgd(parameters, is_fused):
-    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-4,
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4,
                            **fusion(is_fused))
 
 
