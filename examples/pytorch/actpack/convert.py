@@ -21,10 +21,10 @@ def convert(model, bits=2, seed=0, replace=None, **options):
     Modules of torch.nn become those of the same name in `actpack.nn`, with the parameters, buffers
     and hooks that they have; `replace` names counterparts for classes of your own, as
     {YourAttention: actpack.nn.ScaledDotProductAttention}. A normalisation whose output only a ReLU
-    module reads shares a context with it; to find those, the model is traced by torch.fx, or where
-    it cannot be, torch.nn.Sequential is looked through. `options` are those of `actpack.Options`.
-    Modules whose class is neither, and operations that are no modules, stay what they are: run them
-    inside `actpack.compressed`.
+    module reads shares a context with it and applies the ReLU itself; to find those, the model is
+    traced by torch.fx, or where it cannot be, torch.nn.Sequential is looked through. `options` are
+    those of `actpack.Options`. Modules whose class is neither, and operations that are no modules,
+    stay what they are: run them inside `actpack.compressed`.
     """
     settings = Options(bits=bits, seed=seed, **options)
     counterparts = {**_COUNTERPARTS, **(replace or {})}
@@ -37,7 +37,7 @@ def convert(model, bits=2, seed=0, replace=None, **options):
             module.options = settings
             module.name = name or None
         if isinstance(module, nn._CompressedBatchNorm):
-            module.followed_by_relu = name in rectified
+            module.followed_by_relu = name in rectified and settings.context == "sign_magnitude"
     return model
 
 
@@ -62,11 +62,11 @@ def _normalizations_before_relu(model):
 
 
 def _normalizations_before_relu_in_sequences(modules):
-    names = set()
-    for prefix, module in modules.items():
+    rectified, others = set(), set()
+    for module in modules.values():
         if isinstance(module, torch.nn.Sequential):
-            children = list(module.named_children())
-            for (name, first), (_, second) in zip(children, children[1:]):
-                if isinstance(first, _NORMALIZATIONS) and isinstance(second, torch.nn.ReLU):
-                    names.add(f"{prefix}.{name}" if prefix else name)
-    return names
+            children = list(module._modules.values())  # a shared module stands there repeatedly
+            for first, second in zip(children, [*children[1:], None]):
+                if isinstance(first, _NORMALIZATIONS):
+                    (rectified if isinstance(second, torch.nn.ReLU) else others).add(first)
+    return {name for name, module in modules.items() if module in rectified - others}

@@ -96,7 +96,7 @@ def _is_parameter(tensor):
 
 def _two_levels(tensor):
     """The two values that make up the tensor, as in dropout's mask; None if there are more."""
-    low, high = torch.aminmax(tensor)
+    low, high = (bound.to(tensor.dtype) for bound in torch.aminmax(tensor.float()))
     is_mask = bool(((tensor == low) | (tensor == high)).all())
     return (low, high) if is_mask else None
 

@@ -49,7 +49,15 @@ class PackedInput:
 
 
 class NormalizedInput(PackedInput):
-    """The output of a layer normalisation, out of the packed input of that."""
+    """The output of a layer normalisation over so many dimensions, out of the packed input of
+    that."""
+
+    def __init__(self, packed, dimensions):
+        super().__init__(packed)
+        self.dimensions = dimensions
+
+    def has_slices(self):
+        return super().has_slices() and self.dimensions < len(self.packed.shape)
 
     def load(self, tensors, dtype):
         return self._normalize(super().load(tensors[:1], torch.float32), *tensors[1:]).to(dtype)
@@ -113,7 +121,8 @@ class _Compressed:
         all that will read the same tensor."""
         shared = Shared.on(x) if self.options.context == "sign_magnitude" else None
         if shared is None:
-            packed, packed_bytes = pack(x, Form.AFFINE, self.options.bits, self.options,
+            # Detached: an input may be a parameter, as learned queries are.
+            packed, packed_bytes = pack(x.detach(), Form.AFFINE, self.options.bits, self.options,
                                         f"the input of {self._describe()}")
             shared = Shared(PackedInput(packed), (packed_bytes,), x._version)
             if x.grad_fn is not None:  # a leaf outlives the step: each must round it afresh
@@ -213,18 +222,25 @@ class _Convolution(torch.autograd.Function):
 class _CompressedConvolution(_Compressed):
 
     def forward(self, x):
-        has_numbers = not isinstance(self.padding, str) and self.padding_mode == "zeros"
-        if not has_numbers or not is_recorded(x, self.weight, self.bias):
+        is_usual = (not isinstance(self.padding, str) and self.padding_mode == "zeros"
+                    and x.dim() == self.weight.dim())
+        if not is_usual or not is_recorded(x, self.weight, self.bias):
             return super().forward(x)
         shared = self._input(x) if self.weight.requires_grad else None
         weight, bias = self.weight, self.bias
         geometry = (self.stride, self.padding, self.dilation, False, (0,) * len(self.stride),
                     self.groups)
-        if torch.is_autocast_enabled() and x.is_cuda:
-            x = x.to(torch.get_autocast_gpu_dtype())
-            weight = weight.to(x.dtype)
-            bias = bias if bias is None else bias.to(x.dtype)
+        dtype = _autocast_dtype(x)
+        if dtype is not None:
+            x, weight = x.to(dtype), weight.to(dtype)
+            bias = bias if bias is None else bias.to(dtype)
         return _Convolution.apply(x, weight, bias, geometry, shared, self._describe())
+
+
+def _autocast_dtype(x):
+    if x.is_cuda:
+        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
 
 
 class Conv1d(_CompressedConvolution, torch.nn.Conv1d):
@@ -262,7 +278,7 @@ class _BatchNorm(torch.autograd.Function):
         x = dense(x)
         y, (mean, invstd, reserve, ctx.which) = _normalize(x, weight, bias, running_mean,
                                                            running_var, momentum, eps)
-        ctx.packed, packed_bytes = pack(x, Form.AFFINE, options.bits, options,
+        ctx.packed, packed_bytes = pack(x.detach(), Form.AFFINE, options.bits, options,
                                         f"the input of {name}")
         ctx.name, ctx.eps = name, eps
         ctx.save_for_backward(packed_bytes, weight, mean, invstd, reserve)
@@ -313,6 +329,7 @@ class _InvertedBatchNorm(torch.autograd.Function):
         packed = ctx.packed
         dy = packed.apply_signs(packed_bytes, dz) if ctx.rectifies else _like_packed(dz, packed)
         y = packed.decode(packed_bytes, dz.dtype)
+        weight, bias = weight.float(), bias.float()
         square = weight * weight
         inverse = weight / square.clamp(min=ctx.least_weight**2)
         return *_normalize_backward(dy, y, square.mul_(invstd),
@@ -337,7 +354,7 @@ class _CompressedBatchNorm(_Compressed):
     _is_invertible = False
 
     def forward(self, x):
-        if not (self.training and is_recorded(x, self.weight, self.bias)):
+        if not (self.training and x.numel() > 0 and is_recorded(x, self.weight, self.bias)):
             return super().forward(x)
         self._check_input_dim(x)
         momentum = self._advance()
@@ -550,7 +567,7 @@ class LayerNorm(_Compressed, torch.nn.LayerNorm):
         made = []
 
         def packs(x, mean, rstd):
-            packed, packed_bytes = pack(x, Form.AFFINE, self.options.bits, self.options,
+            packed, packed_bytes = pack(x.detach(), Form.AFFINE, self.options.bits, self.options,
                                         f"the input of {self._describe()}")
             affine = [p.detach() for p in (self.weight, self.bias) if p is not None]
             made.extend((packed, packed_bytes, mean, rstd, *affine))
@@ -558,16 +575,20 @@ class LayerNorm(_Compressed, torch.nn.LayerNorm):
 
         y = _LayerNorm.apply(x, self.normalized_shape, self.weight, self.bias, self.eps, packs,
                              self._describe())
-        share(y, NormalizedInput(made[0]), *made[1:])
+        share(y, NormalizedInput(made[0], len(self.normalized_shape)), *made[1:])
         return y
+
+
+def _inverse_root_mean_square(x, eps):
+    return x.float().square().mean(-1, keepdim=True).add_(eps).rsqrt_()
 
 
 class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, eps, options, name):
-        rstd = x.float().square().mean(-1, keepdim=True).add_(eps).rsqrt_()
-        ctx.packed, packed_bytes = pack(x, Form.AFFINE, options.bits, options,
+        rstd = _inverse_root_mean_square(x, eps)
+        ctx.packed, packed_bytes = pack(x.detach(), Form.AFFINE, options.bits, options,
                                         f"the input of {name}")
         ctx.name = name
         ctx.save_for_backward(packed_bytes, rstd, weight)
@@ -578,7 +599,7 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx, dy):
         packed_bytes, rstd, weight = saved_tensors(ctx)
         normalized = ctx.packed.decode(packed_bytes, torch.float32).mul_(rstd)
-        dw = (dy * normalized).flatten(0, -2).sum(0)
+        dw = _rows(dy * normalized).sum(0)
         scaled = dy.float() * weight
         dx = scaled - normalized * (scaled * normalized).mean(-1, keepdim=True)
         return dx.mul_(rstd), dw, None, None, None
@@ -593,6 +614,8 @@ class RMSNorm(_Compressed, torch.nn.Module):
         self.eps = eps
 
     def forward(self, x):
+        if not is_recorded(x, self.weight):
+            return (x * _inverse_root_mean_square(x, self.eps)).to(x.dtype) * self.weight
         return _RMSNorm.apply(x, self.weight, self.eps, self.options, self._describe())
 
 
@@ -683,7 +706,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, is_causal, options, name):
-        packs = [pack(x, Form.AFFINE, bits, options, f"the {what} of {name}")
+        packs = [pack(x.detach(), Form.AFFINE, bits, options, f"the {what} of {name}")
                  for x, bits, what in ((q, options.attention_bits, "queries"),
                                        (k, options.attention_bits, "keys"),
                                        (v, options.bits, "values"))]

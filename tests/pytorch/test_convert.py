@@ -1,0 +1,387 @@
+# SPDX-FileCopyrightText: The actpack authors
+# SPDX-License-Identifier: MIT
+#
+# actpack.convert: the same model and function, an unbiased gradient, and a fraction of the memory.
+import copy
+import unittest
+
+import torch
+import torch.nn.functional as F
+
+import actpack
+from actpack import nn
+from support import (Chain, Draws, MemoryCase, StatisticalCase, joined, on_devices,
+                     parameter_gradients, relative_error)
+
+
+def convolutional_net():
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, padding=1, bias=False), torch.nn.BatchNorm2d(16),
+        torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Conv2d(16, 16, 3, padding=1),
+        torch.nn.BatchNorm2d(16), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 32),
+        torch.nn.GELU(), torch.nn.Linear(32, 10))
+
+
+class Block(torch.nn.Module):
+    """A residual block as ResNet's: one ReLU module after either normalisation."""
+
+    def __init__(self, channels=16, is_inplace=True):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(channels)
+        self.conv2 = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = torch.nn.BatchNorm2d(channels)
+        self.relu = torch.nn.ReLU(inplace=is_inplace)
+
+    def forward(self, x):
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y += x
+        return self.relu(y)
+
+
+def residual_net():
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, padding=1), Block(), Block(), torch.nn.AdaptiveAvgPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+
+class Attention(torch.nn.Module):
+    """softmax(q kᵀ / √d) v."""
+
+    def forward(self, q, k, v):
+        return (q @ k.transpose(-2, -1) / q.shape[-1]**0.5).softmax(-1) @ v
+
+
+class TransformerBlock(torch.nn.Module):
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = torch.nn.LayerNorm(width), torch.nn.LayerNorm(width)
+        self.qkv = torch.nn.Linear(width, 3 * width)
+        self.attention = Attention()
+        self.projection = torch.nn.Linear(width, width)
+        self.mlp = torch.nn.Sequential(torch.nn.Linear(width, 2 * width), torch.nn.GELU(),
+                                       torch.nn.Linear(2 * width, width))
+
+    def forward(self, x):
+        batch, tokens, width = x.shape
+        qkv = self.qkv(self.norm1(x)).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = self.attention(q, k, v).transpose(1, 2).reshape(batch, tokens, width)
+        x = x + self.projection(y)
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(torch.nn.Module):
+    """Of images in patches."""
+
+    width = 96
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Linear(48, self.width)
+        self.block = TransformerBlock(self.width, heads=4)
+        self.norm = torch.nn.LayerNorm(self.width)
+        self.head = torch.nn.Linear(self.width, 10)
+
+    def forward(self, x):
+        patches = F.unfold(x, 4, stride=4).transpose(1, 2)
+        return self.head(self.norm(self.block(self.embedding(patches))).mean(1))
+
+
+def transformer_problem(device):
+    return Classification(Transformer(), device, images=(8, 3, 16, 16), attention_bits=8,
+                          replace={Attention: nn.ScaledDotProductAttention})
+
+
+class Classification:
+    """A net and its converted twin on one batch."""
+
+    def __init__(self, net, device, images=(32, 3, 8, 8), **options):
+        self.net = net.to(device)
+        self.twin = actpack.convert(copy.deepcopy(self.net), **options)
+        self.images = torch.randn(images, device=device)
+        self.labels = torch.randint(10, images[:1], device=device)
+
+    def loss(self, net):
+        return F.cross_entropy(net(self.images), self.labels)
+
+    def gradient(self, net):
+        return parameter_gradients(net, lambda: self.loss(net))
+
+    def draws(self, **options):
+        return Draws(lambda: self.gradient(self.twin), self.gradient(self.net), **options)
+
+
+def fused(model):
+    """The normalisations that share a context with the ReLU behind them."""
+    return [name for name, module in model.named_modules()
+            if getattr(module, "followed_by_relu", False)]
+
+
+class UnbiasedTest(StatisticalCase):
+
+    @on_devices
+    def test_convolutional_net(self, device):
+        for context in ("sign_magnitude", "affine"):
+            with self.subTest(context=context):
+                draws = Classification(convolutional_net(), device, context=context).draws()
+                self.assert_unbiased(draws)
+                self.assert_falls_as_root(draws)
+
+    @on_devices
+    def test_residual_net(self, device):
+        self.assert_unbiased(Classification(residual_net(), device).draws())
+
+    @on_devices
+    def test_transformer(self, device):
+        self.assert_unbiased(transformer_problem(device).draws())
+
+    @on_devices
+    def test_gamma_small_zero_and_negative(self, device):
+        for gammas in ([1e-3, 1.0], [0.0, 1.0], [0.0, 0.0], [-0.7, 0.02], [-1.0, -2.0]):
+            with self.subTest(gammas=gammas):
+                problem = Classification(convolutional_net(), device)
+                for net in (problem.net, problem.twin):
+                    for index in (1, 5):
+                        net[index].weight.data.view(-1, 2).copy_(torch.tensor(gammas))
+                        net[index].bias.data.fill_(0.1)  # or nothing passes where gamma is 0
+                self.assertTrue(torch.equal(problem.loss(problem.net), problem.loss(problem.twin)))
+                self.assert_unbiased(problem.draws(count=32), detectable=0.2)
+
+    @on_devices
+    def test_branches_that_start_at_zero(self, device):
+        net = residual_net()
+        for block in (net[1], net[2]):
+            torch.nn.init.zeros_(block.bn2.weight)
+        self.assert_unbiased(Classification(net, device).draws(count=32), detectable=0.2)
+
+    @on_devices
+    def test_autocast(self, device):
+        problems = {"residual": Classification(residual_net(), device),
+                    "transformer": transformer_problem(device)}
+        for name, problem in problems.items():
+            with self.subTest(net=name):
+
+                def forward(net):
+                    with torch.autocast(device.type, dtype=torch.bfloat16):
+                        return net(problem.images)
+
+                try:
+                    y = forward(problem.net)
+                except RuntimeError:  # torch 1.13's normalisation on the CPU
+                    continue
+                y_of_twin = forward(problem.twin)
+                self.assertEqual(y_of_twin.dtype, y.dtype)
+                # Some layers of bfloat16's 8 bits.
+                self.assertLess(relative_error(joined([y_of_twin]), joined([y])), 0.03)
+
+                def gradient(net):
+                    return parameter_gradients(
+                        net, lambda: F.cross_entropy(forward(net).float(), problem.labels))
+
+                self.assert_unbiased(Draws(lambda: gradient(problem.twin), gradient(problem.net),
+                                           count=32))
+
+
+class SameModelTest(unittest.TestCase):
+
+    @on_devices
+    def test_parameters_state_and_hooks_are_kept(self, device):
+        net = convolutional_net().to(device)
+        parameters = dict(net.named_parameters())
+        modules = dict(net.named_modules())
+        state = {name: value.clone() for name, value in net.state_dict().items()}
+        calls = []
+        net[0].register_forward_hook(lambda module, x, y: calls.append("forward"))
+        net[4].register_forward_pre_hook(lambda module, x: calls.append("before"))
+        net[8].register_full_backward_hook(lambda module, dx, dy: calls.append("backward"))
+
+        self.assertIs(actpack.convert(net), net)
+        for name, parameter in net.named_parameters():
+            self.assertIs(parameter, parameters[name])
+        for name, module in net.named_modules():
+            self.assertIs(module, modules[name])
+        self.assertEqual(list(net.state_dict()), list(state))
+        for name, value in net.state_dict().items():
+            self.assertTrue(torch.equal(value, state[name]))
+        net(torch.randn(4, 3, 8, 8, device=device)).sum().backward()
+        self.assertEqual(calls, ["forward", "before", "backward"])
+
+    @on_devices
+    def test_outputs_are_equal(self, device):
+        # Attention may be another kernel, which sums in another order.
+        problems = {"convolutional": (Classification(convolutional_net(), device), 0),
+                    "residual": (Classification(residual_net(), device), 0),
+                    "transformer": (transformer_problem(device), 1e-5)}
+        for name, (problem, tolerance) in problems.items():
+            with self.subTest(net=name):
+                for is_training in (True, False):
+                    problem.net.train(is_training)
+                    problem.twin.train(is_training)
+                    for is_recorded in (True, False):
+                        with torch.set_grad_enabled(is_recorded):
+                            expected, result = (net(problem.images)
+                                                for net in (problem.net, problem.twin))
+                        self.assertLessEqual(relative_error(joined([result]), joined([expected])),
+                                             tolerance)
+                for value, other in zip(problem.net.state_dict().values(),
+                                        problem.twin.state_dict().values()):
+                    self.assertTrue(torch.equal(value, other))
+
+    @on_devices
+    def test_converting_again_changes_the_options(self, device):
+        net = actpack.convert(convolutional_net().to(device), bits=2)
+        actpack.convert(net, bits=8)
+        self.assertEqual(fused(net), ["1", "5"])
+        self.assertTrue(all(module.options.bits == 8 for module in net.modules()
+                            if hasattr(module, "options")))
+
+    @on_devices
+    def test_replace(self, device):
+        class Mine(torch.nn.Linear):
+            pass
+
+        net = torch.nn.Sequential(Mine(8, 8), torch.nn.Linear(8, 8), torch.nn.Tanh())
+        actpack.convert(net)
+        self.assertEqual([type(module) for module in net], [Mine, nn.Linear, torch.nn.Tanh])
+        actpack.convert(net, replace={Mine: nn.Linear})
+        self.assertEqual([type(module) for module in net], [nn.Linear, nn.Linear, torch.nn.Tanh])
+
+    @on_devices
+    def test_one_module_in_two_places(self, device):
+        layer = torch.nn.Linear(32, 32)
+        problem = Classification(
+            torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 32), layer,
+                                torch.nn.ReLU(), layer, torch.nn.Linear(32, 10)), device, bits=8)
+        self.assertIs(problem.twin[2], problem.twin[4])
+        self.assertLess(relative_error(problem.gradient(problem.twin),
+                                       problem.gradient(problem.net)), 0.01)  # 8 bits' noise
+
+
+class FusionTest(unittest.TestCase):
+
+    def test_sequential(self):
+        self.assertEqual(fused(actpack.convert(convolutional_net())), ["1", "5"])
+
+    def test_residual_block(self):
+        self.assertEqual(fused(actpack.convert(Block())), ["bn1"])  # something is added to bn2's
+        self.assertEqual(fused(actpack.convert(residual_net())), ["1.bn1", "2.bn1"])
+
+    def test_ready_made(self):
+        block = nn.ConvBatchNormReLU(3, 16, 3, padding=1)
+        self.assertEqual(fused(block), ["1"])
+        plain = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, padding=1, bias=False),
+                                    torch.nn.BatchNorm2d(16), torch.nn.ReLU())
+        plain.load_state_dict(block.state_dict())
+        x = torch.randn(2, 3, 8, 8)
+        self.assertTrue(torch.equal(block(x), plain(x)))
+
+    @on_devices
+    def test_normalisation_that_is_read_twice(self, device):
+        class Net(torch.nn.Module):
+
+            def __init__(self):
+                super().__init__()
+                self.bn, self.relu = torch.nn.BatchNorm2d(3), torch.nn.ReLU()
+
+            def forward(self, x):
+                y = self.bn(x)
+                return self.relu(y) + y.sigmoid()
+
+        self._assert_same(Net(), [], device)
+
+    @on_devices
+    def test_normalisation_that_is_called_twice(self, device):
+        class Net(torch.nn.Module):
+
+            def __init__(self):
+                super().__init__()
+                self.bn, self.relu = torch.nn.BatchNorm2d(3), torch.nn.ReLU()
+
+            def forward(self, x):
+                return self.bn(self.relu(self.bn(x)))
+
+        self._assert_same(Net(), [], device)
+
+    @on_devices
+    def test_model_that_cannot_be_traced(self, device):
+        class Net(torch.nn.Module):
+
+            def __init__(self, *layers):
+                super().__init__()
+                self.layers = torch.nn.Sequential(*layers)
+
+            def forward(self, x):
+                return self.layers(x if x.sum() > 0 else -x)
+
+        bn, relu, sigmoid = torch.nn.BatchNorm2d(3), torch.nn.ReLU(), torch.nn.Sigmoid()
+        self._assert_same(Net(bn, relu), ["layers.0"], device)
+        self._assert_same(Net(bn, sigmoid, relu), [], device)
+        self._assert_same(Net(sigmoid, bn, sigmoid, relu), [], device)
+        self._assert_same(Net(bn, relu, bn, sigmoid), [], device)
+
+    def _assert_same(self, net, names_of_fused, device):
+        problem = Classification(torch.nn.Sequential(net, torch.nn.Flatten()), device, bits=8)
+        with self.subTest(net=net):
+            self.assertEqual(fused(actpack.convert(copy.deepcopy(net))), names_of_fused)
+            self.assertTrue(torch.equal(problem.loss(problem.twin), problem.loss(problem.net)))
+
+
+class MemoryTest(MemoryCase):
+
+    @on_devices
+    def test_stored_bytes_of_a_chain(self, device):
+        chain, batch = Chain(8).to(device), Chain.batch(device)
+        plain = self.stored(lambda: chain(batch).sum(), device)
+        actpack.convert(chain)
+        # One context of 3.125 bits a layer for two tensors of 32; the first convolution's input is
+        # the caller's, and takes 2.125: 64 · 8 / (3.125 · 8 + 2.125) = 18.9.
+        self.assertGreater(plain / self.stored(lambda: chain(batch).sum(), device), 18.2)
+
+    @on_devices
+    def test_peak_of_a_deep_chain(self, device):
+        chain, batch = Chain(32).to(device), Chain.batch(device, size=3)
+
+        def step():
+            chain.zero_grad(set_to_none=True)
+            chain(batch).sum().backward()
+
+        def compressed_step():
+            chain.zero_grad(set_to_none=True)
+            with actpack.compressed(keep=chain):
+                loss = chain(batch).sum()
+            loss.backward()
+
+        plain = self.peak(step, device)
+        compressed = self.peak(compressed_step, device)
+        actpack.convert(chain)
+        converted = self.peak(step, device)
+        # In tensors of a layer's size: 2 · 32 stored, and the 2 or 3 of a layer's backward pass.
+        # Instead of the 64 a packed 6.25 or 3.125, beside 4 or 5 of a layer's backward pass.
+        self.assertGreater(plain / compressed, 5.8)
+        self.assertGreater(plain / converted, 8)
+
+    @on_devices
+    def test_contexts_are_freed_layer_by_layer(self, device):
+        depth = 6
+        chain, batch = actpack.convert(Chain(depth).to(device)), Chain.batch(device)
+        chain(batch).sum().backward()  # gradients are there
+        allocated = []
+        y = batch
+        for module in chain:
+            y = module(y)
+            if isinstance(module, torch.nn.ReLU):
+                y.register_hook(lambda dy: allocated.append(self.allocated(device)))
+        y.sum().backward()
+        context = batch.numel() * 3.125 / 8
+        freed = [before - after for before, after in zip(allocated[1:], allocated[2:])]
+        self.assertEqual(len(freed), depth - 2)
+        for difference in freed:
+            self.assertAlmostEqual(difference / context, 1, delta=0.05)
+
+
+if __name__ == "__main__":
+    unittest.main()
