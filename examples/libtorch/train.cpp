@@ -1,0 +1,312 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Trains a small convolutional network on Fashion-MNIST with libtorch three times: in full
+// precision, the same modules inside a CompressSavedTensors scope, and as a CompressedChain; and
+// shows what that does to accuracy, memory and time.
+
+#include "actpack_torch.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <iomanip>
+#include <iostream>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <random>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "counting_allocator.hpp"
+#include "data.hpp"
+#include "options.hpp"
+#include "parameter.hpp"
+
+#ifndef ACTPACK_DOWNLOADED_DATA
+#define ACTPACK_DOWNLOADED_DATA ""
+#endif
+
+namespace {
+
+using namespace actpack_torch;
+
+constexpr std::int64_t batch_size = 128;
+
+struct Settings {
+  std::string data;
+  std::int64_t epochs = 2;
+  std::int64_t train_limit = std::numeric_limits<std::int64_t>::max();
+  std::int64_t depth = 0;
+  Options packing;
+  bool wants_help = false;
+};
+
+std::vector<trainer::Flag> flags(Settings& settings) {
+  using Text = std::string_view;
+  using trainer::parse_number;
+  return {
+      {"--data", "DIR", "folder with Fashion-MNIST; none: a small generated data set",
+       "a folder, or none", [&](Text text) { return settings.data = text, !text.empty(); }},
+      {"--epochs", "N", "passes over the training set (2)", "a whole number from 1",
+       [&](Text text) { return parse_number<std::int64_t>(text, 1, settings.epochs); }},
+      {"--train-limit", "N", "train on the first N images only", "a whole number from 1",
+       [&](Text text) { return parse_number<std::int64_t>(text, 1, settings.train_limit); }},
+      {"--seed", "S", "of weights, order and rounding (0)", "a whole number from 0 to 2^64 - 1",
+       [&](Text text) { return parse_number<std::uint64_t>(text, 0, settings.packing.seed); }},
+      {"--depth", "D", "further convolutions behind the first block (0)", "a whole number from 0",
+       [&](Text text) { return parse_number<std::int64_t>(text, 0, settings.depth); }},
+      {"--bits", "8|4|2|1", "width of a magnitude (2)", "8, 4, 2 or 1",
+       [&](Text text) {
+         return parse_number(text, 1, settings.packing.bits) &&
+                actpack::is_width(settings.packing.bits);
+       }},
+  };
+}
+
+Settings parse_settings(std::span<const char* const> arguments) {
+  Settings settings;
+  const std::vector<trainer::Flag> known = flags(settings);
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string name = arguments[i];
+    if (name == "--help" || name == "-h") {
+      settings.wants_help = true;
+      return settings;
+    }
+    const auto flag = std::ranges::find(known, name, &trainer::Flag::name);
+    if (flag == known.end()) {
+      throw trainer::OptionError(name + ": unknown flag (--help lists them)");
+    }
+    if (++i == arguments.size() || !flag->set(arguments[i])) {
+      throw trainer::OptionError(name + ": expected " + std::string(flag->expected));
+    }
+  }
+  return settings;
+}
+
+void print_help() {
+  std::cout << "Trains a small convolutional network with libtorch: in full precision, with every\n"
+               "saved tensor packed, and as a chain of blocks with one context each.\n\n";
+  Settings settings;
+  for (const trainer::Flag& flag : flags(settings)) {
+    std::cout << "  " << std::left << std::setw(18)
+              << std::string(flag.name) + " " + std::string(flag.values) << flag.help << "\n";
+  }
+}
+
+// Images as bytes, [images, 1, 28, 28], which batches turn into numbers.
+struct Images {
+  at::Tensor pixels;
+  at::Tensor labels;
+  trainer::PixelScale scale;
+
+  Images(trainer::Batch& batch, trainer::PixelScale pixel_scale)
+      : pixels(torch::from_blob(batch.pixels.span().data(), {batch.pixels.images(), 1, 28, 28},
+                                torch::kByte)),
+        labels(torch::from_blob(batch.labels.data(), {batch.pixels.images()}, torch::kByte)),
+        scale(pixel_scale) {}
+
+  std::int64_t size() const { return labels.size(0); }
+  at::Tensor values(const at::Tensor& indices) const {
+    return pixels.index_select(0, indices).to(torch::kFloat).mul_(scale.scale).add_(scale.shift);
+  }
+  at::Tensor classes(const at::Tensor& indices) const {
+    return labels.index_select(0, indices).to(torch::kLong);
+  }
+};
+
+// ---- The network, twice -------------------------------------------------------------------------
+
+struct BlockShape {
+  std::int64_t from;
+  std::int64_t to;
+  bool is_pooled;
+
+  torch::nn::Conv2dOptions convolution() const {
+    return torch::nn::Conv2dOptions(from, to, 3).padding(1).bias(false);
+  }
+};
+
+std::vector<BlockShape> shapes(std::int64_t depth) {
+  std::vector<BlockShape> blocks{{1, 16, true}};
+  blocks.insert(blocks.end(), static_cast<std::size_t>(depth), {16, 16, false});
+  blocks.insert(blocks.end(), {{16, 32, true}, {32, 64, true}});
+  return blocks;
+}
+
+void push_classifier(torch::nn::Sequential& network) {
+  network->push_back(torch::nn::Flatten());
+  network->push_back(torch::nn::Linear(64 * 3 * 3, 10));
+}
+
+torch::nn::Sequential make_plain(const Settings& settings) {
+  torch::nn::Sequential network;
+  for (const BlockShape& shape : shapes(settings.depth)) {
+    network->push_back(torch::nn::Conv2d(shape.convolution()));
+    network->push_back(torch::nn::BatchNorm2d(shape.to));
+    network->push_back(torch::nn::ReLU());
+    if (shape.is_pooled) {
+      network->push_back(torch::nn::MaxPool2d(2));
+    }
+  }
+  push_classifier(network);
+  return network;
+}
+
+torch::nn::Sequential make_chain(const Settings& settings) {
+  std::vector<ConvBatchNormReLU> blocks;
+  for (const BlockShape& shape : shapes(settings.depth)) {
+    blocks.push_back(ConvBatchNormReLU(shape.convolution(), shape.is_pooled));
+  }
+  torch::nn::Sequential network(CompressedChain(blocks, settings.packing));
+  push_classifier(network);
+  return network;
+}
+
+// ---- Training -----------------------------------------------------------------------------------
+
+struct Result {
+  std::string name;
+  double accuracy = 0;  // on the test set, in %
+  std::int64_t saved_bytes = 0;
+  std::int64_t peak_bytes = 0;
+  double seconds_per_epoch = 0;
+};
+
+double accuracy(torch::nn::Sequential& network, const Images& test) {
+  const torch::NoGradGuard no_grad;
+  network->eval();
+  std::int64_t correct = 0;
+  for (const at::Tensor& indices : torch::arange(test.size()).split(500)) {
+    const at::Tensor predicted = network->forward(test.values(indices)).argmax(1);
+    correct += (predicted == test.classes(indices)).sum().item<std::int64_t>();
+  }
+  return 100 * static_cast<double>(correct) / static_cast<double>(test.size());
+}
+
+// One step's bytes, beyond those before it.
+struct StepBytes {
+  std::int64_t saved;  // between the forward and the backward pass
+  std::int64_t peak;
+};
+
+StepBytes run_step(torch::nn::Sequential& network, const at::Tensor& values,
+                   const at::Tensor& classes) {
+  CountingAllocator& allocator = CountingAllocator::instance();
+  const std::int64_t before = allocator.live_bytes();
+  allocator.restart_peak();
+  const at::Tensor loss = torch::nll_loss(network->forward(values).log_softmax(1), classes);
+  const std::int64_t saved = allocator.live_bytes() - before;
+  loss.backward();
+  return {saved, allocator.peak_bytes() - before};
+}
+
+// SGD with Nesterov momentum on a one-cycle learning rate. The gradients' own memory is there
+// before a step is measured.
+void train(torch::nn::Sequential& network, const Images& images, const Settings& settings,
+           Result& result) {
+  torch::optim::SGD sgd(
+      network->parameters(),
+      torch::optim::SGDOptions(0.1).momentum(0.9).nesterov(true).weight_decay(5e-4));
+  for (at::Tensor& parameter : network->parameters()) {
+    parameter.mutable_grad() = torch::zeros_like(parameter);
+  }
+  std::mt19937_64 random(settings.packing.seed);
+  std::vector<std::int64_t> order(static_cast<std::size_t>(images.size()));
+  std::iota(order.begin(), order.end(), std::int64_t{0});
+  const std::int64_t batches = (images.size() + batch_size - 1) / batch_size;
+  const double steps = static_cast<double>(settings.epochs * batches);
+  const auto start = std::chrono::steady_clock::now();
+  for (std::int64_t step = 0; step < settings.epochs * batches; ++step) {
+    if (step % batches == 0) {
+      std::ranges::shuffle(order, random);
+    }
+    const at::Tensor all = torch::from_blob(order.data(), {images.size()}, torch::kLong);
+    const std::int64_t first = step % batches * batch_size;
+    const at::Tensor indices = all.slice(0, first, first + batch_size);
+    const at::Tensor values = images.values(indices);
+    const at::Tensor classes = images.classes(indices);
+    sgd.zero_grad();
+    const StepBytes bytes = run_step(network, values, classes);
+    result.saved_bytes = std::max(result.saved_bytes, bytes.saved);
+    result.peak_bytes = std::max(result.peak_bytes, bytes.peak);
+    sgd.param_groups()[0].options().set_lr(trainer::one_cycle(static_cast<double>(step) / steps));
+    sgd.step();
+  }
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  result.seconds_per_epoch = elapsed.count() / static_cast<double>(settings.epochs);
+}
+
+enum class Way { full_precision, scope, chain };
+
+Result run(const std::string& name, Way way, const Images& training, const Images& test,
+           const Settings& settings) {
+  torch::manual_seed(settings.packing.seed);
+  torch::nn::Sequential network = way == Way::chain ? make_chain(settings) : make_plain(settings);
+  std::optional<CompressSavedTensors> scope;
+  if (way != Way::full_precision) {  // in a chain's network it packs the classifier's input
+    scope.emplace(*network, settings.packing);
+  }
+  Result result{name};
+  train(network, training, settings, result);
+  result.accuracy = accuracy(network, test);
+  return result;
+}
+
+void print_table(const std::vector<Result>& results) {
+  std::cout << "| activations kept by | test accuracy | saved | ratio | peak of a step | ratio "
+               "| s/epoch |\n|---|---|---|---|---|---|---|\n"
+            << std::fixed;
+  const auto ratio = [](std::int64_t full, std::int64_t packed) {
+    return static_cast<double>(full) / static_cast<double>(packed);
+  };
+  for (const Result& result : results) {
+    std::cout << "| " << result.name << std::setprecision(2) << " | " << result.accuracy << " % | "
+              << static_cast<double>(result.saved_bytes) / 1e6 << " MB | " << std::setprecision(1)
+              << ratio(results[0].saved_bytes, result.saved_bytes) << "x | "
+              << static_cast<double>(result.peak_bytes) / 1e6 << " MB | "
+              << ratio(results[0].peak_bytes, result.peak_bytes) << "x | "
+              << result.seconds_per_epoch << " |\n";
+  }
+  std::cout << std::flush;
+}
+
+void run_program(const Settings& settings) {
+  CountingAllocator::instance();  // before there are tensors
+  const char* const environment = std::getenv("ACTPACK_DATA_DIR");
+  trainer::Data data = trainer::load_data(settings.data, environment == nullptr ? "" : environment,
+                                          ACTPACK_DOWNLOADED_DATA);
+  trainer::limit(data.train, settings.train_limit);
+  std::cout << "Data: " << data.origin << ", " << data.train.labels.size() << " + "
+            << data.test.labels.size() << " images" << std::endl;
+  const trainer::PixelScale scale = trainer::measure_pixels(data.train.pixels.span());
+  const Images training(data.train, scale);
+  const Images test(data.test, scale);
+  print_table({run("full precision", Way::full_precision, training, test, settings),
+               run("scope around the same modules", Way::scope, training, test, settings),
+               run("chain of blocks", Way::chain, training, test, settings)});
+}
+
+}  // namespace
+
+int main(int argument_count, char** arguments) {
+  try {
+    const Settings settings = parse_settings(
+        std::span<const char* const>(arguments, static_cast<std::size_t>(argument_count))
+            .subspan(1));
+    if (settings.wants_help) {
+      print_help();
+    } else {
+      run_program(settings);
+    }
+  } catch (const std::exception& error) {
+    std::cerr << "train_libtorch: " << error.what() << "\n";
+    return EXIT_FAILURE;
+  }
+  return EXIT_SUCCESS;
+}
