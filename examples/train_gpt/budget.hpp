@@ -1,0 +1,59 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// How much training fits into a given memory: found by steps that are really made.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "activation_store.hpp"
+#include "keeping.hpp"
+#include "model.hpp"
+#include "shape.hpp"
+
+namespace gpt {
+
+// The largest number from 1 to `limit` for which fits(number), if it holds up to some number and
+// not beyond; 0 if there is none.
+template <class Fits>
+std::int64_t largest_that_fits(std::int64_t limit, const Fits& fits) {
+  std::int64_t fitting = 0;
+  std::int64_t failing = limit + 1;
+  for (std::int64_t tried = 1; failing - fitting > 1;) {
+    (fits(tried) ? fitting : failing) = tried;
+    tried = failing > limit ? std::min(2 * fitting, limit) : (fitting + failing) / 2;
+  }
+  return fitting;
+}
+
+// The peak of a step beyond what was there before it; what the bytes are does not matter.
+inline std::int64_t measured_peak(const ModelShape& shape, std::int64_t sequences,
+                                  const Keeping& keeping) {
+  Model model(shape, 0);
+  ActivationStore store(shape, keeping, 0);
+  Batch batch(sequences, shape.context + 1);
+  std::ranges::fill(batch.span(), std::uint8_t{0});
+  return model.forward_backward(batch, store).peak_bytes;
+}
+
+struct BudgetReport {
+  std::int64_t sequences = 0;  // in a batch, with the layers that were asked for
+  std::int64_t layers = 0;     // with the batch that was asked for
+};
+
+inline BudgetReport fill_budget(const ModelShape& shape, std::int64_t sequences,
+                                const Keeping& keeping, std::int64_t budget_bytes) {
+  constexpr std::int64_t limit = 1 << 16;
+  const auto fits = [&](const ModelShape& tried, std::int64_t batch) {
+    return measured_peak(tried, batch, keeping) <= budget_bytes;
+  };
+  return {largest_that_fits(limit, [&](std::int64_t batch) { return fits(shape, batch); }),
+          largest_that_fits(limit, [&](std::int64_t layers) {
+            ModelShape deeper = shape;
+            deeper.layers = layers;
+            return fits(deeper, sequences);
+          })};
+}
+
+}  // namespace gpt
