@@ -13,7 +13,6 @@
 #include <exception>
 #include <fstream>
 #include <iostream>
-#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>

@@ -49,8 +49,6 @@ struct Options {
   std::string json;
   bool wants_help = false;
 
-  bool compares() const { return bits == 0 && average_bits == 0; }
-
   // `keeping` with the flags that go with every width.
   Keeping adapted(Keeping keeping) const {
     for (const auto& [kind, width] : exceptions) {
@@ -212,6 +210,9 @@ inline void require_consistent(const Options& options) {
   }
   if (options.gelu != Keeping::Gelu::derivative && options.bits == 0) {
     throw OptionError("--gelu: wants --bits");
+  }
+  if (options.check_gradient > 0 && !options.is_stochastic) {
+    throw OptionError("--check-gradient: wants stochastic rounding, or all gradients are the same");
   }
 }
 

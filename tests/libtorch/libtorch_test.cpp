@@ -398,6 +398,13 @@ TEST_CASE("libtorch: results that are not used linearly stay exact in a scope") 
   check([](const at::Tensor& x) { return (x + 1).softmax(1); });
   check([](const at::Tensor& x) { return at::tanh((2 * x).sigmoid()); });
   check([](const at::Tensor& x) { return (x - 1).exp(); });
+  // Nor does one keep itself alive, through the node that keeps it.
+  const std::int64_t before = allocator.live_bytes();
+  {
+    const CompressSavedTensors scope(std::vector<at::Tensor>{});
+    torch::ones({64, 40}, torch::requires_grad()).exp();
+  }
+  CHECK(allocator.live_bytes() == before);
 }
 
 TEST_CASE("libtorch: parameters, buffers, their views and the caller's data stay as they are") {
@@ -405,7 +412,7 @@ TEST_CASE("libtorch: parameters, buffers, their views and the caller's data stay
   torch::nn::Linear linear(64, 64);
   const at::Tensor x = torch::randn({64, 64});
   const at::Tensor wanted = torch::randn({64, 64}, torch::requires_grad());
-  const at::Tensor computed = (linear->weight * 2).detach();
+  const at::Tensor computed = linear->weight * 2;
   const CompressSavedTensors scope({linear->weight, linear->bias, computed});
   // Saved are x and a view of the weight; wanted and its view; nothing is copied.
   const std::int64_t result = 64 * 64 * 4;
