@@ -6,20 +6,15 @@
 
 #include <omp.h>
 
-#include <algorithm>
-#include <charconv>
 #include <cstdint>
-#include <functional>
 #include <limits>
-#include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
 #include "codec.hpp"
+#include "flags.hpp"
 
 namespace trainer {
 
@@ -39,40 +34,6 @@ struct Options {
   std::string json = "train_fashion_mnist.json";
   bool wants_help = false;
 };
-
-class OptionError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-// One flag: what --help says, and what its value does. A setter that returns false refuses the
-// value.
-struct Flag {
-  std::string_view name;
-  std::string_view values;
-  std::string_view help;
-  std::string_view expected;
-  std::function<bool(std::string_view)> set;
-};
-
-// Sets `target` if `text` is a whole number of at least `least` and nothing else.
-template <class T>
-bool parse_number(std::string_view text, T least, T& target) {
-  T number{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || number < least) {
-    return false;
-  }
-  target = number;
-  return true;
-}
-
-// Sets `target` to whether `text` is `yes`, if it is that or `no`.
-inline bool parse_choice(std::string_view text, std::string_view yes, std::string_view no,
-                         bool& target) {
-  target = text == yes;
-  return text == yes || text == no;
-}
 
 inline std::vector<Flag> flags(Options& options) {
   using Text = std::string_view;
@@ -148,39 +109,20 @@ inline std::vector<Flag> flags(Options& options) {
 
 inline std::string help() {
   Options options;
-  std::string text =
+  const std::string text =
       "Trains a small convolutional network on Fashion-MNIST and keeps its activations in two "
       "bits.\n"
       "Without --bits: full precision, actpack (as the codec flags say), ActNN's way, and nearest\n"
       "rounding with one range per tensor, in one table.\n\n";
-  for (const Flag& flag : flags(options)) {
-    std::string left = "  " + std::string(flag.name) + " " + std::string(flag.values);
-    left.resize(std::max<std::size_t>(left.size() + 2, 36), ' ');
-    text += left + std::string(flag.help) + "\n";
-  }
-  return text;
+  return text + describe(flags(options));
 }
 
 // Throws OptionError, in one line with flag and value, for what it does not understand.
 inline Options parse_options(std::span<const char* const> arguments) {
   Options options;
-  const std::vector<Flag> known = flags(options);
-  for (std::size_t i = 0; i < arguments.size(); ++i) {
-    const std::string name = arguments[i];
-    if (name == "--help" || name == "-h") {
-      options.wants_help = true;
-      return options;
-    }
-    const auto flag = std::ranges::find(known, name, &Flag::name);
-    if (flag == known.end()) {
-      throw OptionError(name + ": unknown flag (--help lists them)");
-    }
-    if (++i == arguments.size()) {
-      throw OptionError(name + ": needs a value: " + std::string(flag->expected));
-    }
-    if (!flag->set(arguments[i])) {
-      throw OptionError(name + " " + arguments[i] + ": expected " + std::string(flag->expected));
-    }
+  options.wants_help = !set_flags(flags(options), arguments);
+  if (options.wants_help) {
+    return options;
   }
   if (options.codec.average_bits > 0 &&
       (options.codec.bits != 2 || options.codec.has_tensor_range)) {

@@ -9,23 +9,13 @@
 
 #include "activation_store.hpp"
 #include "keeping.hpp"
+#include "largest_that_fits.hpp"
 #include "model.hpp"
 #include "shape.hpp"
 
 namespace gpt {
 
-// The largest number from 1 to `limit` for which fits(number), if it holds up to some number and
-// not beyond; 0 if there is none.
-template <class Fits>
-std::int64_t largest_that_fits(std::int64_t limit, const Fits& fits) {
-  std::int64_t fitting = 0;
-  std::int64_t failing = limit + 1;
-  for (std::int64_t tried = 1; failing - fitting > 1;) {
-    (fits(tried) ? fitting : failing) = tried;
-    tried = failing > limit ? std::min(2 * fitting, limit) : (fitting + failing) / 2;
-  }
-  return fitting;
-}
+using trainer::largest_that_fits;
 
 // The peak of a step beyond what was there before it; what the bytes are does not matter.
 inline std::int64_t measured_peak(const ModelShape& shape, std::int64_t sequences,

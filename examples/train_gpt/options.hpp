@@ -15,8 +15,8 @@
 #include <utility>
 #include <vector>
 
-#include "../train_fashion_mnist/options.hpp"
 #include "actpack/bit_pack.hpp"
+#include "flags.hpp"
 #include "keeping.hpp"
 #include "shape.hpp"
 #include "training.hpp"
@@ -184,16 +184,11 @@ inline std::vector<Flag> flags(Options& options) {
 
 inline std::string help() {
   Options options;
-  std::string text =
+  const std::string text =
       "Trains a small transformer on bytes of text and keeps its activations in two bits.\n"
       "Without --bits and --average-bits: full precision, 8, 4 and 2 bits, and 2 bits on average,\n"
       "in one table. Under mpirun, ranks share each batch.\n\n";
-  for (const Flag& flag : flags(options)) {
-    std::string left = "  " + std::string(flag.name) + " " + std::string(flag.values);
-    left.resize(std::max<std::size_t>(left.size() + 2, 32), ' ');
-    text += left + std::string(flag.help) + "\n";
-  }
-  return text;
+  return text + trainer::describe(flags(options));
 }
 
 // Throws OptionError for flags that do not go together.
@@ -219,25 +214,10 @@ inline void require_consistent(const Options& options) {
 // Throws OptionError, in one line with flag and value, for what it does not understand.
 inline Options parse_options(std::span<const char* const> arguments) {
   Options options;
-  const std::vector<Flag> known = flags(options);
-  for (std::size_t i = 0; i < arguments.size(); ++i) {
-    const std::string name = arguments[i];
-    if (name == "--help" || name == "-h") {
-      options.wants_help = true;
-      return options;
-    }
-    const auto flag = std::ranges::find(known, name, &Flag::name);
-    if (flag == known.end()) {
-      throw OptionError(name + ": unknown flag (--help lists them)");
-    }
-    if (++i == arguments.size()) {
-      throw OptionError(name + ": needs a value: " + std::string(flag->expected));
-    }
-    if (!flag->set(arguments[i])) {
-      throw OptionError(name + " " + arguments[i] + ": expected " + std::string(flag->expected));
-    }
+  options.wants_help = !trainer::set_flags(flags(options), arguments);
+  if (!options.wants_help) {
+    require_consistent(options);
   }
-  require_consistent(options);
   return options;
 }
 

@@ -654,6 +654,26 @@ TEST_CASE("libtorch: a chain's outputs and running statistics are torch's") {
   check_equal();
 }
 
+TEST_CASE("libtorch: a block's context has the noise of subtractive decoding, half of plain") {
+  torch::manual_seed(24);
+  const at::Tensor y = torch::randn({8, 16, 16, 16});
+  const at::Tensor one = at::ones({16});
+  BlockContext context({y.sizes().vec(), flat_layout(y.numel(), Options{}),
+                        noise(Options{}, Origin::chain, 0, 0), /*is_affine=*/false,
+                        /*is_pooled=*/false},
+                       {{}, {}, at::stack({one, one * 0, one, one * 0})});
+  const at::Tensor relu = context.keep(y.clone());
+  CHECK(at::equal(relu, at::relu(y)));
+  // For normal values in groups of 256; the sum over 32768 of them is good to 1 %.
+  const auto noise_of = [](const at::Tensor& found, const at::Tensor& exact) {
+    return ((found - exact).square().sum() / exact.square().sum()).item<double>();
+  };
+  const Samples all{0, 8};
+  CHECK(std::abs(noise_of(context.normalized(all), y) / 0.076 - 1) < 0.03);
+  CHECK(std::abs(noise_of(context.output(all), relu) / 0.076 - 1) < 0.03);
+  CHECK(at::equal(context.output(all) == 0, relu == 0));
+}
+
 // Gradients of chain and plain modules of equal weights, with respect to the input too.
 void check_chain(const std::vector<BlockShape>& shapes, torch::nn::Sequential& plain) {
   const at::Tensor x = small_input().requires_grad_();
