@@ -23,6 +23,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -56,7 +57,7 @@ struct Options {
 
 // What an error calls a tensor: "Float [8, 16, 4, 4], output of ReluBackward0".
 inline std::string describe(const at::Tensor& tensor) {
-  const auto node = tensor.grad_fn();
+  const auto& node = tensor.grad_fn();
   return c10::str(tensor.scalar_type(), " ", tensor.sizes(), ", ",
                   node ? "output of " + node->name() : "a leaf");
 }
@@ -189,14 +190,23 @@ class SignMagnitudeValues final : public PackedValues {
   }
 
  private:
+  // Where the sign is set, 0 becomes the smallest number: the signs let just that through.
   template <class T>
   void keep_positive(std::span<T> values) const {
-    const std::uint32_t* const signs = Words(layout_, bytes_).signs;
     at::parallel_for(0, layout_.numel(), 1 << 15, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t e = first; e < last; ++e) {
-        T& value = values.data()[e];
-        const bool is_lost = value == 0.0f && actpack::extract(signs, e, 1) != 0;
-        value = is_lost ? smallest_positive<T>() : value;
+      std::array<T, 2048> all_smallest;
+      std::array<T, 2048> least;
+      all_smallest.fill(smallest_positive<T>());
+      while (first < last) {
+        const std::size_t count = std::min(least.size(), static_cast<std::size_t>(last - first));
+        actpack::relu_backward(std::span<const T>(all_smallest).first(count),
+                               sign_magnitude_view(layout_, bytes_), first,
+                               std::span<T>(least).first(count));
+        T* const piece = values.data() + first;
+        for (std::size_t i = 0; i < count; ++i) {
+          piece[i] = piece[i] == 0.0f ? least[i] : piece[i];
+        }
+        first += static_cast<std::int64_t>(count);
       }
     });
   }
@@ -423,7 +433,7 @@ class Packer {
   // it, and noise would bias that; only of a ReLU's result the signs are all that counts. The node
   // that saves a tensor is the newest one: if that also made the tensor, it is its result.
   static bool is_result_to_keep(const at::Tensor& tensor) {
-    const auto node = tensor.grad_fn();
+    const auto& node = tensor.grad_fn();
     return node && node->sequence_nr() + 1 == at::sequence_number::peek() &&
            node->name().rfind("ReluBackward", 0) != 0;
   }
@@ -619,7 +629,7 @@ class BlockContext {
 
   // In the forward pass, given nothing but maps: keeps what `z` says and returns the block's
   // output. Overwrites z.
-  at::Tensor keep(at::Tensor z) {
+  at::Tensor keep(const at::Tensor& z) {
     const actpack::Layout& layout = format_.layout;
     tensors_.bytes = Words::make(layout);
     if (format_.is_affine) {
@@ -672,7 +682,7 @@ class BlockContext {
   std::int64_t first(Samples samples) const { return samples.first * format_.sample_numel(); }
 
   // In place: values · maps[row] + maps[row + 1].
-  at::Tensor map_by_channel(at::Tensor values, std::int64_t row) const {
+  at::Tensor map_by_channel(const at::Tensor& values, std::int64_t row) const {
     return values.mul_(tensors_.maps[row].view({1, -1, 1, 1}))
         .add_(tensors_.maps[row + 1].view({1, -1, 1, 1}));
   }
@@ -821,7 +831,7 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
   static at::Tensor forward(torch::autograd::AutogradContext* graph, const at::Tensor& x,
                             const at::Tensor& weight, const at::Tensor& gamma,
                             const at::Tensor& beta, Call* call) {
-    at::Tensor z = call->convolution.forward(x, weight);
+    const at::Tensor z = call->convolution.forward(x, weight);
     TORCH_CHECK(z.numel() > z.size(1), "actpack: batch norm needs more than one value a channel, ",
                 "but the convolution's output is ", describe(z));
     const auto [mean, variance] = update_statistics(call->batch_norm, z);
@@ -835,7 +845,7 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     BlockContext context({z.sizes().vec(), flat_layout(z.numel(), call->options), call->rounding,
                           is_affine, call->is_pooled},
                          {{}, {}, maps});
-    at::Tensor output = context.keep(std::move(z));
+    at::Tensor output = context.keep(z);
     save(graph, x, weight, context, *call);
     call->of_output = std::make_shared<const BlockContext>(std::move(context));
     return output;
@@ -889,8 +899,8 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     std::optional<ContextFormat> input_format;
     std::vector<std::int64_t> input_sizes;
 
-    Record(Convolution of_block, ContextFormat of_context)
-        : convolution(std::move(of_block)), format(std::move(of_context)) {}
+    Record(const Convolution& of_block, ContextFormat of_context)
+        : convolution(of_block), format(std::move(of_context)) {}
   };
   struct Saved {
     Convolution convolution;
