@@ -174,6 +174,27 @@ class ExactTest(unittest.TestCase):
         self.assertTrue(torch.equal(through_hooks(buffer, keep=[buffer]), buffer))
 
     @on_devices
+    def test_results_that_are_used_nonlinearly_come_back(self, device):
+        for name in ("exp", "sigmoid", "tanh", "sqrt", "rsqrt", "reciprocal"):
+            with self.subTest(name=name):
+                x = (1 + torch.rand(64, 64, device=device)).requires_grad_()
+                computed = x + 1
+                expected, = torch.autograd.grad(getattr(computed, name)().sum(), x)
+                with actpack.compressed(bits=2):
+                    y = getattr(x + 1, name)()
+                actual, = torch.autograd.grad(y.sum(), x)
+                self.assertTrue(torch.equal(actual, expected))
+        for name in ("softmax", "log_softmax"):
+            with self.subTest(name=name):
+                x = torch.randn(64, 64, device=device, requires_grad=True)
+                weights = torch.randn(64, 64, device=device)
+                expected, = torch.autograd.grad(getattr(x + 1, name)(-1), x, weights)
+                with actpack.compressed(bits=2):
+                    y = getattr(x + 1, name)(-1)
+                actual, = torch.autograd.grad(y, x, weights)
+                self.assertTrue(torch.equal(actual, expected))
+
+    @on_devices
     def test_one_tensor_is_packed_once(self, device):
         values = computed(torch.randn(4096, device=device))
         first, second = through_hooks(values, values)

@@ -26,11 +26,12 @@ class compressed(contextlib.AbstractContextManager):
     three exactly but for the rounding; a tensor that several operations save is packed once. Kept
     as they are: parameters, and their views and copies in another type; the tensors of `keep`, a
     module (its parameters and buffers) or an iterable; leaves, which are the caller's own or
-    statistics that operations use in nonlinear ways; and tensors of fewer than `min_numel`
+    statistics that operations use in nonlinear ways; results of softmax, sigmoid, exp and their
+    like, of which those make nonlinear use themselves; and tensors of fewer than `min_numel`
     elements.
 
     Rounding is unbiased, and so is the gradient as far as operations are linear in what they
-    saved: convolutions, linear layers, ReLU, pooling, dropout. For what is not (softmax, GELU)
+    saved: convolutions, linear layers, ReLU, pooling, dropout. For what is not (GELU, attention)
     choose more bits, or the modules of `actpack.convert`.
     """
 
@@ -55,7 +56,7 @@ class compressed(contextlib.AbstractContextManager):
     def _pack(self, tensor):
         is_kept = (tensor.numel() < max(self._min_numel, 1) or tensor.layout != torch.strided
                    or _storage(tensor)._cdata in self._kept_storages
-                   or _is_parameter(tensor))
+                   or _is_parameter(tensor) or _is_kept_result(tensor))
         return _Kept(tensor) if is_kept else self._packed.get(tensor, self._make)
 
     def _make(self, tensor):
@@ -92,6 +93,16 @@ def _is_parameter(tensor):
     if function is None:
         return tensor.requires_grad or isinstance(tensor, torch.nn.Parameter)
     return function.name() == "torch::autograd::AccumulateGrad"
+
+
+# Operations that save their own result and make nonlinear use of it.
+_RESULTS = {"CumprodBackward0", "ExpBackward0", "Expm1Backward0", "LogSoftmaxBackward0",
+            "LogsumexpBackward0", "ReciprocalBackward0", "RsqrtBackward0", "SigmoidBackward0",
+            "SoftmaxBackward0", "SqrtBackward0", "TanBackward0", "TanhBackward0"}
+
+
+def _is_kept_result(tensor):
+    return tensor.grad_fn is not None and tensor.grad_fn.name() in _RESULTS
 
 
 def _two_levels(tensor):
