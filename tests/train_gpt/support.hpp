@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "support/statistics.hpp"
 #include "train_gpt/activation_store.hpp"
 #include "train_gpt/keeping.hpp"
 #include "train_gpt/model.hpp"
@@ -70,14 +71,7 @@ inline std::vector<float> gradient_of(gpt::Model& model, const gpt::Batch& batch
 // ‖found − expected‖ / ‖expected‖
 template <class Found, class Expected>
 double relative_error(const Found& found, const Expected& expected) {
-  double distance = 0;
-  double norm = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    const double difference = static_cast<double>(found[i]) - static_cast<double>(expected[i]);
-    distance += difference * difference;
-    norm += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
-  }
-  return std::sqrt(distance / norm);
+  return std::sqrt(relative_energy(found, expected));
 }
 
 }  // namespace support

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from . import _native
 from .packed import (Form, Options, Part, dense, empty_mask, next_stream, pack, pack_codes,
-                     unpack_codes)
+                     unpack_codes, with_stride)
 
 aten = torch.ops.aten
 
@@ -128,6 +128,24 @@ class _Compressed:
             if x.grad_fn is not None:  # a leaf outlives the step: each must round it afresh
                 x._actpack_shared = shared
         return shared
+
+
+class _OutputPacker:
+    """Packs what a forward pass is about to return, and leaves the note of it on the result: what a
+    sign-magnitude context is shared for is a ReLU's output."""
+
+    def __init__(self, form, options, name):
+        self.form, self.options, self.name = form, options, name
+
+    def __call__(self, values):
+        self.made = pack(values, self.form, self.options.bits, self.options,
+                         f"the output of {self.name}")
+        return self.made
+
+    def share(self, output):
+        packed, packed_bytes = self.made
+        part = Part.RELU if self.form == Form.SIGN_MAGNITUDE else Part.ALL
+        share(output, PackedInput(packed, part), packed_bytes)
 
 
 class _Linear(torch.autograd.Function):
@@ -289,17 +307,9 @@ class _BatchNorm(torch.autograd.Function):
     def backward(ctx, dy):
         packed_bytes, weight, *statistics = saved_tensors(ctx)
         x = ctx.packed.decode(packed_bytes, dy.dtype)
-        dy = _like_packed(dy, ctx.packed)
+        dy = with_stride(dy, ctx.packed.stride)
         return *_normalize_backward(dy, x, weight, (*statistics, ctx.which), ctx.eps,
                                     ctx.needs_input_grad[:3]), *(None,) * 6
-
-
-def _like_packed(dy, packed):
-    """`dy` with the strides of the tensor that was packed."""
-    if dy.stride() == packed.stride:
-        return dy
-    out = torch.empty_strided(packed.shape, packed.stride, dtype=dy.dtype, device=dy.device)
-    return out.copy_(dy)
 
 
 class _InvertedBatchNorm(torch.autograd.Function):
@@ -327,7 +337,8 @@ class _InvertedBatchNorm(torch.autograd.Function):
     def backward(ctx, dz):
         packed_bytes, weight, bias, invstd, reserve = saved_tensors(ctx)
         packed = ctx.packed
-        dy = packed.apply_signs(packed_bytes, dz) if ctx.rectifies else _like_packed(dz, packed)
+        dy = (packed.apply_signs(packed_bytes, dz) if ctx.rectifies
+              else with_stride(dz, packed.stride))
         y = packed.decode(packed_bytes, dz.dtype)
         weight, bias = weight.float(), bias.float()
         square = weight * weight
@@ -369,17 +380,10 @@ class _CompressedBatchNorm(_Compressed):
     def _normalize(self, *arguments):
         name = self._describe()
         form = Form.SIGN_MAGNITUDE if self.followed_by_relu else Form.AFFINE
-        made = []
-
-        def packs(y):
-            made.extend(pack(y, form, self.options.bits, self.options, f"the output of {name}"))
-            return made
-
+        packs = _OutputPacker(form, self.options, name)
         z = _InvertedBatchNorm.apply(*arguments, self._least_weight, self.followed_by_relu, packs,
                                      name)
-        packed, packed_bytes = made
-        share(z, PackedInput(packed, Part.RELU if self.followed_by_relu else Part.ALL),
-              packed_bytes)
+        packs.share(z)
         return z
 
     def _advance(self):
@@ -432,6 +436,14 @@ class _ReLU(torch.autograd.Function):
         return ctx.packed.apply_signs(packed_bytes, dz), None, None, None
 
 
+def _masked(dy, mask, stride, drop_probability=0.0):
+    """dy / (1 - p) where the mask of a tensor of these strides is set, else 0."""
+    dy = with_stride(dy, stride)
+    dx = torch.empty_strided(dy.shape, stride, dtype=dy.dtype, device=dy.device)
+    _native.apply_mask(dy, mask, dx, drop_probability)
+    return dx
+
+
 class _MaskedReLU(torch.autograd.Function):
     """A ReLU that keeps a bit for each element."""
 
@@ -448,23 +460,15 @@ class _MaskedReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dz):
         mask, = saved_tensors(ctx)
-        dx = torch.empty_strided(dz.shape, ctx.stride, dtype=dz.dtype, device=dz.device)
-        _native.apply_mask(dx.copy_(dz), mask, dx)
-        return dx, None
+        return _masked(dz, mask, ctx.stride), None
 
 
 def _rectify(x, is_inplace, options, name):
     if options.context == "affine":
         return _MaskedReLU.apply(x, name)
-    made = []
-
-    def packs(z):
-        made.extend(pack(z, Form.SIGN_MAGNITUDE, options.bits, options, f"the output of {name}"))
-        return made
-
+    packs = _OutputPacker(Form.SIGN_MAGNITUDE, options, name)
     z = _ReLU.apply(x, is_inplace, packs, name)
-    packed, packed_bytes = made
-    share(z, PackedInput(packed, Part.RELU), packed_bytes)
+    packs.share(z)
     return z
 
 
@@ -676,9 +680,7 @@ class _Dropout(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy):
         mask, = saved_tensors(ctx)
-        dx = torch.empty_strided(dy.shape, ctx.stride, dtype=dy.dtype, device=dy.device)
-        _native.apply_mask(dx.copy_(dy), mask, dx, ctx.p)
-        return dx, None, None, None
+        return _masked(dy, mask, ctx.stride, ctx.p), None, None, None
 
 
 class Dropout(_Compressed, torch.nn.Dropout):

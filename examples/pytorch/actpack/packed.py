@@ -81,6 +81,14 @@ def dense(tensor):
     return tensor if is_dense(tensor) else tensor.contiguous()
 
 
+def with_stride(tensor, stride):
+    """The tensor itself if its strides are these, else a copy that has them."""
+    if tensor.stride() == stride:
+        return tensor
+    copy = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
+    return copy.copy_(tensor)
+
+
 class Packed:
     """How one tensor is packed: all but the bytes, which are a torch tensor of their own.
 
@@ -115,9 +123,8 @@ class Packed:
         if dy.shape != self.shape:
             raise ValueError(f"actpack: a gradient of shape {tuple(dy.shape)} came back for"
                              f" {self.name}, which has shape {tuple(self.shape)}")
+        dy = with_stride(dy, self.stride)
         out = torch.empty_strided(self.shape, self.stride, dtype=dy.dtype, device=dy.device)
-        if dy.stride() != self.stride:
-            dy = out.copy_(dy)
         _native.apply_signs(dy, self.at(packed_bytes), out)
         return out
 
@@ -138,7 +145,10 @@ def pack(tensor, form, bits, options, name=None):
     if tensor.dtype not in _native.TYPES:
         raise TypeError(f"actpack: {name} is not of float32, float16 or bfloat16")
     values = dense(tensor.detach())
-    packed = Packed(values, form, bits, options, name)
+    return _encode(values, Packed(values, form, bits, options, name))
+
+
+def _encode(values, packed):
     packed_bytes = torch.empty(_native.size_bytes(packed.context), dtype=torch.uint8,
                                device=values.device)
     _native.encode(values, packed.at(packed_bytes))
@@ -171,10 +181,7 @@ def pack_codes(codes, bits, options):
     values = codes.to(torch.float16)
     packed = Packed(values, Form.AFFINE, bits, options, "codes")
     packed.context.is_stochastic = False
-    packed_bytes = torch.empty(_native.size_bytes(packed.context), dtype=torch.uint8,
-                               device=values.device)
-    _native.encode(values, packed.at(packed_bytes))
-    return packed, packed_bytes
+    return _encode(values, packed)
 
 
 def unpack_codes(packed, packed_bytes):
