@@ -42,6 +42,7 @@
 #include "actpack/mask.hpp"
 #include "actpack/quantize.hpp"
 #include "actpack/sign_magnitude.hpp"
+#include "packed_batch_norm.hpp"
 
 namespace actpack_torch {
 
@@ -593,12 +594,15 @@ struct ContextFormat {
   std::vector<std::int64_t> sizes;  // of y: samples, channels, height, width
   actpack::Layout layout;           // of y
   actpack::Rounding rounding;
-  bool is_affine;  // see BlockContext
+  packed_batch_norm::Kept kept;  // see BlockContext
   bool is_pooled;
+
+  bool is_affine() const { return kept == packed_batch_norm::Kept::input; }
 
   std::int64_t samples() const { return sizes[0]; }
   std::int64_t sample_numel() const { return sizes[1] * sizes[2] * sizes[3]; }
   Pooling pooling() const { return {sizes[2], sizes[3]}; }
+  packed_batch_norm::Channels channels() const { return {sizes[1], pooling().plane()}; }
 
   at::Tensor make_values(std::int64_t samples) const {
     return at::empty({samples, sizes[1], sizes[2], sizes[3]});
@@ -616,9 +620,9 @@ struct ContextFormat {
 class BlockContext {
  public:
   struct Tensors {
-    at::Tensor bytes;   // as Words
-    at::Tensor argmax;  // where maxima were, 2 bits each; undefined without pooling
-    at::Tensor maps;    // by channel: scale and shift of what is kept to x̂, and of z to y
+    at::Tensor bytes;     // as Words
+    at::Tensor argmax;    // where maxima were, 2 bits each; undefined without pooling
+    at::Tensor channels;  // batch norm's, [channels, 4]: a Channel each
   };
 
   BlockContext(ContextFormat format, Tensors tensors)
@@ -626,47 +630,71 @@ class BlockContext {
 
   const ContextFormat& format() const { return format_; }
   const Tensors& tensors() const { return tensors_; }
+  const packed_batch_norm::Channel* channels() const {
+    return static_cast<const packed_batch_norm::Channel*>(tensors_.channels.data_ptr());
+  }
 
-  // In the forward pass, given nothing but maps: keeps what `z` says and returns the block's
+  // In the forward pass, given nothing but channels: keeps what `z` says and returns the block's
   // output. Overwrites z.
   at::Tensor keep(const at::Tensor& z) {
     const actpack::Layout& layout = format_.layout;
     tensors_.bytes = Words::make(layout);
-    if (format_.is_affine) {
+    if (format_.is_affine()) {
       actpack::quantize(values_of<const float>(z), affine(), format_.rounding, torch_threads);
     }
-    const at::Tensor y = map_by_channel(z, 2);
-    if (format_.is_affine) {
+    normalize(z);
+    if (format_.is_affine()) {
       const std::size_t words = static_cast<std::size_t>(layout.with_bits(1).num_words());
       actpack::make_mask(
-          values_of<const float>(y), {signs(), words}, [](float value) { return value > 0; },
+          values_of<const float>(z), {signs(), words}, [](float value) { return value > 0; },
           torch_threads);
     } else {
-      actpack::encode(values_of<const float>(y), sign_magnitude(), format_.rounding, torch_threads);
+      actpack::encode(values_of<const float>(z), sign_magnitude(), format_.rounding, torch_threads);
     }
-    return format_.is_pooled ? pool(y) : z.relu_();
+    return format_.is_pooled ? pool(z) : z.relu_();
   }
-
-  // x̂, batch norm's normalised input.
-  at::Tensor normalized(Samples samples) const { return map_by_channel(decode(samples), 0); }
 
   // The block's output.
   at::Tensor output(Samples samples) const {
-    at::Tensor values;
-    if (format_.is_affine) {
-      values = apply_mask(samples, map_by_channel(decode(samples), 2));
+    at::Tensor values = format_.make_values(samples.count);
+    const std::span<float> span = values_of<float>(values);
+    if (format_.is_affine()) {
+      actpack::dequantize(affine(), first(samples), span, decoding(), torch_threads);
+      normalize(values);
+      rectify(first(samples), std::span<const float>(span), span);
     } else {
-      values = format_.make_values(samples.count);
-      actpack::decode_relu(sign_magnitude(), first(samples), values_of<float>(values), decoding(),
-                           torch_threads);
+      actpack::decode_relu(sign_magnitude(), first(samples), span, decoding(), torch_threads);
     }
     return format_.is_pooled ? gather(samples, values) : values;
   }
 
-  // The gradient with respect to y, given that with respect to the output: exact.
-  at::Tensor relu_input_gradient(Samples samples, const at::Tensor& output_gradient) const {
-    return apply_mask(
-        samples, format_.is_pooled ? scatter(samples, output_gradient) : output_gradient.clone());
+  // The gradient with respect to the ReLU's output, given that with respect to the block's.
+  at::Tensor relu_output_gradient(Samples samples, const at::Tensor& output_gradient) const {
+    return format_.is_pooled ? scatter(samples, output_gradient) : output_gradient;
+  }
+  std::int64_t first(Samples samples) const { return samples.first * format_.sample_numel(); }
+
+  // What packed_batch_norm reads: y or z, and gradients behind the ReLU's mask.
+  void decode(std::int64_t first, std::span<float> values) const {
+    if (format_.is_affine()) {
+      actpack::dequantize(affine(), first, values, decoding());
+    } else {
+      actpack::decode(sign_magnitude(), first, values, decoding());
+    }
+  }
+  std::span<const float> rectify(std::int64_t first, std::span<const float> from,
+                                 std::span<float> to) const {
+    if (format_.is_affine()) {
+      const std::uint32_t* const is_positive = signs();
+      for (std::size_t e = 0; e < from.size(); ++e) {
+        const bool is_kept =
+            actpack::extract(is_positive, first + static_cast<std::int64_t>(e), 1) != 0;
+        to.data()[e] = is_kept ? from.data()[e] : 0.0f;
+      }
+    } else {
+      actpack::relu_backward(from, sign_magnitude(), first, to);
+    }
+    return to;
   }
 
  private:
@@ -679,40 +707,11 @@ class BlockContext {
     return {format_.layout, words.codes, reinterpret_cast<actpack::GroupParams*>(words.params)};
   }
   actpack::Decoding decoding() const { return actpack::Decoding::subtractive(format_.rounding); }
-  std::int64_t first(Samples samples) const { return samples.first * format_.sample_numel(); }
 
-  // In place: values · maps[row] + maps[row + 1].
-  at::Tensor map_by_channel(const at::Tensor& values, std::int64_t row) const {
-    return values.mul_(tensors_.maps[row].view({1, -1, 1, 1}))
-        .add_(tensors_.maps[row + 1].view({1, -1, 1, 1}));
-  }
-
-  // What is kept: y, or z.
-  at::Tensor decode(Samples samples) const {
-    at::Tensor values = format_.make_values(samples.count);
-    if (format_.is_affine) {
-      actpack::dequantize(affine(), first(samples), values_of<float>(values), decoding(),
-                          torch_threads);
-    } else {
-      actpack::decode(sign_magnitude(), first(samples), values_of<float>(values), decoding(),
-                      torch_threads);
-    }
-    return values;
-  }
-
-  // In place: 0 where y was not positive.
-  at::Tensor apply_mask(Samples samples, at::Tensor values) const {
-    const std::span<float> span = values_of<float>(values);
-    if (format_.is_affine) {
-      const std::uint32_t* const is_positive = signs();
-      for (std::int64_t e = 0; e < values.numel(); ++e) {
-        const bool is_kept = actpack::extract(is_positive, first(samples) + e, 1) != 0;
-        span.data()[e] = is_kept ? span.data()[e] : 0.0f;
-      }
-    } else {
-      actpack::relu_backward(span, sign_magnitude(), first(samples), span, torch_threads);
-    }
-    return values;
+  // In place: z -> y.
+  void normalize(const at::Tensor& z) const {
+    packed_batch_norm::normalize(values_of<const float>(z), format_.channels(), channels(),
+                                 values_of<float>(z), torch_threads);
   }
 
   // The ReLU's output, pooled; keeps where the maxima were.
@@ -835,16 +834,12 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     TORCH_CHECK(z.numel() > z.size(1), "actpack: batch norm needs more than one value a channel, ",
                 "but the convolution's output is ", describe(z));
     const auto [mean, variance] = update_statistics(call->batch_norm, z);
-    const at::Tensor inverse_deviation = (variance + call->batch_norm.options.eps()).rsqrt();
-    const at::Tensor gain = gamma * inverse_deviation;
-    const at::Tensor shift = beta - gain * mean;
-    const bool is_affine = !is_invertible(gamma);
-    const at::Tensor maps =
-        is_affine ? at::stack({inverse_deviation, -mean * inverse_deviation, gain, shift})
-                  : at::stack({1 / gamma, -beta / gamma, gain, shift});
-    BlockContext context({z.sizes().vec(), flat_layout(z.numel(), call->options), call->rounding,
-                          is_affine, call->is_pooled},
-                         {{}, {}, maps});
+    const packed_batch_norm::Kept kept =
+        is_invertible(gamma) ? packed_batch_norm::Kept::output : packed_batch_norm::Kept::input;
+    BlockContext context(
+        {z.sizes().vec(), flat_layout(z.numel(), call->options), call->rounding, kept,
+         call->is_pooled},
+        {{}, {}, make_channels(mean, variance, call->batch_norm.options.eps(), gamma, beta, kept)});
     at::Tensor output = context.keep(z);
     save(graph, x, weight, context, *call);
     call->of_output = std::make_shared<const BlockContext>(std::move(context));
@@ -858,28 +853,38 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
                 ", can be differentiated once only, without create_graph");
     const BlockContext& context = saved.context;
     const at::Tensor output_gradient = gradients[0].contiguous();
-    const at::Tensor gain = context.tensors().maps[2];
     const std::int64_t samples = context.format().samples();
+    const packed_batch_norm::Channels channels = context.format().channels();
 
-    at::Tensor beta_gradient = at::zeros_like(gain);
-    at::Tensor gamma_gradient = at::zeros_like(gain);
+    std::vector<double> sums(2 * static_cast<std::size_t>(channels.count));
     for_each_piece_of(samples, [&](Samples piece) {
-      const at::Tensor dy = context.relu_input_gradient(piece, slice(output_gradient, piece));
-      beta_gradient.add_(dy.sum({0, 2, 3}));
-      gamma_gradient.add_(context.normalized(piece).mul_(dy).sum({0, 2, 3}));
+      const at::Tensor gradient =
+          context.relu_output_gradient(piece, slice(output_gradient, piece));
+      packed_batch_norm::add_gradient_sums(values_of<const float>(gradient), context.first(piece),
+                                           context, channels, std::span(sums), torch_threads);
     });
+    at::Tensor gamma_gradient = at::empty({channels.count});
+    at::Tensor beta_gradient = at::empty({channels.count});
+    std::vector<packed_batch_norm::InputGradient> by_channel;
+    for (std::int64_t c = 0; c < channels.count; ++c) {
+      const auto of_channel = packed_batch_norm::finish(
+          context.channels()[c], context.format().kept, sums[static_cast<std::size_t>(2 * c)],
+          sums[static_cast<std::size_t>(2 * c + 1)], samples * channels.inner);
+      gamma_gradient.data_ptr<float>()[c] = of_channel.gamma;
+      beta_gradient.data_ptr<float>()[c] = of_channel.beta;
+      by_channel.push_back(of_channel.input);
+    }
 
-    // dz = gain · (dy − Σdy / M − x̂ · Σdy · x̂ / M), M values a channel.
-    const double count = static_cast<double>(samples * context.format().pooling().plane());
-    const at::Tensor scale = (-gain * gamma_gradient / count).view({1, -1, 1, 1});
-    const at::Tensor shift = (-gain * beta_gradient / count).view({1, -1, 1, 1});
     const bool wants_x = graph->needs_input_grad(0);
     at::Tensor x_gradient = wants_x ? at::empty(saved.input_sizes) : at::Tensor();
     at::Tensor weight_gradient = at::zeros_like(saved.weight);
     for_each_piece_of(samples, [&](Samples piece) {
-      const at::Tensor dy = context.relu_input_gradient(piece, slice(output_gradient, piece));
-      const at::Tensor dz =
-          context.normalized(piece).mul_(scale).add_(shift).addcmul_(dy, gain.view({1, -1, 1, 1}));
+      const at::Tensor gradient =
+          context.relu_output_gradient(piece, slice(output_gradient, piece));
+      const at::Tensor dz = context.format().make_values(piece.count);
+      packed_batch_norm::input_gradient(values_of<const float>(gradient), context.first(piece),
+                                        context, channels, by_channel.data(), values_of<float>(dz),
+                                        torch_threads);
       const at::Tensor x =
           saved.of_input ? saved.of_input->output(piece) : slice(saved.input, piece);
       const auto [of_x, of_weight] = saved.convolution.gradients(dz, x, saved.weight, wants_x);
@@ -922,6 +927,19 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
         momentum ? *momentum : 1 / batch_norm.num_batches_tracked.item<double>());
   }
 
+  static at::Tensor make_channels(const at::Tensor& mean, const at::Tensor& variance,
+                                  double epsilon, const at::Tensor& gamma, const at::Tensor& beta,
+                                  packed_batch_norm::Kept kept) {
+    at::Tensor channels = at::empty({mean.numel(), 4});
+    auto* const of_channel = static_cast<packed_batch_norm::Channel*>(channels.data_ptr());
+    for (std::int64_t c = 0; c < mean.numel(); ++c) {
+      of_channel[c] = packed_batch_norm::make_channel(
+          mean.data_ptr<float>()[c], variance.data_ptr<float>()[c], static_cast<float>(epsilon),
+          gamma.data_ptr<float>()[c], beta.data_ptr<float>()[c], kept, 0);
+    }
+    return channels;
+  }
+
   // Whether x̂ can be had back from a rounded y in every channel: where |γ| is far below the
   // others', the rounding of y is far larger than x̂ itself, and with γ = 0 nothing of x̂ is left.
   static bool is_invertible(const at::Tensor& gamma) {
@@ -936,7 +954,7 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     record->input_sizes = x.sizes().vec();
     torch::autograd::variable_list tensors{weight};
     const auto add = [&](const BlockContext::Tensors& of) {
-      tensors.insert(tensors.end(), {of.bytes, of.argmax, of.maps});
+      tensors.insert(tensors.end(), {of.bytes, of.argmax, of.channels});
     };
     add(context.tensors());
     if (call.of_input) {

@@ -4,12 +4,16 @@
 // What the Python package calls: actpack's verbs behind plain C functions. It knows pointers and
 // streams but no framework, so one build of it serves every version of PyTorch.
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <span>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include "actpack/actpack.hpp"
+#include "packed_batch_norm.hpp"
 
 #ifdef ACTPACK_PYTHON_CUDA
 #include <cuda_bf16.h>
@@ -18,9 +22,13 @@
 #include "actpack/cuda/mask.hpp"
 #include "actpack/cuda/quantize.hpp"
 #include "actpack/cuda/sign_magnitude.hpp"
+#include "device_batch_norm.hpp"
 #endif
 
 namespace {
+
+using packed_batch_norm::Kept;
+using packed_batch_norm::Operation;
 
 enum class Form : std::int32_t { affine, sign_magnitude };
 enum class Type : std::int32_t { float32, float16, bfloat16 };
@@ -56,6 +64,7 @@ class Planes {
     layout_.validate();
   }
 
+  const actpack::Layout& layout() const { return layout_; }
   std::int64_t size_bytes() const { return params_at() + 4 * layout_.num_groups(); }
   bool has_signs() const { return context_.form == Form::sign_magnitude; }
   actpack::PackedView affine() const {
@@ -105,9 +114,31 @@ std::span<T> span_of(Bytes* x, std::int64_t numel) {
   return {static_cast<T*>(x), static_cast<std::size_t>(numel)};
 }
 
+// A kept tensor as packed_batch_norm reads it.
+template <class T>
+struct KeptTensor {
+  const Planes& planes;
+  actpack::Decoding decoding;
+  bool rectifies;
+
+  void decode(std::int64_t first, std::span<float> v) const {
+    if (planes.has_signs()) {
+      actpack::decode(planes.sign_magnitude(), first, v, decoding);
+    } else {
+      actpack::dequantize(planes.affine(), first, v, decoding);
+    }
+  }
+  std::span<const T> rectify(std::int64_t first, std::span<const T> dz, std::span<T> dy) const {
+    if (!rectifies) {
+      return dz;
+    }
+    actpack::relu_backward(dz, planes.sign_magnitude(), first, dy);
+    return dy;
+  }
+};
+
 template <class T>
 struct HostVerbs {
-  using Element = T;
   const Place& place;
 
   OpenMp loop() const { return {place.threads}; }
@@ -149,8 +180,62 @@ struct HostVerbs {
     actpack::dropout_backward(span_of<const T>(dy, numel), mask_of(mask, numel),
                               span_of<T>(dx, numel), p, loop());
   }
+  void batch_norm(const Operation& operation, const void* x, const Planes& to, std::int64_t numel,
+                  void* y) const {
+    for (std::int64_t c = 0; c < operation.channels.count; ++c) {
+      operation.by_channel[c] = packed_batch_norm::make_channel(
+          operation.mean[c], operation.variance[c], operation.epsilon,
+          operation.gamma == nullptr ? 1 : operation.gamma[c],
+          operation.beta == nullptr ? 0 : operation.beta[c], operation.kept, operation.least);
+    }
+    if (operation.kept == Kept::input) {
+      encode(x, to, numel);
+    }
+    const std::span<T> output = span_of<T>(y, numel);
+    packed_batch_norm::normalize(span_of<const T>(x, numel), operation.channels,
+                                 operation.by_channel, output, loop());
+    if (operation.kept == Kept::output) {
+      encode(y, to, numel);
+    }
+    if (operation.rectifies != 0) {
+      relu_in_place(output);
+    }
+  }
+  void batch_norm_backward(const Operation& operation, const void* dz, const Planes& from,
+                           std::int64_t numel, const actpack::Decoding& decoding,
+                           std::int64_t elements, float*, float* gamma_gradient,
+                           float* beta_gradient, void* dx) const {
+    const KeptTensor<T> kept{from, decoding, operation.rectifies != 0};
+    const std::span<const T> gradients = span_of<const T>(dz, numel);
+    std::vector<double> sums(2 * static_cast<std::size_t>(operation.channels.count));
+    packed_batch_norm::add_gradient_sums(gradients, 0, kept, operation.channels, std::span(sums),
+                                         loop());
+    std::vector<packed_batch_norm::InputGradient> by_channel;
+    for (std::size_t c = 0; c < sums.size() / 2; ++c) {
+      const auto of_channel = packed_batch_norm::finish(operation.by_channel[c], operation.kept,
+                                                        sums[2 * c], sums[2 * c + 1], elements);
+      gamma_gradient[c] = of_channel.gamma;
+      beta_gradient[c] = of_channel.beta;
+      by_channel.push_back(of_channel.input);
+    }
+    if (dx != nullptr) {
+      packed_batch_norm::input_gradient(gradients, 0, kept, operation.channels, by_channel.data(),
+                                        span_of<T>(dx, numel), loop());
+    }
+  }
+  static std::int64_t batch_norm_workspace(const Operation&, const Planes&) { return 0; }
 
  private:
+  void relu_in_place(std::span<T> y) const {
+    const std::int64_t count = static_cast<std::int64_t>(y.size());
+    constexpr std::int64_t piece = packed_batch_norm::tile_numel;
+    loop()((count + piece - 1) / piece, [&](std::int64_t i) {
+      for (std::int64_t e = i * piece; e < std::min(count, (i + 1) * piece); ++e) {
+        y.data()[e] = float{y.data()[e]} <= 0 ? T(0.0f) : y.data()[e];
+      }
+    });
+  }
+
   template <class Word>
   static std::span<Word> mask_of(Word* mask, std::int64_t numel) {
     return {mask, static_cast<std::size_t>(actpack::words_for(numel, 1))};
@@ -160,7 +245,10 @@ struct HostVerbs {
 #ifdef ACTPACK_PYTHON_CUDA
 template <class T>
 struct DeviceVerbs {
-  using Element = T;
+  // What examples' own kernels call T.
+  using Storage = std::conditional_t<
+      std::is_same_v<T, float>, float,
+      std::conditional_t<std::is_same_v<T, __half>, actpack::float16, actpack::bfloat16>>;
   const Place& place;
 
   cudaStream_t stream() const { return static_cast<cudaStream_t>(place.stream); }
@@ -200,6 +288,36 @@ struct DeviceVerbs {
                   void* dx) const {
     actpack::dropout_backward(static_cast<const T*>(dy), mask, static_cast<T*>(dx), numel, p,
                               stream());
+  }
+  void batch_norm(const Operation& operation, const void* x, const Planes& to, std::int64_t,
+                  void* y) const {
+    with_view(to, [&](const auto& view) {
+      packed_batch_norm::forward(operation, static_cast<const Storage*>(x), view, to.rounding(),
+                                 static_cast<Storage*>(y), stream());
+    });
+  }
+  void batch_norm_backward(const Operation& operation, const void* dz, const Planes& from,
+                           std::int64_t, const actpack::Decoding& decoding, std::int64_t elements,
+                           float* workspace, float* gamma_gradient, float* beta_gradient,
+                           void* dx) const {
+    with_view(from, [&](const auto& view) {
+      packed_batch_norm::backward(operation, static_cast<const Storage*>(dz), view, decoding,
+                                  elements, workspace, gamma_gradient, beta_gradient,
+                                  static_cast<Storage*>(dx), stream());
+    });
+  }
+  static std::int64_t batch_norm_workspace(const Operation& operation, const Planes& planes) {
+    return packed_batch_norm::workspace_numel(operation, planes.layout());
+  }
+
+ private:
+  template <class Call>
+  static void with_view(const Planes& planes, const Call& call) {
+    if (planes.has_signs()) {
+      call(planes.sign_magnitude());
+    } else {
+      call(planes.affine());
+    }
   }
 };
 #endif
@@ -294,6 +412,36 @@ const char* actpack_dropout(const Place* place, const void* x, std::int64_t nume
 const char* actpack_apply_mask(const Place* place, const void* dy, const std::uint32_t* mask,
                                std::int64_t numel, double p, void* dx) {
   return run(*place, [&](const auto& verbs) { verbs.apply_mask(dy, mask, numel, p, dx); });
+}
+
+// Batch normalisation: packs what operation->kept says and writes y, or max(y, 0). `y` may be `x`.
+const char* actpack_batch_norm(const Place* place, const Operation* operation, const void* x,
+                               const Context* to, void* y) {
+  return run(*place, [&](const auto& verbs) {
+    verbs.batch_norm(*operation, x, Planes(*to), to->numel, y);
+  });
+}
+
+// The floats of memory that its backward pass needs.
+const char* actpack_batch_norm_workspace(const Place* place, const Operation* operation,
+                                         const Context* from, std::int64_t* numel) {
+  return run(*place, [&](const auto& verbs) {
+    *numel = verbs.batch_norm_workspace(*operation, Planes(*from));
+  });
+}
+
+// `elements`: of a channel, or 0 where statistics do not depend on x. `dx` may be null.
+const char* actpack_batch_norm_backward(const Place* place, const Operation* operation,
+                                        const void* dz, const Context* from,
+                                        std::int32_t is_subtractive, std::int64_t elements,
+                                        float* workspace, float* gamma_gradient,
+                                        float* beta_gradient, void* dx) {
+  return run(*place, [&](const auto& verbs) {
+    const Planes planes(*from);
+    verbs.batch_norm_backward(*operation, dz, planes, from->numel,
+                              planes.decoding(is_subtractive != 0), elements, workspace,
+                              gamma_gradient, beta_gradient, dx);
+  });
 }
 
 }  // extern "C"

@@ -657,11 +657,11 @@ TEST_CASE("libtorch: a chain's outputs and running statistics are torch's") {
 TEST_CASE("libtorch: a block's context has the noise of subtractive decoding, half of plain") {
   torch::manual_seed(24);
   const at::Tensor y = torch::randn({32, 16, 16, 16});
-  const at::Tensor one = at::ones({16});
+  const at::Tensor channels = at::tensor({1.0f, 0.0f, 0.0f, 1.0f}).repeat({16, 1});  // y = x
   BlockContext context({y.sizes().vec(), flat_layout(y.numel(), Options{}),
-                        noise(Options{}, Origin::chain, 0, 0), /*is_affine=*/false,
+                        noise(Options{}, Origin::chain, 0, 0), packed_batch_norm::Kept::output,
                         /*is_pooled=*/false},
-                       {{}, {}, at::stack({one, one * 0, one, one * 0})});
+                       {{}, {}, channels});
   const at::Tensor relu = context.keep(y.clone());
   CHECK(at::equal(relu, at::relu(y)));
   // Known for normal values in groups of 256: a step's square, whose noise is proportional to it,
@@ -670,7 +670,9 @@ TEST_CASE("libtorch: a block's context has the noise of subtractive decoding, ha
     return ((found - exact).square().sum() / exact.square().sum()).item<double>();
   };
   const Samples all{0, 32};
-  CHECK(std::abs(noise_of(context.normalized(all), y) / 0.0757 - 1) < sigmas * 0.01);
+  const at::Tensor decoded = at::empty_like(y);
+  context.decode(0, values_of<float>(decoded));
+  CHECK(std::abs(noise_of(decoded, y) / 0.0757 - 1) < sigmas * 0.01);
   CHECK(std::abs(noise_of(context.output(all), relu) / 0.0757 - 1) < sigmas * 0.01);
   CHECK(at::equal(context.output(all) == 0, relu == 0));
 }

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 import actpack
 from actpack import nn, packed
-from support import (Draws, MemoryCase, StatisticalCase, joined, on_devices, relative_error,
-                     restart_streams)
+from support import (Draws, MemoryCase, StatisticalCase, is_close, joined, on_devices,
+                     relative_error, restart_streams)
 
 
 class RMSNorm(torch.nn.Module):
@@ -306,13 +306,13 @@ class LikeTorchTest(unittest.TestCase):
             module = converted(plain)
             for _ in range(3):
                 x = torch.randn(4, 5, 3, 3, device=device, requires_grad=True)
-                self.assertTrue(torch.equal(plain.to(device)(x), module.to(device)(x)))
+                self.assertTrue(is_close(module.to(device)(x), plain.to(device)(x)))
             for (name, value), other in zip(plain.state_dict().items(),
                                             module.state_dict().values()):
                 self.assertTrue(torch.equal(value, other), (options, name))
             plain.eval()
             module.eval()
-            self.assertTrue(torch.equal(plain(x), module(x)))
+            self.assertTrue(is_close(module(x), plain(x)))
 
     @on_devices
     def test_without_gradients(self, device):
@@ -334,7 +334,7 @@ class LikeTorchTest(unittest.TestCase):
                 case.module.eval()
                 y, exact = case.run(case.module)
                 y_of_converted, gradients = case.run(converted(case.module, bits=8))
-                self.assertTrue(torch.equal(y, y_of_converted))
+                self.assertTrue(is_close(y_of_converted, y))
                 self.assertLess(relative_error(joined(gradients.values()),
                                                joined(exact.values())), 0.02)
 
@@ -429,7 +429,7 @@ class TypesAndLayoutsTest(unittest.TestCase):
                     continue
                 with self.subTest(module=name, size=size):
                     y_of_converted, gradients = case.run(converted(case.module, bits=8))
-                    self.assertTrue(torch.equal(y, y_of_converted))
+                    self.assertTrue(is_close(y_of_converted, y))
                     for gradient, expected in zip(gradients.values(), exact.values()):
                         self.assertEqual(gradient.shape, expected.shape)
                         difference = (gradient - expected).norm().item()

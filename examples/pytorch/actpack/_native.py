@@ -39,6 +39,32 @@ class Context(ctypes.Structure):
     ]
 
 
+class Kept(enum.IntEnum):
+    """What a batch normalisation keeps: its input, or its output."""
+
+    INPUT = 0
+    OUTPUT = 1
+
+
+class Normalization(ctypes.Structure):
+    """A batch normalisation: the channel of element e of memory is e / inner % channels. The
+    tensors are of floats; `by_channel`, four for each, is the forward pass's result."""
+
+    _fields_ = [
+        ("channels", ctypes.c_int64),
+        ("inner", ctypes.c_int64),
+        ("kept", ctypes.c_int32),
+        ("rectifies", ctypes.c_int32),
+        ("epsilon", ctypes.c_float),
+        ("least", ctypes.c_float),
+        ("mean", ctypes.c_void_p),
+        ("variance", ctypes.c_void_p),
+        ("gamma", ctypes.c_void_p),
+        ("beta", ctypes.c_void_p),
+        ("by_channel", ctypes.c_void_p),
+    ]
+
+
 class _Place(ctypes.Structure):
     _fields_ = [
         ("type", ctypes.c_int32),
@@ -62,6 +88,7 @@ def _load():
     pointer, int32, int64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     uint64, double = ctypes.c_uint64, ctypes.c_double
     place, context = ctypes.POINTER(_Place), ctypes.POINTER(Context)
+    normalization = ctypes.POINTER(Normalization)
     library.actpack_size_bytes.restype = int64
     library.actpack_size_bytes.argtypes = [context]
     for name, arguments in {
@@ -71,6 +98,9 @@ def _load():
             "relu": [pointer, int64, pointer, pointer],
             "dropout": [pointer, int64, pointer, pointer, double, uint64, uint64],
             "apply_mask": [pointer, pointer, int64, double, pointer],
+            "batch_norm": [normalization, pointer, context, pointer],
+            "batch_norm_workspace": [normalization, context, ctypes.POINTER(int64)],
+            "batch_norm_backward": [normalization, pointer, context, int32, int64, *[pointer] * 4],
     }.items():
         function = getattr(library, "actpack_" + name)
         function.restype = ctypes.c_char_p
@@ -146,3 +176,20 @@ def apply_mask(dy, mask, out, drop_probability=0.0):
     """Writes dy / (1 - p) where the mask is set, else 0."""
     _call(_library.actpack_apply_mask, dy, dy.data_ptr(), mask.data_ptr(), dy.numel(),
           drop_probability, out.data_ptr())
+
+
+def batch_norm(x, normalization, context, out):
+    """Packs the dense tensor x or its normalised values, and writes these, rectified if so asked,
+    to `out`, which may be x."""
+    _call(_library.actpack_batch_norm, x, normalization, x.data_ptr(), context, out.data_ptr())
+
+
+def batch_norm_backward(dz, normalization, context, is_subtractive, elements, gradients, dx):
+    """Writes the gradients of gamma and beta, the two rows of `gradients`, and dx unless it is
+    None. `elements`: of a channel, or 0 where the statistics do not depend on the input."""
+    numel = ctypes.c_int64()
+    _call(_library.actpack_batch_norm_workspace, dz, normalization, context, numel)
+    workspace = torch.empty(numel.value, device=dz.device)
+    _call(_library.actpack_batch_norm_backward, dz, normalization, dz.data_ptr(), context,
+          is_subtractive, elements, workspace.data_ptr(), gradients[0].data_ptr(),
+          gradients[1].data_ptr(), None if dx is None else dx.data_ptr())

@@ -14,8 +14,9 @@ from torch.autograd.function import once_differentiable
 import torch.nn.functional as F
 
 from . import _native
-from .packed import (Form, Options, Part, dense, empty_mask, next_stream, pack, pack_codes,
-                     unpack_codes, with_stride)
+from ._native import Kept
+from .packed import (Form, Options, Part, dense, describe, empty_mask, next_stream, pack,
+                     pack_codes, prepare, unpack_codes, with_stride)
 
 aten = torch.ops.aten
 
@@ -138,8 +139,12 @@ class _OutputPacker:
         self.form, self.options, self.name = form, options, name
 
     def __call__(self, values):
-        self.made = pack(values, self.form, self.options.bits, self.options,
-                         f"the output of {self.name}")
+        self.made = pack(values, self.form, self.options.bits, self.options, self.name)
+        return self.made
+
+    def prepare(self, values):
+        """The same for somebody who packs while computing: `values` tells what they will be like."""
+        self.made = prepare(values, self.form, self.options.bits, self.options, self.name)
         return self.made
 
     def share(self, output):
@@ -273,86 +278,80 @@ class Conv3d(_CompressedConvolution, torch.nn.Conv3d):
     """torch.nn.Conv3d that keeps its input in packed form, if its weight is trained at all."""
 
 
-def _normalize(x, weight, bias, running_mean, running_var, momentum, eps):
-    """Batch normalisation by whatever library torch would take; also returns what the backward
-    pass of that library asks for, (statistics, which, reserve)."""
-    y, mean, invstd, reserve, which = aten._batch_norm_impl_index(
-        x, weight, bias, running_mean, running_var, True, momentum, eps,
-        torch.backends.cudnn.enabled)
-    return y, (mean, invstd, reserve, which)
+def _in_usual_order(x):
+    """x if it is contiguous, or lies channels last; else a contiguous copy, as torch's own batch
+    normalisation makes."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    is_usual = last is not None and x.is_contiguous(memory_format=last)
+    return x if is_usual else x.contiguous()
 
 
-def _normalize_backward(dy, x, weight, statistics, eps, needs):
-    mean, invstd, reserve, which = statistics
-    return aten._batch_norm_impl_index_backward(which, x, dy, weight, None, None, mean, invstd,
-                                                True, eps, list(needs), reserve)
+@dataclasses.dataclass
+class _Normalization:
+    """How one call of a batch normalisation is to go, beside its tensors."""
+
+    kept: Kept
+    rectifies: bool  # applies the ReLU behind it, too
+    overwrites_input: bool
+    depends_on_input: bool  # by its statistics: in training
+    eps: float
+    least_weight: float  # channels whose |gamma| is below it are taken to have less x̂
+    options: Options
+    name: str
+
+    def native(self, x, by_channel, *tensors):
+        """`tensors`: mean, variance, gamma and beta, in the forward pass."""
+        inner = x.stride(1) if x.shape[1] > 1 else x.numel()
+        pointers = [None if t is None else t.data_ptr() for t in tensors or [None] * 4]
+        return _native.Normalization(x.shape[1], inner, self.kept, self.rectifies, self.eps,
+                                     self.least_weight, *pointers, by_channel.data_ptr())
 
 
 class _BatchNorm(torch.autograd.Function):
-    """Batch normalisation that keeps its input in affine codes."""
+    """Batch normalisation that keeps its input; or its output, where channels have come to one
+    scale, and with the ReLU behind it a sign-magnitude context, which serves both, and the next
+    convolution. Its backward pass decodes as it goes: beside dz there is dx, and nothing else of
+    that size."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, options, name):
-        x = dense(x)
-        y, (mean, invstd, reserve, ctx.which) = _normalize(x, weight, bias, running_mean,
-                                                           running_var, momentum, eps)
-        ctx.packed, packed_bytes = pack(x.detach(), Form.AFFINE, options.bits, options,
-                                        f"the input of {name}")
-        ctx.name, ctx.eps = name, eps
-        ctx.save_for_backward(packed_bytes, weight, mean, invstd, reserve)
+    def forward(ctx, x, weight, bias, mean, variance, how, packs):
+        values = _in_usual_order(x.detach())
+        y = torch.empty_like(values)
+        if how.overwrites_input and values.data_ptr() == x.data_ptr():
+            ctx.mark_dirty(x)
+            y = x
+        ctx.how, ctx.name = how, how.name
+        ctx.packed, packed_bytes = packs.prepare(values)
+        by_channel = torch.empty(x.shape[1], 4, device=x.device)
+        tensors = [None if t is None else t.float() for t in (mean, variance, weight, bias)]
+        _native.batch_norm(values, how.native(values, by_channel, *tensors),
+                           ctx.packed.at(packed_bytes), y)
+        ctx.save_for_backward(packed_bytes, by_channel)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy):
-        packed_bytes, weight, *statistics = saved_tensors(ctx)
-        x = ctx.packed.decode(packed_bytes, dy.dtype)
-        dy = with_stride(dy, ctx.packed.stride)
-        return *_normalize_backward(dy, x, weight, (*statistics, ctx.which), ctx.eps,
-                                    ctx.needs_input_grad[:3]), *(None,) * 6
-
-
-class _InvertedBatchNorm(torch.autograd.Function):
-    """Batch normalisation that keeps its output y, where channels have come to one scale, and with
-    `rectifies` the ReLU behind it: that context is a sign-magnitude one, which serves both, and the
-    next convolution. `least_weight`: channels whose |gamma| is below it are taken to have less x̂.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, least_weight,
-                rectifies, packs, name):
-        y, (_, invstd, reserve, ctx.which) = _normalize(x, weight, bias, running_mean, running_var,
-                                                        momentum, eps)
-        ctx.packed, packed_bytes = packs(y)
-        ctx.name, ctx.eps, ctx.least_weight, ctx.rectifies = name, eps, least_weight, rectifies
-        ctx.save_for_backward(packed_bytes, weight, bias, invstd, reserve)
-        return torch.relu_(y) if rectifies else y
-
-    # The normalised input is x̂ = (y - beta) / gamma: to torch's own backward pass, y is an input
-    # of mean beta and inverse deviation 1 / gamma. That pass multiplies by weight · (1 / gamma)
-    # where gamma · invstd is due. Where gamma has become too small for that, gamma / least² stands
-    # for 1 / gamma.
-    @staticmethod
-    @once_differentiable
     def backward(ctx, dz):
-        packed_bytes, weight, bias, invstd, reserve = saved_tensors(ctx)
+        packed_bytes, by_channel = saved_tensors(ctx)
         packed = ctx.packed
-        dy = (packed.apply_signs(packed_bytes, dz) if ctx.rectifies
-              else with_stride(dz, packed.stride))
-        y = packed.decode(packed_bytes, dz.dtype)
-        weight, bias = weight.float(), bias.float()
-        square = weight * weight
-        inverse = weight / square.clamp(min=ctx.least_weight**2)
-        return *_normalize_backward(dy, y, square.mul_(invstd),
-                                    (bias, inverse, reserve, ctx.which), ctx.eps,
-                                    ctx.needs_input_grad[:3]), *(None,) * 8
+        dz = with_stride(dz, packed.stride)
+        dx = torch.empty_like(dz) if ctx.needs_input_grad[0] else None
+        gradients = torch.empty(2, dz.shape[1], device=dz.device)
+        elements = dz.numel() // dz.shape[1] if ctx.how.depends_on_input else 0
+        _native.batch_norm_backward(dz, ctx.how.native(dz, by_channel), packed.at(packed_bytes),
+                                    packed.is_subtractive, elements, gradients, dx)
+        _, needs_dw, needs_db = ctx.needs_input_grad[:3]
+        return (dx, gradients[0] if needs_dw else None, gradients[1] if needs_db else None,
+                *(None,) * 4)
 
 
 class _CompressedBatchNorm(_Compressed):
-    """In training. `followed_by_relu`: the module applies the ReLU itself, and one context serves
-    it, the ReLU and the next convolution; a ReLU module behind it lets its output pass."""
+    """`followed_by_relu`: the module applies the ReLU itself, and one context serves it, the ReLU
+    and the next convolution; a ReLU module behind it lets its output pass. `overwrites_input`:
+    nobody else needs the input, which the output may take the place of."""
 
     followed_by_relu = False
+    overwrites_input = False
 
     # Below this share of the largest |gamma|, a channel's normalised input is not to be had from
     # the output with the precision of the others.
@@ -365,36 +364,46 @@ class _CompressedBatchNorm(_Compressed):
     _is_invertible = False
 
     def forward(self, x):
-        if not (self.training and x.numel() > 0 and is_recorded(x, self.weight, self.bias)):
+        if not (x.numel() > 0 and is_recorded(x, self.weight, self.bias)):
             return super().forward(x)
         self._check_input_dim(x)
-        momentum = self._advance()
-        running_mean, running_var = ((self.running_mean, self.running_var)
-                                     if self.track_running_stats else (None, None))
-        arguments = (x, self.weight, self.bias, running_mean, running_var, momentum, self.eps)
-        if self.options.context == "sign_magnitude" and self.affine and self._can_invert():
-            return self._normalize(*arguments)
-        y = _BatchNorm.apply(*arguments, self.options, self._describe())
-        return _rectify(y, True, self.options, self._describe()) if self.followed_by_relu else y
+        is_training = self.training or self.running_mean is None
+        if is_training:
+            if x.numel() == x.shape[1]:
+                raise ValueError(f"actpack: {self._describe()} needs more than one value of each"
+                                 f" channel in training; its input is {describe(x)}")
+            mean, variance = self._update_statistics(x.detach())
+        else:
+            mean, variance = self.running_mean, self.running_var
+        keeps_output = self.options.context == "sign_magnitude" and self._can_invert()
+        rectifies = self.followed_by_relu and keeps_output
+        how = _Normalization(Kept.OUTPUT if keeps_output else Kept.INPUT, rectifies,
+                             self.overwrites_input, is_training, self.eps, self._least_weight,
+                             self.options, self._describe())
+        packs = _OutputPacker(Form.SIGN_MAGNITUDE if rectifies else Form.AFFINE, self.options,
+                              f"the {'output' if keeps_output else 'input'} of {how.name}")
+        y = _BatchNorm.apply(x, self.weight, self.bias, mean, variance, how, packs)
+        if keeps_output:
+            packs.share(y)
+        elif self.followed_by_relu:
+            return _rectify(y, True, self.options, self._describe())
+        return y
 
-    def _normalize(self, *arguments):
-        name = self._describe()
-        form = Form.SIGN_MAGNITUDE if self.followed_by_relu else Form.AFFINE
-        packs = _OutputPacker(form, self.options, name)
-        z = _InvertedBatchNorm.apply(*arguments, self._least_weight, self.followed_by_relu, packs,
-                                     name)
-        packs.share(z)
-        return z
-
-    def _advance(self):
-        if not self.track_running_stats or self.num_batches_tracked is None:
-            return self.momentum or 0.0
-        self.num_batches_tracked.add_(1)
-        if self.momentum is None:
-            return 1.0 / float(self.num_batches_tracked)
-        return self.momentum
+    def _update_statistics(self, x):
+        """Mean and variance of the batch; the running ones move as torch's do."""
+        if not (self.training and self.track_running_stats):
+            return torch.batch_norm_update_stats(x, None, None, 0.0)
+        momentum = self.momentum
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        return torch.batch_norm_update_stats(x, self.running_mean, self.running_var,
+                                             momentum or 0.0)
 
     def _can_invert(self):
+        if self.weight is None:
+            return True
         if not self.weight.is_cuda or self._steps % self.steps_between_checks == 0:
             sizes = self.weight.detach().abs()
             least, largest = torch.stack((sizes.min(), sizes.max())).tolist()
@@ -466,7 +475,7 @@ class _MaskedReLU(torch.autograd.Function):
 def _rectify(x, is_inplace, options, name):
     if options.context == "affine":
         return _MaskedReLU.apply(x, name)
-    packs = _OutputPacker(Form.SIGN_MAGNITUDE, options, name)
+    packs = _OutputPacker(Form.SIGN_MAGNITUDE, options, f"the output of {name}")
     z = _ReLU.apply(x, is_inplace, packs, name)
     packs.share(z)
     return z
@@ -745,4 +754,4 @@ class ConvBatchNormReLU(torch.nn.Sequential):
         super().__init__(
             Conv2d(in_channels, out_channels, kernel_size, **{"bias": False, **convolution}),
             BatchNorm2d(out_channels), ReLU())
-        self[1].followed_by_relu = True
+        self[1].followed_by_relu = self[1].overwrites_input = True

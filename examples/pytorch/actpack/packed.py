@@ -33,9 +33,9 @@ class Options:
         for name in ("bits", "attention_bits"):
             if getattr(self, name) not in (1, 2, 4, 8):
                 raise ValueError(f"actpack: {name} = {getattr(self, name)} is not 1, 2, 4 or 8")
-        if self.group_size <= 0 or self.group_size % 32 != 0:
-            raise ValueError(
-                f"actpack: group_size = {self.group_size} is not a positive multiple of 32")
+        if self.group_size not in (32, 64, 128, 256, 512):
+            raise ValueError(f"actpack: group_size = {self.group_size} is not 32, 64, 128, 256 or"
+                             " 512")
         if self.context not in ("sign_magnitude", "affine"):
             raise ValueError(f"actpack: context = {self.context!r} is neither 'sign_magnitude' nor"
                              " 'affine'")
@@ -142,16 +142,19 @@ def pack(tensor, form, bits, options, name=None):
     name = name or describe(tensor)
     if isinstance(tensor, torch.nn.Parameter):
         raise ValueError(f"actpack: {name} is a parameter: activations are packed, weights are not")
+    values = dense(tensor.detach())
+    packed, packed_bytes = prepare(values, form, bits, options, name)
+    _native.encode(values, packed.at(packed_bytes))
+    return packed, packed_bytes
+
+
+def prepare(tensor, form, bits, options, name):
+    """How a dense tensor is to be packed, and memory for the bytes."""
     if tensor.dtype not in _native.TYPES:
         raise TypeError(f"actpack: {name} is not of float32, float16 or bfloat16")
-    values = dense(tensor.detach())
-    return _encode(values, Packed(values, form, bits, options, name))
-
-
-def _encode(values, packed):
+    packed = Packed(tensor, form, bits, options, name)
     packed_bytes = torch.empty(_native.size_bytes(packed.context), dtype=torch.uint8,
-                               device=values.device)
-    _native.encode(values, packed.at(packed_bytes))
+                               device=tensor.device)
     return packed, packed_bytes
 
 
@@ -179,9 +182,10 @@ def pack_codes(codes, bits, options):
     """Integers in [0, 2^bits) exactly: a group's step is at most 1, so the nearest level is less
     than half away, and rounding finds the integer again (`unpack_codes`)."""
     values = codes.to(torch.float16)
-    packed = Packed(values, Form.AFFINE, bits, options, "codes")
+    packed, packed_bytes = prepare(values, Form.AFFINE, bits, options, "codes")
     packed.context.is_stochastic = False
-    return _encode(values, packed)
+    _native.encode(values, packed.at(packed_bytes))
+    return packed, packed_bytes
 
 
 def unpack_codes(packed, packed_bytes):

@@ -1,0 +1,334 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// packed_batch_norm on a device: kernels that normalise, rectify and pack in one pass, and whose
+// backward pass decodes as it goes.
+//
+// A lane's elements must be of the same channels in every group it takes, so that sums stay in
+// registers and channels are found once. What channels repeat after is a period: an image, or
+// where they are innermost a pixel; so groups that lie a multiple of both, period and group, apart
+// go to the same team.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+
+#include "actpack/cuda/group.hpp"
+#include "actpack/packed.hpp"
+#include "actpack/sign_magnitude.hpp"
+#include "packed_batch_norm.hpp"
+
+namespace packed_batch_norm {
+
+inline constexpr int block_threads = 256;
+
+// How a tensor's groups are dealt out: team t takes groups t, t + teams, t + 2 teams, …
+struct Deal {
+  std::int64_t numel;
+  std::int64_t groups;
+  std::int64_t teams;
+  std::int32_t group_size;  // 32 … 512, a power of two: a lane has one slice
+  std::int32_t bits;
+
+  // About as many teams as a device has room for.
+  static Deal of(const actpack::Layout& layout, Channels channels) {
+    constexpr std::int64_t wanted = 1 << 13;
+    const std::int64_t period = channels.count * channels.inner;
+    const std::int64_t groups = layout.num_groups();
+    const std::int64_t stride = period / std::gcd(period, std::int64_t{layout.group_size});
+    const std::int64_t teams = stride * std::max<std::int64_t>(wanted / stride, 1);
+    return {layout.numel(), groups, std::min(teams, groups), layout.group_size, layout.bits};
+  }
+
+  ACTPACK_HD int lanes() const { return actpack::team_lanes(group_size); }
+  ACTPACK_HD std::int64_t positions() const { return teams * group_size; }
+
+  ACTPACK_HD actpack::GroupShape group(std::int64_t index) const {
+    const std::int64_t left = numel - index * group_size;
+    const std::int64_t size = left < group_size ? left : std::int64_t{group_size};
+    return {index, static_cast<std::int32_t>(size), group_size, bits};
+  }
+  unsigned blocks() const {
+    const std::int64_t per_block = block_threads / lanes();
+    return static_cast<unsigned>((teams + per_block - 1) / per_block);
+  }
+};
+
+// The channels of neighbours, one after the other.
+class ChannelCursor {
+ public:
+  ACTPACK_HD ChannelCursor(Channels channels, std::int64_t element)
+      : count_(static_cast<std::int32_t>(channels.count)),
+        inner_(static_cast<std::int32_t>(channels.inner)),
+        channel_(static_cast<std::int32_t>(channels.of(element))),
+        left_(static_cast<std::int32_t>(channels.inner - element % channels.inner)) {}
+
+  ACTPACK_HD std::int32_t channel() const { return channel_; }
+
+  // Returns whether the next element is of another channel.
+  ACTPACK_HD bool advance() {
+    if (--left_ != 0) {
+      return false;
+    }
+    left_ = inner_;
+    channel_ = channel_ + 1 == count_ ? 0 : channel_ + 1;
+    return true;
+  }
+
+ private:
+  std::int32_t count_, inner_, channel_, left_;
+};
+
+// Calls f(j, what `by_channel` says of element j) for the elements of a slice, two runs of eight.
+template <class ByChannel, class F>
+ACTPACK_HD void for_each_element(const ChannelCursor (&cursors)[2], const ByChannel* by_channel,
+                                 const F& f) {
+  for (int run = 0; run < 2; ++run) {
+    ChannelCursor cursor = cursors[run];
+    ByChannel of_channel = by_channel[cursor.channel()];
+    for (int j = 0; j < 8; ++j) {
+      f(8 * run + j, of_channel);
+      if (cursor.advance()) {
+        of_channel = by_channel[cursor.channel()];
+      }
+    }
+  }
+}
+
+// What a kept tensor is to a kernel. `Noise` is NearestNoise for plain decoding.
+template <class View, class Noise>
+struct Context {
+  View view;
+  Noise noise;
+  float alpha;     // the share of the dither that decoding takes out
+  bool rectifies;  // a ReLU stands behind: gradients pass where signs are set
+};
+
+// One group of a kept tensor of either form, by its first words.
+
+template <class Team, class Noise, class Load>
+ACTPACK_HD void encode(const Team& team, const actpack::GroupShape& group, const Noise& noise,
+                       const Load& load, const actpack::PackedView& out) {
+  actpack::quantize_group(team, group, noise, load,
+                          out.words + group.index * (group.group_size / 32) * group.bits,
+                          out.params + group.index);
+}
+template <class Team, class Noise, class Load>
+ACTPACK_HD void encode(const Team& team, const actpack::GroupShape& group, const Noise& noise,
+                       const Load& load, const actpack::SignMagnitudeView& out) {
+  const std::int64_t signs = group.index * (group.group_size / 32);
+  actpack::encode_group(team, group, noise, load, out.sign_words + signs,
+                        out.magnitude_words + signs * group.bits, out.params + group.index);
+}
+
+template <class Team, class Noise, class Store>
+ACTPACK_HD void decode(const Team& team, const actpack::GroupShape& group,
+                       const Context<actpack::PackedView, Noise>& in, const Store& store) {
+  actpack::dequantize_group<float>(
+      team, group, 0, group.size, in.noise, in.alpha,
+      in.view.words + group.index * (group.group_size / 32) * group.bits,
+      in.view.params[group.index], store);
+}
+template <class Team, class Noise, class Store>
+ACTPACK_HD void decode(const Team& team, const actpack::GroupShape& group,
+                       const Context<actpack::SignMagnitudeView, Noise>& in, const Store& store) {
+  const std::int64_t signs = group.index * (group.group_size / 32);
+  actpack::decode_group<float>(team, group, 0, group.size, in.noise, in.alpha,
+                               actpack::NegativeSide::kept, in.view.sign_words + signs,
+                               in.view.magnitude_words + signs * group.bits,
+                               in.view.params[group.index], store);
+}
+
+// The elements of a slice that gradients pass through, as a set: all, or those whose sign is set.
+template <class Noise>
+ACTPACK_HD std::uint32_t passing(const Context<actpack::PackedView, Noise>&,
+                                 const actpack::GroupShape&, const actpack::SlicePlace&) {
+  return 0xFFFF;
+}
+template <class Noise>
+ACTPACK_HD std::uint32_t passing(const Context<actpack::SignMagnitudeView, Noise>& in,
+                                 const actpack::GroupShape& group,
+                                 const actpack::SlicePlace& place) {
+  if (!in.rectifies) {
+    return 0xFFFF;
+  }
+  const auto* const bytes = reinterpret_cast<const std::uint8_t*>(in.view.sign_words) +
+                            group.index * (group.group_size / 8);
+  std::uint32_t signs = 0;
+  for (int run = 0; run < 2; ++run) {
+    if ((place.present >> (8 * run) & 0xFF) != 0) {  // others may lie behind the last word
+      signs |= std::uint32_t{bytes[place.first[run] / 8]} << (8 * run);
+    }
+  }
+  return signs;
+}
+
+#if defined(__CUDACC__) || defined(ACTPACK_SIMT)
+
+// By channel, before the forward pass; `gamma` and `beta` may be null, for 1 and 0.
+static __global__ void make_channels(const float* mean, const float* variance, const float* gamma,
+                                     const float* beta, float epsilon, Kept kept, float least,
+                                     std::int64_t count, Channel* by_channel) {
+  const std::int64_t c = std::int64_t{blockIdx.x} * block_threads + threadIdx.x;
+  if (c < count) {
+    by_channel[c] = make_channel(mean[c], variance[c], epsilon, gamma == nullptr ? 1 : gamma[c],
+                                 beta == nullptr ? 0 : beta[c], kept, least);
+  }
+}
+
+__device__ inline std::int64_t team_number(const Deal& deal) {
+  const int lanes = deal.lanes();
+  return std::int64_t{blockIdx.x} * (block_threads / lanes) +
+         threadIdx.x / static_cast<unsigned>(lanes);
+}
+
+struct LaneCursors {
+  ChannelCursor run[2];
+};
+
+// Where the calling lane's two runs are in every group that its team takes.
+__device__ inline LaneCursors cursors_of(const actpack::DeviceTeam& team, const Deal& deal,
+                                         Channels channels, std::int64_t team_index) {
+  return team.map([&](int lane) {
+    const std::int64_t first = team_index * deal.group_size + 8 * lane;
+    return LaneCursors{{{channels, first}, {channels, first + deal.group_size / 2}}};
+  });
+}
+
+// Packs y or x, as `kept` says, and writes y, or max(y, 0) if the context rectifies. `y` may be
+// `x`.
+template <class T, class View, class Noise>
+__global__ void __launch_bounds__(block_threads)
+    normalize_and_pack(const T* x, const __grid_constant__ Context<View, Noise> out, Kept kept,
+                       Deal deal, Channels channels, const Channel* by_channel, T* y,
+                       bool is_aligned) {
+  const actpack::DeviceTeam team(deal.lanes());
+  const std::int64_t number = team_number(deal);
+  const LaneCursors cursors = cursors_of(team, deal, channels, number);
+  // All lanes of a warp go on together: those without a group keep the others company.
+  const std::int64_t rounds = (deal.groups + deal.teams - 1) / deal.teams;
+  for (std::int64_t round = 0; round < rounds; ++round) {
+    const std::int64_t index = number + round * deal.teams;
+    actpack::GroupShape group{index, 0, deal.group_size, deal.bits};
+    if (number < deal.teams && index < deal.groups) {
+      group = deal.group(index);
+    }
+    const std::int64_t first = index * deal.group_size;
+    encode(
+        team, group, out.noise,
+        [&](const actpack::SlicePlace& place) {
+          const auto in = actpack::load_slice(x + first, place, is_aligned);
+          actpack::Slice packed, written;
+          for_each_element(cursors.run, by_channel, [&](int j, const Channel& channel) {
+            const float value{T(channel.normalize(in[j]))};
+            packed.value[j] = kept == Kept::output ? value : in[j];
+            written.value[j] = out.rectifies && value <= 0 ? 0 : value;
+          });
+          actpack::store_slice(y + first, place, is_aligned, written);
+          return packed;
+        },
+        out.view);
+  }
+}
+
+// Writes Σdy of every position to sums[position], and Σdy · v to sums[positions + position].
+template <class T, class View, class Noise>
+__global__ void __launch_bounds__(block_threads)
+    add_gradients(const T* dz, const __grid_constant__ Context<View, Noise> in, Deal deal,
+                  float* sums, bool is_aligned) {
+  const actpack::DeviceTeam team(deal.lanes());
+  const std::int64_t number = team_number(deal);
+  if (number >= deal.teams) {
+    return;
+  }
+  actpack::Slice sum{}, product_sum{};
+  for (std::int64_t index = number; index < deal.groups; index += deal.teams) {
+    const actpack::GroupShape group = deal.group(index);
+    decode(team, group, in, [&](const actpack::SlicePlace& place, const actpack::Slice& v) {
+      const auto gradient = actpack::load_slice(dz + index * deal.group_size, place, is_aligned);
+      const std::uint32_t counted = place.present & passing(in, group, place);
+      for (int j = 0; j < 16; ++j) {
+        if ((counted >> j & 1) != 0) {
+          sum.value[j] += gradient[j];
+          product_sum.value[j] += gradient[j] * v[j];
+        }
+      }
+    });
+  }
+  team.map([&](int lane) {
+    float* const to = sums + number * deal.group_size + 8 * lane;
+    for (int j = 0; j < 16; ++j) {
+      const std::int64_t at = j % 8 + j / 8 * (deal.group_size / 2);
+      to[at] = sum.value[j];
+      to[at + deal.positions()] = product_sum.value[j];
+    }
+  });
+}
+
+// One block a channel: adds up its positions, always in the same order. `elements`: of a channel,
+// or 0 where statistics do not depend on x.
+static __global__ void finish_channels(const float* sums, Deal deal, Channels channels,
+                                       const Channel* by_channel, Kept kept, std::int64_t elements,
+                                       float* gamma_gradient, float* beta_gradient,
+                                       InputGradient* input_gradients) {
+  __shared__ double sum[block_threads], product_sum[block_threads];
+  const std::int64_t channel = blockIdx.x;
+  const std::int64_t period = channels.count * channels.inner;
+  const std::int64_t copies = (deal.positions() + period - 1) / period;
+  const unsigned me = threadIdx.x;
+  sum[me] = product_sum[me] = 0;
+  for (std::int64_t i = me; i < copies * channels.inner; i += block_threads) {
+    const std::int64_t position =
+        i / channels.inner * period + channel * channels.inner + i % channels.inner;
+    if (position < deal.positions()) {
+      sum[me] += double{sums[position]};
+      product_sum[me] += double{sums[deal.positions() + position]};
+    }
+  }
+  for (unsigned half = block_threads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (me < half) {
+      sum[me] += sum[me + half];
+      product_sum[me] += product_sum[me + half];
+    }
+  }
+  if (me == 0) {
+    const ChannelGradients gradients =
+        finish(by_channel[channel], kept, sum[0], product_sum[0], elements);
+    gamma_gradient[channel] = gradients.gamma;
+    beta_gradient[channel] = gradients.beta;
+    input_gradients[channel] = gradients.input;
+  }
+}
+
+// `dx` may be `dz`.
+template <class T, class View, class Noise>
+__global__ void __launch_bounds__(block_threads)
+    write_input_gradient(const T* dz, const __grid_constant__ Context<View, Noise> in, Deal deal,
+                         Channels channels, const InputGradient* input_gradients, T* dx,
+                         bool is_aligned) {
+  const actpack::DeviceTeam team(deal.lanes());
+  const std::int64_t number = team_number(deal);
+  if (number >= deal.teams) {
+    return;
+  }
+  const LaneCursors cursors = cursors_of(team, deal, channels, number);
+  for (std::int64_t index = number; index < deal.groups; index += deal.teams) {
+    const actpack::GroupShape group = deal.group(index);
+    const std::int64_t first = index * deal.group_size;
+    decode(team, group, in, [&](const actpack::SlicePlace& place, const actpack::Slice& v) {
+      const auto gradient = actpack::load_slice(dz + first, place, is_aligned);
+      const std::uint32_t passes = passing(in, group, place);
+      actpack::Slice result;
+      for_each_element(cursors.run, input_gradients, [&](int j, const InputGradient& of_channel) {
+        result.value[j] = of_channel((passes >> j & 1) != 0 ? gradient[j] : 0.0f, v[j]);
+      });
+      actpack::store_slice(dx + first, place, is_aligned, result);
+    });
+  }
+}
+
+#endif
+
+}  // namespace packed_batch_norm

@@ -1,0 +1,105 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Launches of batch_norm_kernels.hpp.
+#include "device_batch_norm.hpp"
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "actpack/cuda/error.hpp"
+#include "batch_norm_kernels.hpp"
+
+namespace packed_batch_norm {
+
+namespace {
+
+void check_launch(const char* kernel) {
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) {
+    throw actpack::cuda_error(error, kernel);
+  }
+}
+
+bool are_aligned(const void* a, const void* b) {
+  return (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % 16 == 0;
+}
+
+// Runs call(noise) with the noise that decoding takes out, or with none.
+template <class Call>
+void with_noise(const actpack::Decoding& decoding, const Call& call) {
+  if (decoding.is_subtractive()) {
+    call(actpack::SeededNoise(decoding.rounding.seed, decoding.rounding.offset));
+  } else {
+    call(actpack::NearestNoise{});
+  }
+}
+
+unsigned blocks_for(std::int64_t threads) {
+  return static_cast<unsigned>((threads + block_threads - 1) / block_threads);
+}
+
+constexpr std::int64_t floats_per_channel = sizeof(InputGradient) / sizeof(float);
+
+}  // namespace
+
+template <class T, class View>
+void forward(const Operation& operation, const T* x, const View& out,
+             const actpack::Rounding& rounding, T* y, cudaStream_t stream) {
+  const Channels channels = operation.channels;
+  const Deal deal = Deal::of(out.layout, channels);
+  make_channels<<<blocks_for(channels.count), block_threads, 0, stream>>>(
+      operation.mean, operation.variance, operation.gamma, operation.beta, operation.epsilon,
+      operation.kept, operation.least, channels.count, operation.by_channel);
+  check_launch("make_channels");
+  const actpack::SeededNoise noise(rounding.seed, rounding.offset);
+  normalize_and_pack<<<deal.blocks(), block_threads, 0, stream>>>(
+      x, Context<View, actpack::SeededNoise>{out, noise, 0, operation.rectifies != 0},
+      operation.kept, deal, channels, operation.by_channel, y, are_aligned(x, y));
+  check_launch("normalize_and_pack");
+}
+
+std::int64_t workspace_numel(const Operation& operation, const actpack::Layout& layout) {
+  return floats_per_channel * operation.channels.count +
+         2 * Deal::of(layout, operation.channels).positions();
+}
+
+template <class T, class View>
+void backward(const Operation& operation, const T* dz, const View& in,
+              const actpack::Decoding& decoding, std::int64_t elements, float* workspace,
+              float* gamma_gradient, float* beta_gradient, T* dx, cudaStream_t stream) {
+  const Channels channels = operation.channels;
+  const Deal deal = Deal::of(in.layout, channels);
+  InputGradient* const input_gradients = reinterpret_cast<InputGradient*>(workspace);
+  float* const sums = workspace + floats_per_channel * channels.count;
+  with_noise(decoding, [&](const auto& noise) {
+    const Context<View, std::decay_t<decltype(noise)>> context{in, noise, decoding.alpha,
+                                                               operation.rectifies != 0};
+    add_gradients<<<deal.blocks(), block_threads, 0, stream>>>(dz, context, deal, sums,
+                                                               are_aligned(dz, dz));
+    check_launch("add_gradients");
+    finish_channels<<<static_cast<unsigned>(channels.count), block_threads, 0, stream>>>(
+        sums, deal, channels, operation.by_channel, operation.kept, elements, gamma_gradient,
+        beta_gradient, input_gradients);
+    check_launch("finish_channels");
+    if (dx != nullptr) {
+      write_input_gradient<<<deal.blocks(), block_threads, 0, stream>>>(
+          dz, context, deal, channels, input_gradients, dx, are_aligned(dz, dx));
+      check_launch("write_input_gradient");
+    }
+  });
+}
+
+#define ACTPACK_INSTANTIATE(T, View)                                                              \
+  template void forward<T>(const Operation&, const T*, const View&, const actpack::Rounding&, T*, \
+                           cudaStream_t);                                                         \
+  template void backward<T>(const Operation&, const T*, const View&, const actpack::Decoding&,    \
+                            std::int64_t, float*, float*, float*, T*, cudaStream_t);
+ACTPACK_INSTANTIATE(float, actpack::PackedView)
+ACTPACK_INSTANTIATE(float, actpack::SignMagnitudeView)
+ACTPACK_INSTANTIATE(actpack::float16, actpack::PackedView)
+ACTPACK_INSTANTIATE(actpack::float16, actpack::SignMagnitudeView)
+ACTPACK_INSTANTIATE(actpack::bfloat16, actpack::PackedView)
+ACTPACK_INSTANTIATE(actpack::bfloat16, actpack::SignMagnitudeView)
+
+}  // namespace packed_batch_norm

@@ -1,0 +1,35 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// packed_batch_norm on a device, as the library's C functions call it. T is float,
+// actpack::float16 or actpack::bfloat16, View actpack::PackedView or SignMagnitudeView, whose group
+// sizes are powers of two from 32 to 512. All pointers are the device's; everything is enqueued on
+// `stream`, nothing is allocated, and sums are added up in the same order every time. Thrown are
+// actpack::cuda_error for a launch that failed.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "actpack/layout.hpp"
+#include "actpack/rounding.hpp"
+#include "packed_batch_norm.hpp"
+
+namespace packed_batch_norm {
+
+// Writes by_channel, packs the kept tensor into `out`, and writes y. `y` may be `x`.
+template <class T, class View>
+void forward(const Operation& operation, const T* x, const View& out,
+             const actpack::Rounding& rounding, T* y, cudaStream_t stream);
+
+// The floats that `backward` works in.
+std::int64_t workspace_numel(const Operation& operation, const actpack::Layout& layout);
+
+// Writes the gradients of gamma, beta and, unless null, x; `elements` as `finish` takes them.
+template <class T, class View>
+void backward(const Operation& operation, const T* dz, const View& in,
+              const actpack::Decoding& decoding, std::int64_t elements, float* workspace,
+              float* gamma_gradient, float* beta_gradient, T* dx, cudaStream_t stream);
+
+}  // namespace packed_batch_norm
