@@ -66,7 +66,6 @@ ACTPACK_HD inline Channel make_channel(float mean, float variance, float epsilon
 struct Operation {
   Channels channels;
   Kept kept;
-  std::int32_t rectifies;  // with a ReLU behind it
   float epsilon;
   float least;
   const float* mean;

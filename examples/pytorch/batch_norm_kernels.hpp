@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
+#include <type_traits>
 
 #include "actpack/cuda/group.hpp"
 #include "actpack/packed.hpp"
@@ -22,13 +23,15 @@
 namespace packed_batch_norm {
 
 inline constexpr int block_threads = 256;
+inline constexpr std::int32_t group_size = 256;
+inline constexpr int team_lanes = actpack::team_lanes(group_size);  // a slice for each
+inline constexpr int teams_per_block = block_threads / team_lanes;
 
 // How a tensor's groups are dealt out: team t takes groups t, t + teams, t + 2 teams, …
 struct Deal {
   std::int64_t numel;
   std::int64_t groups;
   std::int64_t teams;
-  std::int32_t group_size;  // 32 … 512, a power of two: a lane has one slice
   std::int32_t bits;
 
   // About as many teams as a device has room for.
@@ -36,12 +39,11 @@ struct Deal {
     constexpr std::int64_t wanted = 1 << 13;
     const std::int64_t period = channels.count * channels.inner;
     const std::int64_t groups = layout.num_groups();
-    const std::int64_t stride = period / std::gcd(period, std::int64_t{layout.group_size});
+    const std::int64_t stride = period / std::gcd(period, std::int64_t{group_size});
     const std::int64_t teams = stride * std::max<std::int64_t>(wanted / stride, 1);
-    return {layout.numel(), groups, std::min(teams, groups), layout.group_size, layout.bits};
+    return {layout.numel(), groups, std::min(teams, groups), layout.bits};
   }
 
-  ACTPACK_HD int lanes() const { return actpack::team_lanes(group_size); }
   ACTPACK_HD std::int64_t positions() const { return teams * group_size; }
 
   ACTPACK_HD actpack::GroupShape group(std::int64_t index) const {
@@ -50,60 +52,70 @@ struct Deal {
     return {index, static_cast<std::int32_t>(size), group_size, bits};
   }
   unsigned blocks() const {
-    const std::int64_t per_block = block_threads / lanes();
-    return static_cast<unsigned>((teams + per_block - 1) / per_block);
+    return static_cast<unsigned>((teams + teams_per_block - 1) / teams_per_block);
   }
 };
 
-// The channels of neighbours, one after the other.
-class ChannelCursor {
+// The channels of the eight neighbours of a run.
+class RunChannels {
  public:
-  ACTPACK_HD ChannelCursor(Channels channels, std::int64_t element)
+  ACTPACK_HD RunChannels(Channels channels, std::int64_t first)
       : count_(static_cast<std::int32_t>(channels.count)),
         inner_(static_cast<std::int32_t>(channels.inner)),
-        channel_(static_cast<std::int32_t>(channels.of(element))),
-        left_(static_cast<std::int32_t>(channels.inner - element % channels.inner)) {}
+        first_(static_cast<std::int32_t>(channels.of(first))),
+        left_(static_cast<std::int32_t>(channels.inner - first % channels.inner)) {}
 
-  ACTPACK_HD std::int32_t channel() const { return channel_; }
-
-  // Returns whether the next element is of another channel.
-  ACTPACK_HD bool advance() {
-    if (--left_ != 0) {
-      return false;
+  // Calls f(j, what `by_channel` says of neighbour j).
+  template <class ByChannel, class F>
+  ACTPACK_HD void for_each(const ByChannel* by_channel, const F& f) const {
+    const bool is_one = left_ >= 8;
+    const bool are_in_a_row = inner_ == 1 && first_ + 8 <= count_;
+    if (is_one || are_in_a_row) {
+      const std::int32_t step = is_one ? 0 : 1;
+      for (int j = 0; j < 8; ++j) {
+        f(j, by_channel[first_ + j * step]);
+      }
+      return;
     }
-    left_ = inner_;
-    channel_ = channel_ + 1 == count_ ? 0 : channel_ + 1;
-    return true;
-  }
-
- private:
-  std::int32_t count_, inner_, channel_, left_;
-};
-
-// Calls f(j, what `by_channel` says of element j) for the elements of a slice, two runs of eight.
-template <class ByChannel, class F>
-ACTPACK_HD void for_each_element(const ChannelCursor (&cursors)[2], const ByChannel* by_channel,
-                                 const F& f) {
-  for (int run = 0; run < 2; ++run) {
-    ChannelCursor cursor = cursors[run];
-    ByChannel of_channel = by_channel[cursor.channel()];
+    std::int32_t channel = first_;
+    std::int32_t left = left_;
     for (int j = 0; j < 8; ++j) {
-      f(8 * run + j, of_channel);
-      if (cursor.advance()) {
-        of_channel = by_channel[cursor.channel()];
+      f(j, by_channel[channel]);
+      if (--left == 0) {
+        left = inner_;
+        channel = channel + 1 == count_ ? 0 : channel + 1;
       }
     }
   }
-}
+
+ private:
+  std::int32_t count_, inner_, first_, left_;
+};
+
+// Those of a lane's two runs, which are the same in every group that its team takes.
+struct LaneChannels {
+  RunChannels run[2];
+
+  template <class ByChannel, class F>
+  ACTPACK_HD void for_each(const ByChannel* by_channel, const F& f) const {
+    for (int i = 0; i < 2; ++i) {
+      run[i].for_each(by_channel,
+                      [&](int j, const ByChannel& of_channel) { f(8 * i + j, of_channel); });
+    }
+  }
+};
 
 // What a kept tensor is to a kernel. `Noise` is NearestNoise for plain decoding.
 template <class View, class Noise>
 struct Context {
   View view;
   Noise noise;
-  float alpha;     // the share of the dither that decoding takes out
-  bool rectifies;  // a ReLU stands behind: gradients pass where signs are set
+  float alpha;  // the share of the dither that decoding takes out
 };
+
+// Whether a ReLU stands behind: gradients pass where signs are set.
+template <class View>
+inline constexpr bool rectifies = std::is_same_v<View, actpack::SignMagnitudeView>;
 
 // One group of a kept tensor of either form, by its first words.
 
@@ -111,13 +123,13 @@ template <class Team, class Noise, class Load>
 ACTPACK_HD void encode(const Team& team, const actpack::GroupShape& group, const Noise& noise,
                        const Load& load, const actpack::PackedView& out) {
   actpack::quantize_group(team, group, noise, load,
-                          out.words + group.index * (group.group_size / 32) * group.bits,
+                          out.words + group.index * (group_size / 32) * group.bits,
                           out.params + group.index);
 }
 template <class Team, class Noise, class Load>
 ACTPACK_HD void encode(const Team& team, const actpack::GroupShape& group, const Noise& noise,
                        const Load& load, const actpack::SignMagnitudeView& out) {
-  const std::int64_t signs = group.index * (group.group_size / 32);
+  const std::int64_t signs = group.index * (group_size / 32);
   actpack::encode_group(team, group, noise, load, out.sign_words + signs,
                         out.magnitude_words + signs * group.bits, out.params + group.index);
 }
@@ -125,43 +137,37 @@ ACTPACK_HD void encode(const Team& team, const actpack::GroupShape& group, const
 template <class Team, class Noise, class Store>
 ACTPACK_HD void decode(const Team& team, const actpack::GroupShape& group,
                        const Context<actpack::PackedView, Noise>& in, const Store& store) {
-  actpack::dequantize_group<float>(
-      team, group, 0, group.size, in.noise, in.alpha,
-      in.view.words + group.index * (group.group_size / 32) * group.bits,
-      in.view.params[group.index], store);
+  actpack::dequantize_group<float>(team, group, 0, group.size, in.noise, in.alpha,
+                                   in.view.words + group.index * (group_size / 32) * group.bits,
+                                   in.view.params[group.index], store);
 }
 template <class Team, class Noise, class Store>
 ACTPACK_HD void decode(const Team& team, const actpack::GroupShape& group,
                        const Context<actpack::SignMagnitudeView, Noise>& in, const Store& store) {
-  const std::int64_t signs = group.index * (group.group_size / 32);
+  const std::int64_t signs = group.index * (group_size / 32);
   actpack::decode_group<float>(team, group, 0, group.size, in.noise, in.alpha,
                                actpack::NegativeSide::kept, in.view.sign_words + signs,
                                in.view.magnitude_words + signs * group.bits,
                                in.view.params[group.index], store);
 }
 
-// The elements of a slice that gradients pass through, as a set: all, or those whose sign is set.
-template <class Noise>
-ACTPACK_HD std::uint32_t passing(const Context<actpack::PackedView, Noise>&,
-                                 const actpack::GroupShape&, const actpack::SlicePlace&) {
-  return 0xFFFF;
-}
-template <class Noise>
-ACTPACK_HD std::uint32_t passing(const Context<actpack::SignMagnitudeView, Noise>& in,
-                                 const actpack::GroupShape& group,
+// The elements of a slice that gradients pass through, as a set.
+template <class View, class Noise>
+ACTPACK_HD std::uint32_t passing(const Context<View, Noise>& in, const actpack::GroupShape& group,
                                  const actpack::SlicePlace& place) {
-  if (!in.rectifies) {
-    return 0xFFFF;
-  }
-  const auto* const bytes = reinterpret_cast<const std::uint8_t*>(in.view.sign_words) +
-                            group.index * (group.group_size / 8);
-  std::uint32_t signs = 0;
-  for (int run = 0; run < 2; ++run) {
-    if ((place.present >> (8 * run) & 0xFF) != 0) {  // others may lie behind the last word
-      signs |= std::uint32_t{bytes[place.first[run] / 8]} << (8 * run);
+  if constexpr (!rectifies<View>) {
+    return place.present;
+  } else {
+    const auto* const bytes =
+        reinterpret_cast<const std::uint8_t*>(in.view.sign_words) + group.index * (group_size / 8);
+    std::uint32_t signs = 0;
+    for (int run = 0; run < 2; ++run) {
+      if ((place.present >> (8 * run) & 0xFF) != 0) {  // others may lie behind the last word
+        signs |= std::uint32_t{bytes[place.first[run] / 8]} << (8 * run);
+      }
     }
+    return signs & place.present;
   }
-  return signs;
 }
 
 #if defined(__CUDACC__) || defined(ACTPACK_SIMT)
@@ -177,56 +183,59 @@ static __global__ void make_channels(const float* mean, const float* variance, c
   }
 }
 
-__device__ inline std::int64_t team_number(const Deal& deal) {
-  const int lanes = deal.lanes();
-  return std::int64_t{blockIdx.x} * (block_threads / lanes) +
-         threadIdx.x / static_cast<unsigned>(lanes);
+__device__ inline std::int64_t team_number() {
+  return std::int64_t{blockIdx.x} * teams_per_block + threadIdx.x / team_lanes;
 }
 
-struct LaneCursors {
-  ChannelCursor run[2];
-};
-
-// Where the calling lane's two runs are in every group that its team takes.
-__device__ inline LaneCursors cursors_of(const actpack::DeviceTeam& team, const Deal& deal,
-                                         Channels channels, std::int64_t team_index) {
+__device__ inline LaneChannels channels_of_lane(const actpack::DeviceTeam& team, Channels channels,
+                                                std::int64_t team_index) {
   return team.map([&](int lane) {
-    const std::int64_t first = team_index * deal.group_size + 8 * lane;
-    return LaneCursors{{{channels, first}, {channels, first + deal.group_size / 2}}};
+    const std::int64_t first = team_index * group_size + 8 * lane;
+    return LaneChannels{{{channels, first}, {channels, first + group_size / 2}}};
   });
 }
 
-// Packs y or x, as `kept` says, and writes y, or max(y, 0) if the context rectifies. `y` may be
-// `x`.
-template <class T, class View, class Noise>
-__global__ void __launch_bounds__(block_threads)
-    normalize_and_pack(const T* x, const __grid_constant__ Context<View, Noise> out, Kept kept,
-                       Deal deal, Channels channels, const Channel* by_channel, T* y,
-                       bool is_aligned) {
-  const actpack::DeviceTeam team(deal.lanes());
-  const std::int64_t number = team_number(deal);
-  const LaneCursors cursors = cursors_of(team, deal, channels, number);
+// The calling lane's slice of a group, which starts at `first`.
+template <class T>
+__device__ auto load(const actpack::DeviceTeam& team, const actpack::GroupShape& group,
+                     const T* first, bool is_aligned) {
+  return team.map([&](int lane) {
+    return actpack::load_slice(first, actpack::slice_at(group, lane, 0, group.size), is_aligned);
+  });
+}
+
+// Two blocks a multiprocessor are to find registers.
+#define ACTPACK_KERNEL __global__ void __launch_bounds__(block_threads, 2)
+
+// Packs y or x and writes y, or max(y, 0). `y` may be `x`.
+template <Kept kept, class T, class View, class Noise>
+ACTPACK_KERNEL normalize_and_pack(const T* x, const __grid_constant__ Context<View, Noise> out,
+                                  Deal deal, Channels channels, const Channel* by_channel, T* y,
+                                  bool is_aligned) {
+  const actpack::DeviceTeam team(team_lanes);
+  const std::int64_t number = team_number();
+  const LaneChannels of_lane = channels_of_lane(team, channels, number);
   // All lanes of a warp go on together: those without a group keep the others company.
   const std::int64_t rounds = (deal.groups + deal.teams - 1) / deal.teams;
   for (std::int64_t round = 0; round < rounds; ++round) {
     const std::int64_t index = number + round * deal.teams;
-    actpack::GroupShape group{index, 0, deal.group_size, deal.bits};
+    actpack::GroupShape group{index, 0, group_size, deal.bits};
     if (number < deal.teams && index < deal.groups) {
       group = deal.group(index);
     }
-    const std::int64_t first = index * deal.group_size;
+    const std::int64_t first = index * group_size;
     encode(
         team, group, out.noise,
         [&](const actpack::SlicePlace& place) {
           const auto in = actpack::load_slice(x + first, place, is_aligned);
-          actpack::Slice packed, written;
-          for_each_element(cursors.run, by_channel, [&](int j, const Channel& channel) {
+          actpack::Slice kept_values, written;
+          of_lane.for_each(by_channel, [&](int j, const Channel& channel) {
             const float value{T(channel.normalize(in[j]))};
-            packed.value[j] = kept == Kept::output ? value : in[j];
-            written.value[j] = out.rectifies && value <= 0 ? 0 : value;
+            kept_values.value[j] = kept == Kept::output ? value : in[j];
+            written.value[j] = rectifies<View> && value <= 0 ? 0 : value;
           });
           actpack::store_slice(y + first, place, is_aligned, written);
-          return packed;
+          return kept_values;
         },
         out.view);
   }
@@ -234,22 +243,21 @@ __global__ void __launch_bounds__(block_threads)
 
 // Writes Σdy of every position to sums[position], and Σdy · v to sums[positions + position].
 template <class T, class View, class Noise>
-__global__ void __launch_bounds__(block_threads)
-    add_gradients(const T* dz, const __grid_constant__ Context<View, Noise> in, Deal deal,
-                  float* sums, bool is_aligned) {
-  const actpack::DeviceTeam team(deal.lanes());
-  const std::int64_t number = team_number(deal);
+ACTPACK_KERNEL add_gradients(const T* dz, const __grid_constant__ Context<View, Noise> in,
+                             Deal deal, float* sums, bool is_aligned) {
+  const actpack::DeviceTeam team(team_lanes);
+  const std::int64_t number = team_number();
   if (number >= deal.teams) {
     return;
   }
   actpack::Slice sum{}, product_sum{};
   for (std::int64_t index = number; index < deal.groups; index += deal.teams) {
     const actpack::GroupShape group = deal.group(index);
+    const auto gradient = load(team, group, dz + index * group_size, is_aligned);
     decode(team, group, in, [&](const actpack::SlicePlace& place, const actpack::Slice& v) {
-      const auto gradient = actpack::load_slice(dz + index * deal.group_size, place, is_aligned);
-      const std::uint32_t counted = place.present & passing(in, group, place);
+      const std::uint32_t passes = passing(in, group, place);
       for (int j = 0; j < 16; ++j) {
-        if ((counted >> j & 1) != 0) {
+        if ((passes >> j & 1) != 0) {
           sum.value[j] += gradient[j];
           product_sum.value[j] += gradient[j] * v[j];
         }
@@ -257,11 +265,11 @@ __global__ void __launch_bounds__(block_threads)
     });
   }
   team.map([&](int lane) {
-    float* const to = sums + number * deal.group_size + 8 * lane;
+    float* const to = sums + number * group_size + 8 * lane;
     for (int j = 0; j < 16; ++j) {
-      const std::int64_t at = j % 8 + j / 8 * (deal.group_size / 2);
-      to[at] = sum.value[j];
-      to[at + deal.positions()] = product_sum.value[j];
+      const std::int64_t at = j % 8 + j / 8 * (group_size / 2);
+      to[at] = sum[j];
+      to[at + deal.positions()] = product_sum[j];
     }
   });
 }
@@ -304,24 +312,23 @@ static __global__ void finish_channels(const float* sums, Deal deal, Channels ch
 
 // `dx` may be `dz`.
 template <class T, class View, class Noise>
-__global__ void __launch_bounds__(block_threads)
-    write_input_gradient(const T* dz, const __grid_constant__ Context<View, Noise> in, Deal deal,
-                         Channels channels, const InputGradient* input_gradients, T* dx,
-                         bool is_aligned) {
-  const actpack::DeviceTeam team(deal.lanes());
-  const std::int64_t number = team_number(deal);
+ACTPACK_KERNEL write_input_gradient(const T* dz, const __grid_constant__ Context<View, Noise> in,
+                                    Deal deal, Channels channels,
+                                    const InputGradient* input_gradients, T* dx, bool is_aligned) {
+  const actpack::DeviceTeam team(team_lanes);
+  const std::int64_t number = team_number();
   if (number >= deal.teams) {
     return;
   }
-  const LaneCursors cursors = cursors_of(team, deal, channels, number);
+  const LaneChannels of_lane = channels_of_lane(team, channels, number);
   for (std::int64_t index = number; index < deal.groups; index += deal.teams) {
     const actpack::GroupShape group = deal.group(index);
-    const std::int64_t first = index * deal.group_size;
+    const std::int64_t first = index * group_size;
+    const auto gradient = load(team, group, dz + first, is_aligned);
     decode(team, group, in, [&](const actpack::SlicePlace& place, const actpack::Slice& v) {
-      const auto gradient = actpack::load_slice(dz + first, place, is_aligned);
       const std::uint32_t passes = passing(in, group, place);
       actpack::Slice result;
-      for_each_element(cursors.run, input_gradients, [&](int j, const InputGradient& of_channel) {
+      of_lane.for_each(input_gradients, [&](int j, const InputGradient& of_channel) {
         result.value[j] = of_channel((passes >> j & 1) != 0 ? gradient[j] : 0.0f, v[j]);
       });
       actpack::store_slice(dx + first, place, is_aligned, result);
@@ -329,6 +336,7 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
+#undef ACTPACK_KERNEL
 #endif
 
 }  // namespace packed_batch_norm

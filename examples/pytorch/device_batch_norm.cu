@@ -21,6 +21,14 @@ void check_launch(const char* kernel) {
   }
 }
 
+Deal deal_of(const actpack::Layout& layout, Channels channels) {
+  if (layout.group_size != group_size) {
+    throw std::invalid_argument(
+        "packed_batch_norm: group_size = " + std::to_string(layout.group_size) + " is not 256");
+  }
+  return Deal::of(layout, channels);
+}
+
 bool are_aligned(const void* a, const void* b) {
   return (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % 16 == 0;
 }
@@ -47,21 +55,30 @@ template <class T, class View>
 void forward(const Operation& operation, const T* x, const View& out,
              const actpack::Rounding& rounding, T* y, cudaStream_t stream) {
   const Channels channels = operation.channels;
-  const Deal deal = Deal::of(out.layout, channels);
+  const Deal deal = deal_of(out.layout, channels);
   make_channels<<<blocks_for(channels.count), block_threads, 0, stream>>>(
       operation.mean, operation.variance, operation.gamma, operation.beta, operation.epsilon,
       operation.kept, operation.least, channels.count, operation.by_channel);
   check_launch("make_channels");
-  const actpack::SeededNoise noise(rounding.seed, rounding.offset);
-  normalize_and_pack<<<deal.blocks(), block_threads, 0, stream>>>(
-      x, Context<View, actpack::SeededNoise>{out, noise, 0, operation.rectifies != 0},
-      operation.kept, deal, channels, operation.by_channel, y, are_aligned(x, y));
-  check_launch("normalize_and_pack");
+  const Context<View, actpack::SeededNoise> context{
+      out, actpack::SeededNoise(rounding.seed, rounding.offset), 0};
+  const auto launch = [&](auto kernel) {
+    kernel<<<deal.blocks(), block_threads, 0, stream>>>(x, context, deal, channels,
+                                                        operation.by_channel, y, are_aligned(x, y));
+    check_launch("normalize_and_pack");
+  };
+  if constexpr (!rectifies<View>) {
+    if (operation.kept == Kept::input) {
+      launch(&normalize_and_pack<Kept::input, T, View, actpack::SeededNoise>);
+      return;
+    }
+  }
+  launch(&normalize_and_pack<Kept::output, T, View, actpack::SeededNoise>);
 }
 
 std::int64_t workspace_numel(const Operation& operation, const actpack::Layout& layout) {
   return floats_per_channel * operation.channels.count +
-         2 * Deal::of(layout, operation.channels).positions();
+         2 * deal_of(layout, operation.channels).positions();
 }
 
 template <class T, class View>
@@ -69,12 +86,11 @@ void backward(const Operation& operation, const T* dz, const View& in,
               const actpack::Decoding& decoding, std::int64_t elements, float* workspace,
               float* gamma_gradient, float* beta_gradient, T* dx, cudaStream_t stream) {
   const Channels channels = operation.channels;
-  const Deal deal = Deal::of(in.layout, channels);
+  const Deal deal = deal_of(in.layout, channels);
   InputGradient* const input_gradients = reinterpret_cast<InputGradient*>(workspace);
   float* const sums = workspace + floats_per_channel * channels.count;
   with_noise(decoding, [&](const auto& noise) {
-    const Context<View, std::decay_t<decltype(noise)>> context{in, noise, decoding.alpha,
-                                                               operation.rectifies != 0};
+    const Context<View, std::decay_t<decltype(noise)>> context{in, noise, decoding.alpha};
     add_gradients<<<deal.blocks(), block_threads, 0, stream>>>(dz, context, deal, sums,
                                                                are_aligned(dz, dz));
     check_launch("add_gradients");

@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: MIT
 //
 // packed_batch_norm on a device, as the library's C functions call it. T is float,
-// actpack::float16 or actpack::bfloat16, View actpack::PackedView or SignMagnitudeView, whose group
-// sizes are powers of two from 32 to 512. All pointers are the device's; everything is enqueued on
+// actpack::float16 or actpack::bfloat16, View actpack::PackedView or SignMagnitudeView, of
+// groups of 256. All pointers are the device's; everything is enqueued on
 // `stream`, nothing is allocated, and sums are added up in the same order every time. Thrown are
-// actpack::cuda_error for a launch that failed.
+// std::invalid_argument for another group size and actpack::cuda_error for a launch that failed.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -18,7 +18,8 @@
 
 namespace packed_batch_norm {
 
-// Writes by_channel, packs the kept tensor into `out`, and writes y. `y` may be `x`.
+// Writes by_channel, packs the kept tensor into `out`, and writes y; or max(y, 0), if `out` is a
+// sign-magnitude context, of the output then. `y` may be `x`.
 template <class T, class View>
 void forward(const Operation& operation, const T* x, const View& out,
              const actpack::Rounding& rounding, T* y, cudaStream_t stream);

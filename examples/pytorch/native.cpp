@@ -30,6 +30,9 @@ namespace {
 using packed_batch_norm::Kept;
 using packed_batch_norm::Operation;
 
+// Values that share parameters: what device_batch_norm.hpp takes.
+constexpr std::int32_t group_size = 256;
+
 enum class Form : std::int32_t { affine, sign_magnitude };
 enum class Type : std::int32_t { float32, float16, bfloat16 };
 enum class Part : std::int32_t { all, relu };
@@ -40,7 +43,6 @@ struct Context {
   std::int64_t numel;
   Form form;
   std::int32_t bits;
-  std::int32_t group_size;
   std::int32_t is_stochastic;
   std::uint64_t seed;
   std::uint64_t offset;
@@ -59,7 +61,7 @@ class Planes {
  public:
   explicit Planes(const Context& context)
       : context_(context), layout_{.row_size = context.numel,
-                                   .group_size = context.group_size,
+                                   .group_size = group_size,
                                    .bits = context.bits} {
     layout_.validate();
   }
@@ -119,7 +121,6 @@ template <class T>
 struct KeptTensor {
   const Planes& planes;
   actpack::Decoding decoding;
-  bool rectifies;
 
   void decode(std::int64_t first, std::span<float> v) const {
     if (planes.has_signs()) {
@@ -129,7 +130,7 @@ struct KeptTensor {
     }
   }
   std::span<const T> rectify(std::int64_t first, std::span<const T> dz, std::span<T> dy) const {
-    if (!rectifies) {
+    if (!planes.has_signs()) {
       return dz;
     }
     actpack::relu_backward(dz, planes.sign_magnitude(), first, dy);
@@ -197,7 +198,7 @@ struct HostVerbs {
     if (operation.kept == Kept::output) {
       encode(y, to, numel);
     }
-    if (operation.rectifies != 0) {
+    if (to.has_signs()) {
       relu_in_place(output);
     }
   }
@@ -205,7 +206,7 @@ struct HostVerbs {
                            std::int64_t numel, const actpack::Decoding& decoding,
                            std::int64_t elements, float*, float* gamma_gradient,
                            float* beta_gradient, void* dx) const {
-    const KeptTensor<T> kept{from, decoding, operation.rectifies != 0};
+    const KeptTensor<T> kept{from, decoding};
     const std::span<const T> gradients = span_of<const T>(dz, numel);
     std::vector<double> sums(2 * static_cast<std::size_t>(operation.channels.count));
     packed_batch_norm::add_gradient_sums(gradients, 0, kept, operation.channels, std::span(sums),
@@ -414,7 +415,8 @@ const char* actpack_apply_mask(const Place* place, const void* dy, const std::ui
   return run(*place, [&](const auto& verbs) { verbs.apply_mask(dy, mask, numel, p, dx); });
 }
 
-// Batch normalisation: packs what operation->kept says and writes y, or max(y, 0). `y` may be `x`.
+// Batch normalisation: packs what operation->kept says, in sign-magnitude form if a ReLU stands
+// behind it, and writes y, or max(y, 0). `y` may be `x`.
 const char* actpack_batch_norm(const Place* place, const Operation* operation, const void* x,
                                const Context* to, void* y) {
   return run(*place, [&](const auto& verbs) {

@@ -272,14 +272,13 @@ class ExactTest(unittest.TestCase):
     @on_devices
     def test_codes_come_back(self, device):
         for bits in (1, 2, 4, 8):
-            for group_size in (32, 256):
-                options = packed.Options(group_size=group_size)
-                every = torch.arange(1 << bits, device=device)
-                random = torch.randint(1 << bits, (7, 301), device=device)
-                for codes in (every, every.flip(0), every.repeat(300), random, random.t(),
-                              torch.full((65,), (1 << bits) - 1, device=device)):
-                    result = packed.unpack_codes(*packed.pack_codes(codes, bits, options))
-                    self.assertTrue(torch.equal(result, codes), (bits, group_size))
+            options = packed.Options()
+            every = torch.arange(1 << bits, device=device)
+            random = torch.randint(1 << bits, (7, 301), device=device)
+            for codes in (every, every.flip(0), every.repeat(300), random, random.t(),
+                          torch.full((65,), (1 << bits) - 1, device=device)):
+                result = packed.unpack_codes(*packed.pack_codes(codes, bits, options))
+                self.assertTrue(torch.equal(result, codes), bits)
 
     @on_devices
     def test_masks_come_back(self, device):
@@ -583,9 +582,8 @@ class MemoryTest(MemoryCase):
 class WrongUseTest(unittest.TestCase):
 
     def test_options(self):
-        for wrong in ({"bits": 3}, {"bits": 16}, {"attention_bits": 5}, {"group_size": 48},
-                      {"group_size": 0}, {"group_size": -32}, {"seed": -1}, {"seed": 1 << 64},
-                      {"context": "linear"}):
+        for wrong in ({"bits": 3}, {"bits": 16}, {"attention_bits": 5}, {"seed": -1},
+                      {"seed": 1 << 64}, {"context": "linear"}):
             name = next(iter(wrong))
             with self.assertRaisesRegex(ValueError, name):
                 packed.Options(**wrong)

@@ -31,7 +31,6 @@ class Context(ctypes.Structure):
         ("numel", ctypes.c_int64),
         ("form", ctypes.c_int32),
         ("bits", ctypes.c_int32),
-        ("group_size", ctypes.c_int32),
         ("is_stochastic", ctypes.c_int32),
         ("seed", ctypes.c_uint64),
         ("offset", ctypes.c_uint64),
@@ -54,7 +53,6 @@ class Normalization(ctypes.Structure):
         ("channels", ctypes.c_int64),
         ("inner", ctypes.c_int64),
         ("kept", ctypes.c_int32),
-        ("rectifies", ctypes.c_int32),
         ("epsilon", ctypes.c_float),
         ("least", ctypes.c_float),
         ("mean", ctypes.c_void_p),
@@ -117,9 +115,8 @@ def size_bytes(context):
     size = _library.actpack_size_bytes(context)
     if size < 0:
         raise ValueError(
-            f"actpack: there is no context of {context.numel} values at {context.bits} bits in"
-            f" groups of {context.group_size}: bits are 1, 2, 4 or 8, and groups a positive"
-            " multiple of 32")
+            f"actpack: there is no context of {context.numel} values at {context.bits} bits: bits"
+            " are 1, 2, 4 or 8")
     return size
 
 
@@ -179,8 +176,8 @@ def apply_mask(dy, mask, out, drop_probability=0.0):
 
 
 def batch_norm(x, normalization, context, out):
-    """Packs the dense tensor x or its normalised values, and writes these, rectified if so asked,
-    to `out`, which may be x."""
+    """Packs the dense tensor x or its normalised values, and writes these, rectified if the context
+    is a sign-magnitude one, to `out`, which may be x."""
     _call(_library.actpack_batch_norm, x, normalization, x.data_ptr(), context, out.data_ptr())
 
 

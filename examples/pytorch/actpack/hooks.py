@@ -35,10 +35,10 @@ class compressed(contextlib.AbstractContextManager):
     choose more bits, or the modules of `actpack.convert`.
     """
 
-    def __init__(self, bits=2, seed=0, group_size=256, keep=(), min_numel=1024):
+    def __init__(self, bits=2, seed=0, keep=(), min_numel=1024):
         if isinstance(keep, torch.nn.Module):
             keep = [*keep.parameters(), *keep.buffers()]
-        self._options = Options(bits=bits, seed=seed, group_size=group_size, subtractive=False)
+        self._options = Options(bits=bits, seed=seed, subtractive=False)
         self._keep = list(keep)  # alive, as long as their storages are looked for
         self._kept_storages = {_storage(tensor)._cdata for tensor in self._keep}
         self._min_numel = min_numel

@@ -291,20 +291,18 @@ class _Normalization:
     """How one call of a batch normalisation is to go, beside its tensors."""
 
     kept: Kept
-    rectifies: bool  # applies the ReLU behind it, too
     overwrites_input: bool
     depends_on_input: bool  # by its statistics: in training
     eps: float
     least_weight: float  # channels whose |gamma| is below it are taken to have less x̂
-    options: Options
     name: str
 
     def native(self, x, by_channel, *tensors):
         """`tensors`: mean, variance, gamma and beta, in the forward pass."""
         inner = x.stride(1) if x.shape[1] > 1 else x.numel()
         pointers = [None if t is None else t.data_ptr() for t in tensors or [None] * 4]
-        return _native.Normalization(x.shape[1], inner, self.kept, self.rectifies, self.eps,
-                                     self.least_weight, *pointers, by_channel.data_ptr())
+        return _native.Normalization(x.shape[1], inner, self.kept, self.eps, self.least_weight,
+                                     *pointers, by_channel.data_ptr())
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -377,9 +375,8 @@ class _CompressedBatchNorm(_Compressed):
             mean, variance = self.running_mean, self.running_var
         keeps_output = self.options.context == "sign_magnitude" and self._can_invert()
         rectifies = self.followed_by_relu and keeps_output
-        how = _Normalization(Kept.OUTPUT if keeps_output else Kept.INPUT, rectifies,
-                             self.overwrites_input, is_training, self.eps, self._least_weight,
-                             self.options, self._describe())
+        how = _Normalization(Kept.OUTPUT if keeps_output else Kept.INPUT, self.overwrites_input,
+                             is_training, self.eps, self._least_weight, self._describe())
         packs = _OutputPacker(Form.SIGN_MAGNITUDE if rectifies else Form.AFFINE, self.options,
                               f"the {'output' if keeps_output else 'input'} of {how.name}")
         y = _BatchNorm.apply(x, self.weight, self.bias, mean, variance, how, packs)

@@ -15,7 +15,7 @@ from ._native import Form, Part
 class Options:
     """How tensors are packed.
 
-    bits: of a code, 1, 2, 4 or 8. group_size: values that share a scale. context: "sign_magnitude"
+    bits: of a code, 1, 2, 4 or 8; 256 values share a scale. context: "sign_magnitude"
     for one context that serves normalisation, ReLU and convolution alike, "affine" for ActNN's way,
     a copy for each. subtractive: decoding takes the dither out again, for half the variance.
     attention_bits: of queries and keys, of which softmax makes nonlinear use: rounding them biases
@@ -23,7 +23,6 @@ class Options:
     """
 
     bits: int = 2
-    group_size: int = 256
     seed: int = 0
     context: str = "sign_magnitude"
     subtractive: bool = True
@@ -33,9 +32,6 @@ class Options:
         for name in ("bits", "attention_bits"):
             if getattr(self, name) not in (1, 2, 4, 8):
                 raise ValueError(f"actpack: {name} = {getattr(self, name)} is not 1, 2, 4 or 8")
-        if self.group_size not in (32, 64, 128, 256, 512):
-            raise ValueError(f"actpack: group_size = {self.group_size} is not 32, 64, 128, 256 or"
-                             " 512")
         if self.context not in ("sign_magnitude", "affine"):
             raise ValueError(f"actpack: context = {self.context!r} is neither 'sign_magnitude' nor"
                              " 'affine'")
@@ -101,7 +97,7 @@ class Packed:
         self.shape, self.stride = values.shape, values.stride()
         self.dtype, self.device = values.dtype, values.device
         self.is_subtractive = options.subtractive
-        self.context = _native.Context(values.numel(), form, bits, options.group_size, True,
+        self.context = _native.Context(values.numel(), form, bits, True,
                                        options.seed, next_stream(), None)
 
     def numel(self):

@@ -179,6 +179,9 @@ class Places {
 
 }  // namespace detail
 
+// Which elements a lane's slice holds: for kernels that load something else of the same elements.
+using detail::slice_at;
+
 namespace detail {
 
 /// Fits a group's parameters and encodes it: writes `params`, and calls write(place, elements,
