@@ -314,10 +314,11 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, mean, variance, how, packs):
         values = _in_usual_order(x.detach())
-        y = torch.empty_like(values)
         if how.overwrites_input and values.data_ptr() == x.data_ptr():
             ctx.mark_dirty(x)
             y = x
+        else:
+            y = torch.empty_like(values)
         ctx.how, ctx.name = how, how.name
         ctx.packed, packed_bytes = packs.prepare(values)
         by_channel = torch.empty(x.shape[1], 4, device=x.device)

@@ -9,11 +9,14 @@ steps; then loss curves on the same generated data in the same order. Each row i
 written to PREFIX.json when it is measured, Markdown tables come last, PREFIX.svg holds the curves.
 
 Full precision means TF32 in matrix products and convolutions, AMP means autocast to bfloat16.
-Convolutions are searched for the fastest algorithm, but not while the largest batch is sought.
+Convolutions are searched for the fastest algorithm, but not while the largest batch is sought. Set
+PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, from PyTorch 2.1 on, for the largest batch: blocks
+of many sizes leave gaps otherwise, the more, the smaller a method's share of large ones is.
 The package actpack must be on PYTHONPATH for the methods that need it.
 """
 import argparse
 import datetime
+import os
 import platform
 import sys
 import time
@@ -111,8 +114,15 @@ def context_of(arguments, workload, device):
         "cudnn": torch.backends.cudnn.version(),
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": " ".join(sys.argv),
+        "command": command_line(),
     }
+
+
+def command_line():
+    """With how PyTorch's allocator was set."""
+    settings = (f"{name}={os.environ[name]}"
+                for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF") if name in os.environ)
+    return " ".join((*settings, *sys.argv))
 
 
 def measurements_of(arguments, bench, report):
