@@ -73,7 +73,7 @@ TEST_CASE("Contexts: a probe repeats a step's rounding but for one tensor's") {
     CAPTURE(form);
     Contexts contexts(budget_of(form, 2), 5);
     const auto probe = [&](std::size_t tensor) {
-      contexts.begin_probe(tensor);
+      contexts.steps().begin_probe(tensor);
       return gradient_of(network, batch, contexts);
     };
     const std::vector<float> gradient = probe(1 << 15);
@@ -86,7 +86,7 @@ TEST_CASE("Contexts: a probe repeats a step's rounding but for one tensor's") {
       CHECK(other != gradient);
       CHECK(probe(tensor) == other);
     }
-    contexts.end_probes();
+    contexts.steps().end_probes();
     CHECK(gradient_of(network, batch, contexts) != gradient);  // the next step is rounded afresh
   }
 }

@@ -16,6 +16,7 @@
 #include "context.hpp"
 #include "full_precision.hpp"
 #include "packed_tensors.hpp"
+#include "probe.hpp"
 #include "width_control.hpp"
 #include "width_plan.hpp"
 
@@ -206,22 +207,12 @@ class Contexts final : public ContextFactory {
   // That the last step kept.
   std::size_t num_tensors() const { return tensor_; }
 
+  NoiseSteps& steps() { return steps_; }
+
   void begin_step() override {
-    if (!probed_) {
-      ++step_;
-    }
+    steps_.begin_step();
     tensor_ = 0;
   }
-
-  // From here on the step stays the same and is rounded alike, but for tensor number `tensor` (if
-  // there is one of that number); until end_probes().
-  void begin_probe(std::size_t tensor) {
-    if (!probed_) {
-      ++step_;
-    }
-    probed_ = tensor;
-  }
-  void end_probes() { probed_.reset(); }
 
   bool saves_whole_batch() const override { return codec_.has_tensor_range || plan_ != nullptr; }
 
@@ -253,21 +244,19 @@ class Contexts final : public ContextFactory {
  private:
   Packing next_packing() {
     const std::size_t tensor = tensor_++;
-    const std::uint64_t other_stream = probed_ == tensor ? 1 << 15 : 0;
-    Packing packing(codec_, seed_, step_ << 16 | other_stream | tensor, clock_, width_control(),
-                    tensor);
+    Packing packing(codec_, seed_, steps_.step() << 16 | steps_.stream_of(tensor), clock_,
+                    width_control(), tensor);
     packing.widths = plan_ == nullptr ? nullptr : &plan_->at(tensor);
     return packing;
   }
 
   Codec codec_;
   std::uint64_t seed_;
-  std::uint64_t step_ = 0;
+  NoiseSteps steps_;
   std::size_t tensor_ = 0;
   CodecClock clock_;
   std::optional<WidthControl> control_;
   const WidthPlan* plan_ = nullptr;
-  std::optional<std::size_t> probed_;
 };
 
 }  // namespace trainer

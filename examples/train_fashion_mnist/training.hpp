@@ -19,6 +19,7 @@
 #include "memory.hpp"
 #include "network.hpp"
 #include "parameter.hpp"
+#include "probe.hpp"
 #include "width_control.hpp"
 
 namespace trainer {
@@ -84,28 +85,14 @@ inline StepReport run_step(Network& network, BatchStream& batches, ContextFactor
   return report;
 }
 
-// Computes the gradient of one batch again with each tensor's rounding changed in turn, and calls
-// report(tensor, squared norm of the difference that makes). The weights stay as they are.
+// Calls report(tensor, squared norm of what changing that tensor's noise does to the gradient of
+// one batch). The weights stay as they are.
 template <class Report>
 void perturb_tensors(Network& network, const Batch& batch, Contexts& contexts,
                      const Report& report) {
-  const auto perturbed_gradient = [&](std::size_t tensor) {
-    contexts.begin_probe(tensor);
-    return gradient_of(network, batch, contexts);
-  };
-  constexpr std::size_t none = 1 << 15;
-  const std::vector<float> gradient = perturbed_gradient(none);
-  const std::size_t tensors = contexts.num_tensors();
-  for (std::size_t tensor = 0; tensor < tensors; ++tensor) {
-    const std::vector<float> other = perturbed_gradient(tensor);
-    double squared_difference = 0;
-    for (std::size_t i = 0; i < gradient.size(); ++i) {
-      const double difference = double{other[i]} - double{gradient[i]};
-      squared_difference += difference * difference;
-    }
-    report(tensor, squared_difference);
-  }
-  contexts.end_probes();
+  perturb_tensors(
+      contexts.steps(), [&] { return gradient_of(network, batch, contexts); },
+      [&] { return contexts.num_tensors(); }, report);
 }
 
 // The same for the controller of a run with a budget.

@@ -12,6 +12,7 @@
 
 #include "codec.hpp"
 #include "keeping.hpp"
+#include "probe.hpp"
 #include "saved_tensor.hpp"
 #include "shape.hpp"
 #include "tensor_widths.hpp"
@@ -40,22 +41,12 @@ class ActivationStore {
   // Of the last step's saved tensors, so far.
   std::int64_t stored_bytes() const { return stored_bytes_; }
 
+  trainer::NoiseSteps& steps() { return steps_; }
+
   void begin_step() {
-    if (!probed_) {
-      ++step_;
-    }
+    steps_.begin_step();
     stored_bytes_ = 0;
   }
-
-  // From here on the step stays the same and is rounded alike, but for tensor number `tensor` (if
-  // there is one of that number); until end_probes().
-  void begin_probe(std::size_t tensor) {
-    if (!probed_) {
-      ++step_;
-    }
-    probed_ = tensor;
-  }
-  void end_probes() { probed_.reset(); }
 
   SavedTensor make(std::int64_t layer, Kind kind, std::int64_t tokens) {
     const std::size_t tensor = number_of(layer, kind);
@@ -101,19 +92,17 @@ class ActivationStore {
   // The noise is a function of this, of the seed and of the element's index, and of nothing else:
   // it differs for every step, rank and tensor, and for a probe's other rounding of it.
   std::uint64_t stream_of(std::size_t tensor) const {
-    const std::uint64_t other = probed_ == tensor ? 1 << 15 : 0;
-    return step_ << 32 | rank_ << 16 | other | tensor;
+    return steps_.step() << 32 | rank_ << 16 | steps_.stream_of(tensor);
   }
 
   ModelShape shape_;
   Keeping keeping_;
   std::uint64_t seed_;
   std::uint64_t rank_;
-  std::uint64_t step_ = 0;
+  trainer::NoiseSteps steps_;
   std::int64_t stored_bytes_ = 0;
   trainer::CodecClock clock_;
   std::optional<TensorWidths> widths_;
-  std::optional<std::size_t> probed_;
 };
 
 }  // namespace gpt

@@ -18,6 +18,7 @@
 #include "adamw.hpp"
 #include "model.hpp"
 #include "parameter.hpp"
+#include "probe.hpp"
 #include "ranks.hpp"
 #include "text.hpp"
 
@@ -26,25 +27,18 @@ namespace gpt {
 // Sequences that a probe looks at. Few are enough: only how the tensors' effects compare matters.
 inline constexpr std::int64_t probe_sequences = 2;
 
-// Computes the gradient of one batch again with each tensor's rounding changed in turn, and reports
-// the squared norm of the difference that makes.
+// Tells the controller how much each tensor's rounding changes the gradient of one batch.
 inline void probe_tensors(Model& model, const Batch& batch, ActivationStore& store) {
-  const auto perturbed_gradient = [&](std::size_t tensor) {
-    store.begin_probe(tensor);
-    model.forward_backward(batch, store);
-    return std::vector<float>(model.gradients().begin(), model.gradients().end());
-  };
-  const std::vector<float> gradient = perturbed_gradient(store.num_tensors());
-  for (std::size_t tensor = 0; tensor < store.num_tensors(); ++tensor) {
-    const std::vector<float> other = perturbed_gradient(tensor);
-    double squared_difference = 0;
-    for (std::size_t i = 0; i < gradient.size(); ++i) {
-      const double difference = double{other[i]} - double{gradient[i]};
-      squared_difference += difference * difference;
-    }
-    store.widths()->observe_perturbation(tensor, squared_difference);
-  }
-  store.end_probes();
+  trainer::perturb_tensors(
+      store.steps(),
+      [&] {
+        model.forward_backward(batch, store);
+        return std::vector<float>(model.gradients().begin(), model.gradients().end());
+      },
+      [&] { return store.num_tensors(); },
+      [&](std::size_t tensor, double squared_difference) {
+        store.widths()->observe_perturbation(tensor, squared_difference);
+      });
 }
 
 // Ranks that disagree about a width would add up gradients of different noise without a sign of it.

@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// How much each tensor's rounding changes a gradient: that of one batch is computed again and
+// again, each time with the noise of one tensor changed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace trainer {
+
+// The steps of a run, by which noise differs, and among them a probe's, which are all one step.
+class NoiseSteps {
+ public:
+  void begin_step() {
+    if (!probed_) {
+      ++step_;
+    }
+  }
+
+  // From here on the step stays the same and is rounded alike, but for tensor number `tensor` (if
+  // there is one of that number); until end_probes().
+  void begin_probe(std::size_t tensor) {
+    begin_step();
+    probed_ = tensor;
+  }
+  void end_probes() { probed_.reset(); }
+
+  std::uint64_t step() const { return step_; }
+
+  // A tensor's number among 2^16, the upper half of which are the probed ones'.
+  std::uint64_t stream_of(std::size_t tensor) const {
+    return tensor | (probed_ == tensor ? none : 0);
+  }
+
+  static constexpr std::size_t none = 1 << 15;  // no tensor's number
+
+ private:
+  std::uint64_t step_ = 0;
+  std::optional<std::size_t> probed_;
+};
+
+// Calls report(tensor, squared norm of the difference) for each tensor that `steps` number.
+// `gradient` computes that of the same batch, in one vector, whenever it is called; num_tensors()
+// is asked once it has been.
+template <class Gradient, class NumTensors, class Report>
+void perturb_tensors(NoiseSteps& steps, const Gradient& gradient, const NumTensors& num_tensors,
+                     const Report& report) {
+  const auto perturbed_gradient = [&](std::size_t tensor) {
+    steps.begin_probe(tensor);
+    return std::vector<float>(gradient());
+  };
+  const std::vector<float> unperturbed = perturbed_gradient(NoiseSteps::none);
+  const std::size_t tensors = num_tensors();
+  for (std::size_t tensor = 0; tensor < tensors; ++tensor) {
+    const std::vector<float> other = perturbed_gradient(tensor);
+    double squared_difference = 0;
+    for (std::size_t i = 0; i < other.size(); ++i) {
+      const double difference = double{other[i]} - double{unperturbed[i]};
+      squared_difference += difference * difference;
+    }
+    report(tensor, squared_difference);
+  }
+  steps.end_probes();
+}
+
+}  // namespace trainer
