@@ -61,8 +61,7 @@ class Model {
     ActivationStore nothing(shape_, Keeping::all(Keeping::nothing), 0);
     trainer::Tensor<float> stream = embed(batch);
     for (std::int64_t layer = 0; layer < shape_.layers; ++layer) {
-      attention_forward(layer, stream, nothing);
-      mlp_forward(layer, stream, nothing);
+      layer_forward(layer, stream, nothing);
     }
     const Head head(shape_, map_.head(const_values()));
     std::vector<double> losses(static_cast<std::size_t>(batch.images()));
@@ -82,9 +81,7 @@ class Model {
     std::vector<Context> contexts;
     contexts.reserve(static_cast<std::size_t>(shape_.layers));
     for (std::int64_t layer = 0; layer < shape_.layers; ++layer) {
-      AttentionContext attention = attention_forward(layer, stream, store);
-      MlpContext mlp = mlp_forward(layer, stream, store);
-      contexts.push_back({std::move(attention), std::move(mlp)});
+      contexts.push_back(layer_forward(layer, stream, store));
     }
     StepReport report;
     report.stored_bytes = store.stored_bytes();
@@ -159,26 +156,28 @@ class Model {
     return stream;
   }
 
-  AttentionContext attention_forward(std::int64_t layer, trainer::Tensor<float>& stream,
-                                     ActivationStore& store) {
-    AttentionContext context(layer, stream.images() * shape_.context, store);
-    const AttentionLayer attention(shape_, map_.attention(const_values(), layer));
+  AttentionLayer attention(std::int64_t layer) const {
+    return {shape_, map_.attention(const_values(), layer)};
+  }
+  MlpLayer mlp(std::int64_t layer) const { return {shape_, map_.mlp(const_values(), layer)}; }
+
+  // Half a layer: its attention or its MLP.
+  template <class Context, class Half>
+  Context half_forward(const Half& half, std::int64_t layer, trainer::Tensor<float>& stream,
+                       ActivationStore& store) {
+    Context context(layer, stream.images() * shape_.context, store);
     for_each_sequence(stream.images(), workspace_, [&](std::int64_t sequence, Scratch& work) {
-      attention.forward(sequence, stream.image(sequence), context, work);
+      half.forward(sequence, stream.image(sequence), context, work);
     });
     context.finish(layer, store);
     return context;
   }
 
-  MlpContext mlp_forward(std::int64_t layer, trainer::Tensor<float>& stream,
-                         ActivationStore& store) {
-    MlpContext context(layer, stream.images() * shape_.context, store);
-    const MlpLayer mlp(shape_, map_.mlp(const_values(), layer));
-    for_each_sequence(stream.images(), workspace_, [&](std::int64_t sequence, Scratch& work) {
-      mlp.forward(sequence, stream.image(sequence), context, work);
-    });
-    context.finish(layer, store);
-    return context;
+  Context layer_forward(std::int64_t layer, trainer::Tensor<float>& stream,
+                        ActivationStore& store) {
+    auto of_attention = half_forward<AttentionContext>(attention(layer), layer, stream, store);
+    auto of_mlp = half_forward<MlpContext>(mlp(layer), layer, stream, store);
+    return {std::move(of_attention), std::move(of_mlp)};
   }
 
   // From here on `stream` is the gradient with respect to the residual stream.
@@ -195,19 +194,19 @@ class Model {
     return mean(losses);
   }
 
+  template <class Half, class Context>
+  void half_backward(const Half& half, const Context& context, trainer::Tensor<float>& stream,
+                     std::span<float> gradients) {
+    sum_over_sequences(stream.images(), workspace_, gradients,
+                       [&](std::int64_t sequence, Scratch& work, std::span<float> gradient) {
+                         half.backward(sequence, stream.image(sequence), context, work, gradient);
+                       });
+  }
+
   void layer_backward(std::int64_t layer, const Context& context, trainer::Tensor<float>& stream) {
-    const MlpLayer mlp(shape_, map_.mlp(const_values(), layer));
-    sum_over_sequences(stream.images(), workspace_, map_.mlp(gradients_.span(), layer),
-                       [&](std::int64_t sequence, Scratch& work, std::span<float> gradient) {
-                         mlp.backward(sequence, stream.image(sequence), context.mlp, work,
-                                      gradient);
-                       });
-    const AttentionLayer attention(shape_, map_.attention(const_values(), layer));
-    sum_over_sequences(stream.images(), workspace_, map_.attention(gradients_.span(), layer),
-                       [&](std::int64_t sequence, Scratch& work, std::span<float> gradient) {
-                         attention.backward(sequence, stream.image(sequence), context.attention,
-                                            work, gradient);
-                       });
+    half_backward(mlp(layer), context.mlp, stream, map_.mlp(gradients_.span(), layer));
+    half_backward(attention(layer), context.attention, stream,
+                  map_.attention(gradients_.span(), layer));
   }
 
   void embedding_backward(const Batch& batch, const trainer::Tensor<float>& stream) {

@@ -546,24 +546,23 @@ class MaxPool2d(_Compressed, torch.nn.MaxPool2d):
 
 
 class _LayerNorm(torch.autograd.Function):
+    """Also returns the statistics, by which the output can be computed again."""
 
     @staticmethod
-    def forward(ctx, x, shape, weight, bias, eps, packs, name):
+    def forward(ctx, x, weight, bias, shape, eps, packed, packed_bytes, name):
         y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
-        ctx.packed, packed_bytes = packs(x, mean, rstd)
-        ctx.name, ctx.shape = name, shape
+        ctx.mark_non_differentiable(mean, rstd)
+        ctx.packed, ctx.name, ctx.shape = packed, name, shape
         ctx.save_for_backward(packed_bytes, mean, rstd, weight, bias)
-        return y
+        return y, mean, rstd
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy):
+    def backward(ctx, dy, *_):
         packed_bytes, mean, rstd, weight, bias = saved_tensors(ctx)
         x = ctx.packed.decode(packed_bytes, dy.dtype)
-        needs = [ctx.needs_input_grad[i] for i in (0, 2, 3)]
-        dx, dw, db = aten.native_layer_norm_backward(dy, x, ctx.shape, mean, rstd, weight, bias,
-                                                     needs)
-        return dx, None, dw, db, None, None, None
+        return *aten.native_layer_norm_backward(dy, x, ctx.shape, mean, rstd, weight, bias,
+                                                list(ctx.needs_input_grad[:3])), *(None,) * 5
 
 
 class LayerNorm(_Compressed, torch.nn.LayerNorm):
@@ -575,18 +574,13 @@ class LayerNorm(_Compressed, torch.nn.LayerNorm):
             return super().forward(x)
         if torch.is_autocast_enabled():
             x = x.float()
-        made = []
-
-        def packs(x, mean, rstd):
-            packed, packed_bytes = pack(x.detach(), Form.AFFINE, self.options.bits, self.options,
-                                        f"the input of {self._describe()}")
-            affine = [p.detach() for p in (self.weight, self.bias) if p is not None]
-            made.extend((packed, packed_bytes, mean, rstd, *affine))
-            return packed, packed_bytes
-
-        y = _LayerNorm.apply(x, self.normalized_shape, self.weight, self.bias, self.eps, packs,
-                             self._describe())
-        share(y, NormalizedInput(made[0], len(self.normalized_shape)), *made[1:])
+        packed, packed_bytes = pack(x.detach(), Form.AFFINE, self.options.bits, self.options,
+                                    f"the input of {self._describe()}")
+        y, mean, rstd = _LayerNorm.apply(x, self.weight, self.bias, self.normalized_shape, self.eps,
+                                         packed, packed_bytes, self._describe())
+        affine = [p.detach() for p in (self.weight, self.bias) if p is not None]
+        share(y, NormalizedInput(packed, len(self.normalized_shape)), packed_bytes, mean, rstd,
+              *affine)
         return y
 
 
