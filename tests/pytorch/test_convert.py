@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import actpack
 from actpack import nn
 from support import (Chain, Draws, MemoryCase, StatisticalCase, is_close, joined, on_devices,
-                     parameter_gradients, relative_error)
+                     parameter_gradients, relative_error, restart_streams)
 
 
 def convolutional_net():
@@ -119,6 +119,11 @@ def fused(model):
     """The normalisations that share a context with the ReLU behind them."""
     return [name for name, module in model.named_modules()
             if getattr(module, "followed_by_relu", False)]
+
+
+def overwriting(model):
+    return [name for name, module in actpack.convert(copy.deepcopy(model)).named_modules()
+            if getattr(module, "overwrites_input", False)]
 
 
 class UnbiasedTest(StatisticalCase):
@@ -259,6 +264,91 @@ class SameModelTest(unittest.TestCase):
         self.assertIs(problem.twin[2], problem.twin[4])
         self.assertLess(relative_error(problem.gradient(problem.twin),
                                        problem.gradient(problem.net)), 0.01)  # 8 bits' noise
+
+
+class OverwritingTest(unittest.TestCase):
+    """A batch normalisation takes the place of a convolution's output that nobody else needs."""
+
+    def test_where(self):
+        self.assertEqual(overwriting(convolutional_net()), ["1", "5"])
+        self.assertEqual(overwriting(Block()), ["bn1", "bn2"])
+        self.assertEqual(overwriting(torch.nn.Sequential(torch.nn.BatchNorm2d(3))), [])
+        self.assertEqual(
+            overwriting(torch.nn.Sequential(torch.nn.ReLU(), torch.nn.BatchNorm2d(3))), [])
+
+    def test_output_that_others_need(self):
+        class Net(torch.nn.Module):
+
+            def __init__(self):
+                super().__init__()
+                self.conv, self.bn = torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)
+
+            def forward(self, x):
+                y = self.conv(x)
+                return self.bn(y) + y
+
+        self.assertEqual(overwriting(Net()), [])
+        conv, bn = torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)
+        self.assertEqual(overwriting(torch.nn.Sequential(conv, bn, torch.nn.ReLU(), bn)), [])
+        conv.register_forward_hook(lambda module, arguments, result: None)
+        self.assertEqual(overwriting(torch.nn.Sequential(conv, bn)), [])
+
+    def test_without_a_graph(self):
+        class Net(torch.nn.Module):
+
+            def __init__(self):
+                super().__init__()
+                self.layers = torch.nn.Sequential(
+                    torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3), torch.nn.ReLU(),
+                    torch.nn.BatchNorm2d(3))
+
+            def forward(self, x):
+                return self.layers(x if x.sum() > 0 else -x)
+
+        self.assertEqual(overwriting(Net()), ["layers.1"])
+
+    @on_devices
+    def test_same_memory_and_same_gradients(self, device):
+        for followed_by_relu in (False, True):
+            for context in ("sign_magnitude", "affine"):
+                with self.subTest(followed_by_relu=followed_by_relu, context=context):
+                    net = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, bias=False),
+                                              torch.nn.BatchNorm2d(16))
+                    if followed_by_relu:
+                        net.append(torch.nn.ReLU())
+                    net = actpack.convert(net.to(device), context=context)
+                    x = torch.randn(4, 3, 8, 8, device=device)
+                    results = []
+                    for overwrites_input in (True, False):
+                        net[1].overwrites_input = overwrites_input
+                        restart_streams()
+                        y = net[0](x)
+                        z = net[1](y)
+                        self.assertEqual(z.data_ptr() == y.data_ptr(), overwrites_input)
+                        results.append((z.detach().clone(), *torch.autograd.grad(
+                            z.square().sum(), list(net.parameters()))))
+                    for one, other in zip(*results):
+                        self.assertTrue(torch.equal(one, other))
+
+    @on_devices
+    def test_an_output_that_autograd_has_kept(self, device):
+        net = actpack.convert(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1),
+                                                  torch.nn.BatchNorm2d(4))).to(device)
+        y = net[0](torch.randn(2, 3, 4, 4, device=device))
+        sine = y.sin()  # its derivative needs y
+        loss = net[1](y).sum() + sine.sum()
+        with self.assertRaisesRegex(RuntimeError, "modified by an inplace operation"):
+            loss.backward()
+
+    @on_devices
+    def test_in_evaluation_without_gradients_nothing_is_overwritten(self, device):
+        net = actpack.convert(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1),
+                                                  torch.nn.BatchNorm2d(4))).to(device).eval()
+        with torch.no_grad():
+            y = net[0](torch.randn(2, 3, 4, 4, device=device))
+            before = y.clone()
+            net[1](y)
+        self.assertTrue(torch.equal(y, before))
 
 
 class FusionTest(unittest.TestCase):

@@ -109,6 +109,13 @@ CASES = {
     "BatchNorm3d": lambda: (torch.nn.BatchNorm3d(16), (4, 16, 4, 8, 8)),
     "BatchNorm2d and ReLU": lambda: (
         torch.nn.Sequential(torch.nn.BatchNorm2d(16), torch.nn.ReLU()), (16, 16, 8, 8)),
+    "Conv2d and BatchNorm2d": lambda: (  # which overwrites the convolution's output
+        torch.nn.Sequential(torch.nn.Conv2d(8, 16, 1, bias=False), torch.nn.BatchNorm2d(16)),
+        (16, 8, 8, 8)),
+    "Conv2d, BatchNorm2d and ReLU": lambda: (
+        torch.nn.Sequential(torch.nn.Conv2d(8, 16, 1, bias=False), torch.nn.BatchNorm2d(16),
+                            torch.nn.ReLU()),
+        (16, 8, 8, 8)),
     "BatchNorm2d and Conv2d": lambda: (
         torch.nn.Sequential(torch.nn.BatchNorm2d(16), torch.nn.Conv2d(16, 16, 1)), (16, 16, 8, 8)),
     "LayerNorm": lambda: (torch.nn.LayerNorm(512), (16, 512)),
@@ -155,6 +162,17 @@ class UnbiasedTest(StatisticalCase):
         for name in (name for name in CASES if "and" in name):  # others have no other context
             with self.subTest(module=name):
                 self._assert_unbiased(Case(*CASES[name](), device), context="affine")
+
+    @on_devices
+    def test_gradients_in_evaluation(self, device):
+        # Batch norm's statistics do not depend on the input then.
+        for name in (name for name in CASES if "BatchNorm" in name and "no affine" not in name):
+            for context in ("sign_magnitude", "affine"):
+                with self.subTest(module=name, context=context):
+                    case = Case(*CASES[name](), device)
+                    case.module(case.x)  # running statistics that are not 0 and 1
+                    case.module.eval()
+                    self._assert_unbiased(case, context=context)
 
     @on_devices
     def test_attention(self, device):
@@ -390,6 +408,23 @@ class TypesAndLayoutsTest(unittest.TestCase):
                                         0.02)
 
     @on_devices
+    def test_gradients_that_lie_otherwise(self, device):
+        for name in ("BatchNorm2d", "BatchNorm2d and ReLU", "ReLU", "Dropout"):
+            with self.subTest(module=name):
+                make = CASES.get(name, lambda: (getattr(torch.nn, name)(), (4, 16, 8, 8)))
+                case = Case(*make(), device, layout=LAYOUTS["channels last"])
+                module = converted(case.module)
+                results = []
+                for dy in (case.dy, case.dy.contiguous(), case.dy.transpose(0, 1).contiguous()
+                           .transpose(0, 1)):
+                    restart_streams()
+                    case.dy = dy
+                    results.append(case.gradients(module))
+                for result in results[1:]:
+                    for gradient, expected in zip(result.values(), results[0].values()):
+                        self.assertTrue(torch.equal(gradient, expected))
+
+    @on_devices
     def test_types(self, device):
         for dtype in (torch.bfloat16, torch.float16):
             for name, make in {**CASES, **EXACT_CASES}.items():
@@ -538,7 +573,8 @@ class MemoryTest(MemoryCase):
         sequence = torch.nn.Sequential
         for module, bits in (
                 (torch.nn.Conv2d(16, 16, 1), 2.125), (torch.nn.Linear(128, 128), 2.125),
-                (torch.nn.BatchNorm2d(16), 2.125), (torch.nn.LayerNorm(128), 2.125 + 64 / 128),
+                (torch.nn.BatchNorm2d(16), 2.125), (torch.nn.BatchNorm2d(16).eval(), 2.125),
+                (torch.nn.LayerNorm(128), 2.125 + 64 / 128),
                 (torch.nn.GELU(), 2.125), (torch.nn.SiLU(), 2.125), (torch.nn.Dropout(0.5), 1),
                 (torch.nn.MaxPool2d(2), 2.125 / 4), (torch.nn.ReLU(), 3.125),
                 (sequence(torch.nn.BatchNorm2d(16), torch.nn.ReLU()), 3.125)):
