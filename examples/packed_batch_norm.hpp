@@ -56,13 +56,14 @@ ACTPACK_HD inline Channel make_channel(float mean, float variance, float epsilon
   const float inverse_deviation = 1 / std::sqrt(variance + epsilon);
   const float square = gamma * gamma;
   const float least_square = least * least;
-  const float inverse_gamma = gamma / (square < least_square ? least_square : square);
+  const float bound = square < least_square ? least_square : square;
+  const float inverse_gamma = bound == 0 ? 0 : gamma / bound;
   return {gamma * inverse_deviation, mean, beta,
           kept == Kept::output ? inverse_gamma : inverse_deviation};
 }
 
-// One operation, by channel. Statistics and weights are for the forward pass, which writes
-// `by_channel` for the backward pass.
+// One operation on at least one element, by channel. Statistics and weights are for the forward
+// pass, which writes `by_channel` for the backward pass.
 struct Operation {
   Channels channels;
   Kept kept;

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <type_traits>
@@ -151,11 +152,14 @@ ACTPACK_HD void decode(const Team& team, const actpack::GroupShape& group,
                                in.view.params[group.index], store);
 }
 
-// The elements of a slice that gradients pass through, as a set.
+// The elements of a slice that gradients pass through, as a set; all of them in a poisoned group,
+// whose signs say nothing.
 template <class View, class Noise>
 ACTPACK_HD std::uint32_t passing(const Context<View, Noise>& in, const actpack::GroupShape& group,
                                  const actpack::SlicePlace& place) {
   if constexpr (!rectifies<View>) {
+    return place.present;
+  } else if (std::isnan(float{in.view.params[group.index].positive})) {
     return place.present;
   } else {
     const auto* const bytes =
@@ -258,8 +262,10 @@ ACTPACK_KERNEL add_gradients(const T* dz, const __grid_constant__ Context<View, 
       const std::uint32_t passes = passing(in, group, place);
       for (int j = 0; j < 16; ++j) {
         if ((passes >> j & 1) != 0) {
-          sum.value[j] += gradient[j];
-          product_sum.value[j] += gradient[j] * v[j];
+          // As relu_backward has it, what comes through a poisoned group is NaN: as v is.
+          const float dy = rectifies<View> ? gradient[j] + 0 * v[j] : gradient[j];
+          sum.value[j] += dy;
+          product_sum.value[j] += dy * v[j];
         }
       }
     });

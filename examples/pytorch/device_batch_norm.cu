@@ -26,6 +26,9 @@ Deal deal_of(const actpack::Layout& layout, Channels channels) {
     throw std::invalid_argument(
         "packed_batch_norm: group_size = " + std::to_string(layout.group_size) + " is not 256");
   }
+  if (layout.numel() == 0) {
+    throw std::invalid_argument("packed_batch_norm: the tensor has no elements");
+  }
   return Deal::of(layout, channels);
 }
 
@@ -56,6 +59,9 @@ void forward(const Operation& operation, const T* x, const View& out,
              const actpack::Rounding& rounding, T* y, cudaStream_t stream) {
   const Channels channels = operation.channels;
   const Deal deal = deal_of(out.layout, channels);
+  if (!rounding.is_stochastic) {
+    throw std::invalid_argument("packed_batch_norm: rounding to nearest would bias gradients");
+  }
   make_channels<<<blocks_for(channels.count), block_threads, 0, stream>>>(
       operation.mean, operation.variance, operation.gamma, operation.beta, operation.epsilon,
       operation.kept, operation.least, channels.count, operation.by_channel);

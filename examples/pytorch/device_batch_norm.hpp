@@ -2,10 +2,11 @@
 // SPDX-License-Identifier: MIT
 //
 // packed_batch_norm on a device, as the library's C functions call it. T is float,
-// actpack::float16 or actpack::bfloat16, View actpack::PackedView or SignMagnitudeView, of
-// groups of 256. All pointers are the device's; everything is enqueued on
-// `stream`, nothing is allocated, and sums are added up in the same order every time. Thrown are
-// std::invalid_argument for another group size and actpack::cuda_error for a launch that failed.
+// actpack::float16 or actpack::bfloat16, View actpack::PackedView or SignMagnitudeView, of groups
+// of 256. All pointers are the device's; everything is enqueued on `stream`, nothing is allocated,
+// and sums are added up in the same order every time. Thrown are std::invalid_argument for another
+// group size, no elements or rounding that is not stochastic, and actpack::cuda_error for a failed
+// launch.
 #pragma once
 
 #include <cuda_runtime_api.h>
