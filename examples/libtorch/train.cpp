@@ -175,7 +175,7 @@ struct Result {
   double accuracy = 0;  // on the test set, in %
   std::int64_t saved_bytes = 0;
   std::int64_t peak_bytes = 0;
-  double seconds_per_epoch = 0;
+  double median_step_seconds = 0;
 };
 
 double accuracy(torch::nn::Sequential& network, const Images& test) {
@@ -195,34 +195,81 @@ struct StepBytes {
   std::int64_t peak;
 };
 
-StepBytes run_step(torch::nn::Sequential& network, const at::Tensor& values,
-                   const at::Tensor& classes) {
-  CountingAllocator& allocator = CountingAllocator::instance();
-  const std::int64_t before = allocator.live_bytes();
-  allocator.restart_peak();
-  const at::Tensor loss = torch::nll_loss(network->forward(values).log_softmax(1), classes);
-  const std::int64_t saved = allocator.live_bytes() - before;
-  loss.backward();
-  return {saved, allocator.peak_bytes() - before};
-}
+enum class Way { full_precision, scope, chain };
 
-// SGD with Nesterov momentum on a one-cycle learning rate. The gradients' own memory is there
-// before a step is measured.
-void train(torch::nn::Sequential& network, const Images& images, const Settings& settings,
-           Result& result) {
-  torch::optim::SGD sgd(
-      network->parameters(),
-      torch::optim::SGDOptions(0.1).momentum(0.9).nesterov(true).weight_decay(5e-4));
-  for (at::Tensor& parameter : network->parameters()) {
-    parameter.mutable_grad() = torch::zeros_like(parameter);
+// One of the ways, from the same weights on the same batches in the same order.
+class Training {
+ public:
+  Training(const std::string& name, Way way, const Settings& settings)
+      : way_(way), packing_(settings.packing), result_{name} {
+    torch::manual_seed(settings.packing.seed);
+    network_ = way == Way::chain ? make_chain(settings) : make_plain(settings);
+    // The gradients' own memory is there before a step is measured.
+    for (at::Tensor& parameter : network_->parameters()) {
+      parameter.mutable_grad() = torch::zeros_like(parameter);
+    }
+    sgd_.emplace(network_->parameters(),
+                 torch::optim::SGDOptions(0.1).momentum(0.9).nesterov(true).weight_decay(5e-4));
   }
+
+  // `progress` goes from 0 to 1 in the course of training.
+  void step(const at::Tensor& values, const at::Tensor& classes, double progress) {
+    const auto start = std::chrono::steady_clock::now();
+    sgd_->zero_grad();
+    const StepBytes bytes = run_step(values, classes);
+    sgd_->param_groups()[0].options().set_lr(trainer::one_cycle(progress));
+    sgd_->step();
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    seconds_.push_back(elapsed.count());
+    result_.saved_bytes = std::max(result_.saved_bytes, bytes.saved);
+    result_.peak_bytes = std::max(result_.peak_bytes, bytes.peak);
+  }
+
+  Result finish(const Images& test) {
+    result_.accuracy = accuracy(network_, test);
+    const auto middle = seconds_.begin() + static_cast<std::ptrdiff_t>(seconds_.size() / 2);
+    std::ranges::nth_element(seconds_, middle);
+    result_.median_step_seconds = *middle;
+    return result_;
+  }
+
+ private:
+  StepBytes run_step(const at::Tensor& values, const at::Tensor& classes) {
+    std::optional<CompressSavedTensors> scope;
+    if (way_ != Way::full_precision) {  // in a chain's network it packs the classifier's input
+      Options packing = packing_;
+      packing.step = static_cast<std::uint64_t>(seconds_.size());
+      scope.emplace(*network_, packing);
+    }
+    CountingAllocator& allocator = CountingAllocator::instance();
+    const std::int64_t before = allocator.live_bytes();
+    allocator.restart_peak();
+    const at::Tensor loss = torch::nll_loss(network_->forward(values).log_softmax(1), classes);
+    const std::int64_t saved = allocator.live_bytes() - before;
+    loss.backward();
+    return {saved, allocator.peak_bytes() - before};
+  }
+
+  Way way_;
+  Options packing_;
+  Result result_;
+  torch::nn::Sequential network_;
+  std::optional<torch::optim::SGD> sgd_;  // Nesterov momentum on a one-cycle learning rate
+  std::vector<double> seconds_;           // of each step
+};
+
+// The ways take turns, step by step: whatever else the machine does, it does to all of them.
+std::vector<Result> train(const Images& images, const Images& test, const Settings& settings) {
+  std::vector<Training> ways;
+  ways.emplace_back("full precision", Way::full_precision, settings);
+  ways.emplace_back("scope around the same modules", Way::scope, settings);
+  ways.emplace_back("chain of blocks", Way::chain, settings);
   std::mt19937_64 random(settings.packing.seed);
   std::vector<std::int64_t> order(static_cast<std::size_t>(images.size()));
   std::iota(order.begin(), order.end(), std::int64_t{0});
   const std::int64_t batches = (images.size() + batch_size - 1) / batch_size;
-  const double steps = static_cast<double>(settings.epochs * batches);
-  const auto start = std::chrono::steady_clock::now();
-  for (std::int64_t step = 0; step < settings.epochs * batches; ++step) {
+  const std::int64_t steps = settings.epochs * batches;
+  for (std::int64_t step = 0; step < steps; ++step) {
     if (step % batches == 0) {
       std::ranges::shuffle(order, random);
     }
@@ -231,38 +278,22 @@ void train(torch::nn::Sequential& network, const Images& images, const Settings&
     const at::Tensor indices = all.slice(0, first, first + batch_size);
     const at::Tensor values = images.values(indices);
     const at::Tensor classes = images.classes(indices);
-    sgd.zero_grad();
-    const StepBytes bytes = run_step(network, values, classes);
-    result.saved_bytes = std::max(result.saved_bytes, bytes.saved);
-    result.peak_bytes = std::max(result.peak_bytes, bytes.peak);
-    sgd.param_groups()[0].options().set_lr(trainer::one_cycle(static_cast<double>(step) / steps));
-    sgd.step();
+    for (Training& way : ways) {
+      way.step(values, classes, static_cast<double>(step) / static_cast<double>(steps));
+    }
   }
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  result.seconds_per_epoch = elapsed.count() / static_cast<double>(settings.epochs);
-}
-
-enum class Way { full_precision, scope, chain };
-
-Result run(const std::string& name, Way way, const Images& training, const Images& test,
-           const Settings& settings) {
-  torch::manual_seed(settings.packing.seed);
-  torch::nn::Sequential network = way == Way::chain ? make_chain(settings) : make_plain(settings);
-  std::optional<CompressSavedTensors> scope;
-  if (way != Way::full_precision) {  // in a chain's network it packs the classifier's input
-    scope.emplace(*network, settings.packing);
+  std::vector<Result> results;
+  for (Training& way : ways) {
+    results.push_back(way.finish(test));
   }
-  Result result{name};
-  train(network, training, settings, result);
-  result.accuracy = accuracy(network, test);
-  return result;
+  return results;
 }
 
 void print_table(const std::vector<Result>& results) {
   std::cout << "| activations kept by | test accuracy | saved | ratio | peak of a step | ratio "
-               "| s/epoch |\n|---|---|---|---|---|---|---|\n"
+               "| ms a step | ratio |\n|---|---|---|---|---|---|---|---|---|\n"
             << std::fixed;
-  const auto ratio = [](std::int64_t full, std::int64_t packed) {
+  const auto ratio = [](auto full, auto packed) {
     return static_cast<double>(full) / static_cast<double>(packed);
   };
   for (const Result& result : results) {
@@ -271,7 +302,8 @@ void print_table(const std::vector<Result>& results) {
               << ratio(results[0].saved_bytes, result.saved_bytes) << "x | "
               << static_cast<double>(result.peak_bytes) / 1e6 << " MB | "
               << ratio(results[0].peak_bytes, result.peak_bytes) << "x | "
-              << result.seconds_per_epoch << " |\n";
+              << 1e3 * result.median_step_seconds << " | " << std::setprecision(2)
+              << ratio(result.median_step_seconds, results[0].median_step_seconds) << "x |\n";
   }
   std::cout << std::flush;
 }
@@ -287,9 +319,7 @@ void run_program(const Settings& settings) {
   const trainer::PixelScale scale = trainer::measure_pixels(data.train.pixels.span());
   const Images training(data.train, scale);
   const Images test(data.test, scale);
-  print_table({run("full precision", Way::full_precision, training, test, settings),
-               run("scope around the same modules", Way::scope, training, test, settings),
-               run("chain of blocks", Way::chain, training, test, settings)});
+  print_table(train(training, test, settings));
 }
 
 }  // namespace
