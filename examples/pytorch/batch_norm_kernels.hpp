@@ -35,9 +35,9 @@ struct Deal {
   std::int64_t teams;
   std::int32_t bits;
 
-  // About as many teams as a device has room for.
+  // Teams for several waves of blocks on a large device, lest half of the last one idle.
   static Deal of(const actpack::Layout& layout, Channels channels) {
-    constexpr std::int64_t wanted = 1 << 13;
+    constexpr std::int64_t wanted = 1 << 14;
     const std::int64_t period = channels.count * channels.inner;
     const std::int64_t groups = layout.num_groups();
     const std::int64_t stride = period / std::gcd(period, std::int64_t{group_size});

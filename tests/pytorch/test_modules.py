@@ -447,6 +447,19 @@ class TypesAndLayoutsTest(unittest.TestCase):
                                         0.03)
 
     @on_devices
+    def test_another_default_type(self, device):
+        case = Case(*CASES["BatchNorm2d and ReLU"](), device)
+        module = converted(case.module, bits=8)
+        results = []
+        for dtype in (torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            self.addCleanup(torch.set_default_dtype, torch.float32)
+            restart_streams()
+            results.append(case.gradients(module))
+        for gradient, expected in zip(*(result.values() for result in results)):
+            self.assertTrue(torch.equal(gradient, expected))
+
+    @on_devices
     def test_batches_of_nothing_and_of_one(self, device):
         for size in (0, 1):
             for name, make in {**CASES, **EXACT_CASES}.items():

@@ -186,7 +186,7 @@ def batch_norm_backward(dz, normalization, context, is_subtractive, elements, gr
     None. `elements`: of a channel, or 0 where the statistics do not depend on the input."""
     numel = ctypes.c_int64()
     _call(_library.actpack_batch_norm_workspace, dz, normalization, context, numel)
-    workspace = torch.empty(numel.value, device=dz.device)
+    workspace = torch.empty(numel.value, dtype=torch.float32, device=dz.device)
     _call(_library.actpack_batch_norm_backward, dz, normalization, dz.data_ptr(), context,
           is_subtractive, elements, workspace.data_ptr(), gradients[0].data_ptr(),
           gradients[1].data_ptr(), None if dx is None else dx.data_ptr())

@@ -153,7 +153,7 @@ class _Kept:
     def unpack(self):
         if self._tensor._version != self._version:
             raise RuntimeError(
-                f"actpack: {describe(self._tensor)}, which the backward pass needs, has been changed"
+                f"actpack: {describe(self._tensor)}, which the backward pass needs, has changed"
                 f" in place: it is at version {self._tensor._version} instead of {self._version}")
         return self._tensor
 

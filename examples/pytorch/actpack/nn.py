@@ -143,7 +143,7 @@ class _OutputPacker:
         return self.made
 
     def prepare(self, values):
-        """The same for somebody who packs while computing: `values` tells what they will be like."""
+        """The same for somebody who packs while computing; `values` tells what it will be like."""
         self.made = prepare(values, self.form, self.options.bits, self.options, self.name)
         return self.made
 
@@ -321,7 +321,7 @@ class _BatchNorm(torch.autograd.Function):
             y = torch.empty_like(values)
         ctx.how, ctx.name = how, how.name
         ctx.packed, packed_bytes = packs.prepare(values)
-        by_channel = torch.empty(x.shape[1], 4, device=x.device)
+        by_channel = torch.empty(x.shape[1], 4, dtype=torch.float32, device=x.device)
         tensors = [None if t is None else t.float() for t in (mean, variance, weight, bias)]
         _native.batch_norm(values, how.native(values, by_channel, *tensors),
                            ctx.packed.at(packed_bytes), y)
@@ -335,7 +335,7 @@ class _BatchNorm(torch.autograd.Function):
         packed = ctx.packed
         dz = with_stride(dz, packed.stride)
         dx = torch.empty_like(dz) if ctx.needs_input_grad[0] else None
-        gradients = torch.empty(2, dz.shape[1], device=dz.device)
+        gradients = torch.empty(2, dz.shape[1], dtype=torch.float32, device=dz.device)
         elements = dz.numel() // dz.shape[1] if ctx.how.depends_on_input else 0
         _native.batch_norm_backward(dz, ctx.how.native(dz, by_channel), packed.at(packed_bytes),
                                     packed.is_subtractive, elements, gradients, dx)
