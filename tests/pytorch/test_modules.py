@@ -608,6 +608,25 @@ class MemoryTest(MemoryCase):
                 self.assertAlmostEqual(self._bits(module, device), bits, delta=self.delta)
 
     @on_devices
+    def test_peak_of_batch_norm(self, device):
+        # The output, the input's gradient and a context: a decoded tensor or a masked gradient
+        # would be one more. A GPU's sums take 32 MiB of their own.
+        batch = 16384 if device.type == "cuda" else 256
+        for layers in ([], [torch.nn.ReLU()]):
+            for context in ("sign_magnitude", "affine") if not layers else ("sign_magnitude",):
+                with self.subTest(layers=layers, context=context):
+                    module = converted(torch.nn.Sequential(torch.nn.BatchNorm2d(16), *layers),
+                                       context=context).to(device)
+                    x = torch.randn(batch, 16, 32, 32, device=device, requires_grad=True)
+                    dy = torch.randn_like(x)
+
+                    def step():
+                        module(x).backward(dy)
+                        x.grad = None
+
+                    self.assertLess(self.peak(step, device) / (4 * x.numel()), 2.3)
+
+    @on_devices
     def test_affine_contexts(self, device):
         sequence = torch.nn.Sequential
         for module, bits in ((torch.nn.ReLU(), 1),
