@@ -673,6 +673,11 @@ class WrongUseTest(unittest.TestCase):
         linear = converted(torch.nn.Linear(8, 8).double()).to(device)
         with self.assertRaisesRegex(TypeError, "input of this Linear"):
             linear(torch.randn(4, 8, dtype=torch.float64, device=device))
+        norm = converted(torch.nn.BatchNorm1d(8).double()).to(device)
+        with self.assertRaisesRegex(TypeError, "output of this BatchNorm1d"):
+            norm(torch.randn(4, 8, dtype=torch.float64, device=device))
+        self.assertEqual(norm.num_batches_tracked.item(), 0)  # nothing has moved
+        self.assertTrue((norm.running_mean == 0).all())
 
     @on_devices
     def test_second_backward_pass(self, device):

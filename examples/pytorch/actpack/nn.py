@@ -131,28 +131,6 @@ class _Compressed:
         return shared
 
 
-class _OutputPacker:
-    """Packs what a forward pass is about to return, and leaves the note of it on the result: what a
-    sign-magnitude context is shared for is a ReLU's output."""
-
-    def __init__(self, form, options, name):
-        self.form, self.options, self.name = form, options, name
-
-    def __call__(self, values):
-        self.made = pack(values, self.form, self.options.bits, self.options, self.name)
-        return self.made
-
-    def prepare(self, values):
-        """The same for somebody who packs while computing; `values` tells what it will be like."""
-        self.made = prepare(values, self.form, self.options.bits, self.options, self.name)
-        return self.made
-
-    def share(self, output):
-        packed, packed_bytes = self.made
-        part = Part.RELU if self.form == Form.SIGN_MAGNITUDE else Part.ALL
-        share(output, PackedInput(packed, part), packed_bytes)
-
-
 class _Linear(torch.autograd.Function):
 
     @staticmethod
@@ -312,19 +290,17 @@ class _BatchNorm(torch.autograd.Function):
     that size."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, variance, how, packs):
-        values = _in_usual_order(x.detach())
+    def forward(ctx, x, weight, bias, values, mean, variance, how, packed, packed_bytes):
         if how.overwrites_input and values.data_ptr() == x.data_ptr():
             ctx.mark_dirty(x)
             y = x
         else:
             y = torch.empty_like(values)
-        ctx.how, ctx.name = how, how.name
-        ctx.packed, packed_bytes = packs.prepare(values)
+        ctx.how, ctx.packed, ctx.name = how, packed, how.name
         by_channel = torch.empty(x.shape[1], 4, dtype=torch.float32, device=x.device)
         tensors = [None if t is None else t.float() for t in (mean, variance, weight, bias)]
         _native.batch_norm(values, how.native(values, by_channel, *tensors),
-                           ctx.packed.at(packed_bytes), y)
+                           packed.at(packed_bytes), y)
         ctx.save_for_backward(packed_bytes, by_channel)
         return y
 
@@ -341,7 +317,7 @@ class _BatchNorm(torch.autograd.Function):
                                     packed.is_subtractive, elements, gradients, dx)
         _, needs_dw, needs_db = ctx.needs_input_grad[:3]
         return (dx, gradients[0] if needs_dw else None, gradients[1] if needs_db else None,
-                *(None,) * 4)
+                *(None,) * 6)
 
 
 class _CompressedBatchNorm(_Compressed):
@@ -367,22 +343,23 @@ class _CompressedBatchNorm(_Compressed):
             return super().forward(x)
         self._check_input_dim(x)
         is_training = self.training or self.running_mean is None
-        if is_training:
-            if x.numel() == x.shape[1]:
-                raise ValueError(f"actpack: {self._describe()} needs more than one value of each"
-                                 f" channel in training; its input is {describe(x)}")
-            mean, variance = self._update_statistics(x.detach())
-        else:
-            mean, variance = self.running_mean, self.running_var
+        if is_training and x.numel() == x.shape[1]:
+            raise ValueError(f"actpack: {self._describe()} needs more than one value of each"
+                             f" channel in training; its input is {describe(x)}")
         keeps_output = self.options.context == "sign_magnitude" and self._can_invert()
         rectifies = self.followed_by_relu and keeps_output
         how = _Normalization(Kept.OUTPUT if keeps_output else Kept.INPUT, self.overwrites_input,
                              is_training, self.eps, self._least_weight, self._describe())
-        packs = _OutputPacker(Form.SIGN_MAGNITUDE if rectifies else Form.AFFINE, self.options,
-                              f"the {'output' if keeps_output else 'input'} of {how.name}")
-        y = _BatchNorm.apply(x, self.weight, self.bias, mean, variance, how, packs)
+        values = _in_usual_order(x.detach())
+        packed, packed_bytes = prepare(
+            values, Form.SIGN_MAGNITUDE if rectifies else Form.AFFINE, self.options.bits,
+            self.options, f"the {'output' if keeps_output else 'input'} of {how.name}")
+        mean, variance = (self._update_statistics(values) if is_training
+                          else (self.running_mean, self.running_var))
+        y = _BatchNorm.apply(x, self.weight, self.bias, values, mean, variance, how, packed,
+                             packed_bytes)
         if keeps_output:
-            packs.share(y)
+            share(y, PackedInput(packed, Part.RELU if rectifies else Part.ALL), packed_bytes)
         elif self.followed_by_relu:
             return _rectify(y, True, self.options, self._describe())
         return y
@@ -427,12 +404,13 @@ class _ReLU(torch.autograd.Function):
     """A ReLU on a sign-magnitude context of its output, for whoever reads that next."""
 
     @staticmethod
-    def forward(ctx, x, is_inplace, packs, name):
+    def forward(ctx, x, is_inplace, options, name):
         if is_inplace:
             ctx.mark_dirty(x)
         z = torch.relu_(x) if is_inplace else torch.relu(x)
         ctx.name = name
-        ctx.packed, packed_bytes = packs(z)
+        ctx.packed, packed_bytes = pack(z, Form.SIGN_MAGNITUDE, options.bits, options,
+                                        f"the output of {name}")
         ctx.save_for_backward(packed_bytes)
         return z
 
@@ -473,9 +451,8 @@ class _MaskedReLU(torch.autograd.Function):
 def _rectify(x, is_inplace, options, name):
     if options.context == "affine":
         return _MaskedReLU.apply(x, name)
-    packs = _OutputPacker(Form.SIGN_MAGNITUDE, options, f"the output of {name}")
-    z = _ReLU.apply(x, is_inplace, packs, name)
-    packs.share(z)
+    z = _ReLU.apply(x, is_inplace, options, name)
+    share(z, PackedInput(z.grad_fn.packed, Part.RELU), *z.grad_fn.saved_tensors)
     return z
 
 
