@@ -482,6 +482,8 @@ class _MaxPool2d(torch.autograd.Function):
         bits = next(b for b in (1, 2, 4, 8) if kernel[0] * kernel[1] <= 1 << b)
         ctx.codes, packed_bytes = pack_codes(place, bits, options)
         ctx.name, ctx.geometry, ctx.shape = name, (kernel, stride, padding), x.shape
+        is_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        ctx.memory_format = torch.channels_last if is_last else torch.contiguous_format
         ctx.save_for_backward(packed_bytes)
         return y
 
@@ -495,9 +497,11 @@ class _MaxPool2d(torch.autograd.Function):
         index = place // kernel[1]
         place.sub_(index * kernel[1])
         index.add_(row).mul_(ctx.shape[-1]).add_(place).add_(column)
-        dx = dy.new_zeros(*ctx.shape[:-2], ctx.shape[-2] * ctx.shape[-1])
-        dx.scatter_add_(-1, index.flatten(-2).to(torch.int64), dy.flatten(-2))
-        return dx.reshape(ctx.shape), None, None, None, None, None, None
+        dx = torch.empty(ctx.shape, dtype=dy.dtype, device=dy.device,
+                         memory_format=ctx.memory_format).zero_()
+        # Planes are flat without a copy, in both orders.
+        dx.flatten(-2).scatter_add_(-1, index.flatten(-2).to(torch.int64), dy.flatten(-2))
+        return dx, None, None, None, None, None, None
 
 
 def _corners(output_shape, stride, padding, device):
