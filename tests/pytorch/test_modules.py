@@ -102,6 +102,17 @@ CASES = {
     "Conv2d, stride, dilation": lambda: (
         torch.nn.Conv2d(8, 16, 3, stride=(2, 1), dilation=2, padding=(1, 2), bias=False),
         (4, 8, 12, 9)),
+    "Conv2d, padding same": lambda: (
+        torch.nn.Conv2d(8, 16, 3, padding="same"), (4, 8, 7, 7)),
+    "Conv2d, padding same, uneven": lambda: (
+        torch.nn.Conv2d(8, 16, (2, 4), padding="same"), (4, 8, 7, 7)),
+    "Conv2d, padding valid": lambda: (torch.nn.Conv2d(8, 16, 3, padding="valid"), (4, 8, 7, 7)),
+    "Conv2d, reflected": lambda: (
+        torch.nn.Conv2d(8, 16, 5, padding=(2, 1), padding_mode="reflect"), (4, 8, 7, 6)),
+    "Conv2d, replicated": lambda: (
+        torch.nn.Conv2d(8, 16, 3, padding=(2, 1), padding_mode="replicate"), (4, 8, 7, 6)),
+    "Conv1d, circular": lambda: (
+        torch.nn.Conv1d(8, 16, 5, padding=2, padding_mode="circular"), (8, 8, 33)),
     "Conv3d": lambda: (torch.nn.Conv3d(4, 16, 3, padding=1), (4, 4, 5, 6, 7)),
     "BatchNorm1d": lambda: (torch.nn.BatchNorm1d(16), (512, 16)),
     "BatchNorm2d": lambda: (torch.nn.BatchNorm2d(16), (16, 16, 8, 8)),
@@ -143,9 +154,6 @@ EXACT_CASES = {
     "MaxPool2d, 16x16": lambda: (torch.nn.MaxPool2d(16, 1), (2, 3, 20, 18)),
     "MaxPool2d, dilation": lambda: (torch.nn.MaxPool2d(3, dilation=2), (2, 3, 9, 9)),
     "MaxPool2d, no batch": lambda: (torch.nn.MaxPool2d(2), (3, 8, 9)),
-    "Conv2d, padding same": lambda: (torch.nn.Conv2d(8, 16, 3, padding="same"), (4, 8, 7, 7)),
-    "Conv2d, reflected": lambda: (
-        torch.nn.Conv2d(8, 16, 3, padding=1, padding_mode="reflect"), (4, 8, 7, 7)),
 }
 
 
@@ -389,8 +397,11 @@ LAYOUTS = {
 
 class TypesAndLayoutsTest(unittest.TestCase):
 
-    # 8 bits of affine codes: deviations of at most a step, 6 standard deviations / 255, so 2 % is
-    # far beyond the noise of gradients that are sums over many of them.
+    # 8 bits of a batch norm's output have the largest noise: its channels, of deviations from 0.5 to
+    # 1.5 and means from -1.5 to 1.5, share steps of about 11 / 255, which is 1.4 % of a normalised
+    # input in the mean over channels, 2.4 % in the worst. Wrong elements would be wrong by 100 %.
+    noise = 0.05
+
     @on_devices
     def test_layouts(self, device):
         for layout, change in LAYOUTS.items():
@@ -407,7 +418,7 @@ class TypesAndLayoutsTest(unittest.TestCase):
                         self.assertEqual(gradients["input"].stride(), exact["input"].stride())
                     for gradient, expected in zip(gradients.values(), exact.values()):
                         self.assertLess(relative_error(joined([gradient]), joined([expected])),
-                                        0.02)
+                                        self.noise)
 
     @on_devices
     def test_gradients_that_lie_otherwise(self, device):
@@ -446,7 +457,7 @@ class TypesAndLayoutsTest(unittest.TestCase):
                     for gradient, expected in zip(gradients.values(), exact.values()):
                         self.assertEqual(gradient.dtype, expected.dtype)
                         self.assertLess(relative_error(joined([gradient]), joined([expected])),
-                                        0.03)
+                                        self.noise)
 
     @on_devices
     def test_another_default_type(self, device):
@@ -587,7 +598,9 @@ class MemoryTest(MemoryCase):
     def test_stored_bits(self, device):
         sequence = torch.nn.Sequential
         for module, bits in (
-                (torch.nn.Conv2d(16, 16, 1), 2.125), (torch.nn.Linear(128, 128), 2.125),
+                (torch.nn.Conv2d(16, 16, 1), 2.125),
+                (torch.nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"), 2.125),
+                (torch.nn.Linear(128, 128), 2.125),
                 (torch.nn.BatchNorm2d(16), 2.125), (torch.nn.BatchNorm2d(16).eval(), 2.125),
                 (torch.nn.LayerNorm(128), 2.125 + 64 / 128),
                 (torch.nn.GELU(), 2.125), (torch.nn.SiLU(), 2.125), (torch.nn.Dropout(0.5), 1),

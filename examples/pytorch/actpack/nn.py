@@ -223,19 +223,46 @@ class _Convolution(torch.autograd.Function):
 class _CompressedConvolution(_Compressed):
 
     def forward(self, x):
-        is_usual = (not isinstance(self.padding, str) and self.padding_mode == "zeros"
-                    and x.dim() == self.weight.dim())
-        if not is_usual or not is_recorded(x, self.weight, self.bias):
+        if x.dim() != self.weight.dim() or not is_recorded(x, self.weight, self.bias):
             return super().forward(x)
+        x, padding = self._pad(x)
         shared = self._input(x) if self.weight.requires_grad else None
         weight, bias = self.weight, self.bias
-        geometry = (self.stride, self.padding, self.dilation, False, (0,) * len(self.stride),
+        geometry = (self.stride, padding, self.dilation, False, (0,) * len(self.stride),
                     self.groups)
         dtype = _autocast_dtype(x)
         if dtype is not None:
             x, weight = x.to(dtype), weight.to(dtype)
             bias = bias if bias is None else bias.to(dtype)
         return _Convolution.apply(x, weight, bias, geometry, shared, self._describe())
+
+
+    def _pad(self, x):
+        """The input, padded as a convolution cannot do it, and the padding that is left to that."""
+        ends = self._reversed_padding_repeated_twice  # of the last dimension, of the one before, …
+        if self.padding_mode != "zeros":
+            x = _pad_with_own_values(x, ends, self.padding_mode)
+        elif ends[::2] == ends[1::2]:
+            return x, tuple(reversed(ends[::2]))
+        else:
+            x = F.pad(x, ends)
+        return x, (0,) * len(self.stride)
+
+
+def _pad_with_own_values(x, ends, mode):
+    """As F.pad, whose backward pass would keep the input; this one keeps where values are from."""
+    for i, (before, after) in enumerate(zip(ends[::2], ends[1::2])):
+        dim = x.dim() - 1 - i
+        last = x.shape[dim] - 1
+        index = torch.arange(-before, last + 1 + after, device=x.device)
+        if mode == "reflect":
+            index = last - (last - index.abs()).abs()
+        elif mode == "replicate":
+            index = index.clamp(0, last)
+        else:  # "circular"
+            index = index.remainder(last + 1)
+        x = x.index_select(dim, index)
+    return x
 
 
 def _autocast_dtype(x):
