@@ -552,12 +552,11 @@ inline at::Tensor slice(const at::Tensor& tensor, Samples samples) {
   return tensor.narrow(0, samples.first, samples.count);
 }
 
-// In pieces of about a MiB: enough for threads to share and for oneDNN's calls to pay, and little
-// beside a batch.
+// In pieces of an eighth of a batch: larger ones would show at the peak, and oneDNN's calls cost
+// the same for smaller ones.
 template <class Body>
-void for_each_piece_of(std::int64_t samples, std::int64_t sample_numel, const Body& body) {
-  constexpr std::int64_t piece_numel = 1 << 18;
-  const std::int64_t piece = std::max<std::int64_t>(piece_numel / sample_numel, 1);
+void for_each_piece_of(std::int64_t samples, const Body& body) {
+  const std::int64_t piece = (samples + 7) / 8;
   for (std::int64_t first = 0; first < samples; first += piece) {
     body(Samples{first, std::min(piece, samples - first)});
   }
@@ -784,9 +783,7 @@ struct Convolution {
   // Piece by piece, for oneDNN makes a copy of its output.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& weight) const {
     at::Tensor output;
-    const std::int64_t plane = x.size(2) * x.size(3);
-    const std::int64_t sample_numel = std::max(x.size(1), weight.size(0)) * plane;
-    for_each_piece_of(x.size(0), sample_numel, [&](Samples piece) {
+    for_each_piece_of(x.size(0), [&](Samples piece) {
       const at::Tensor part = at::conv2d(slice(x, piece), weight, {}, options.stride(), padding(),
                                          options.dilation(), options.groups());
       if (!output.defined()) {
@@ -862,7 +859,7 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     const packed_batch_norm::Channels channels = context.format().channels();
 
     std::vector<double> sums(2 * static_cast<std::size_t>(channels.count));
-    for_each_piece_of(samples, context.format().sample_numel(), [&](Samples piece) {
+    for_each_piece_of(samples, [&](Samples piece) {
       const at::Tensor gradient =
           context.relu_output_gradient(piece, slice(output_gradient, piece));
       packed_batch_norm::add_gradient_sums(values_of<const float>(gradient), context.first(piece),
@@ -883,7 +880,7 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     const bool wants_x = graph->needs_input_grad(0);
     at::Tensor x_gradient = wants_x ? at::empty(saved.input_sizes) : at::Tensor();
     at::Tensor weight_gradient = at::zeros_like(saved.weight);
-    for_each_piece_of(samples, context.format().sample_numel(), [&](Samples piece) {
+    for_each_piece_of(samples, [&](Samples piece) {
       const at::Tensor gradient =
           context.relu_output_gradient(piece, slice(output_gradient, piece));
       const at::Tensor dz = context.format().make_values(piece.count);
