@@ -75,6 +75,13 @@ struct Operation {
   Channel* by_channel;
 };
 
+ACTPACK_HD inline Channel make_channel(const Operation& operation, std::int64_t c) {
+  return make_channel(operation.mean[c], operation.variance[c], operation.epsilon,
+                      operation.gamma == nullptr ? 1 : operation.gamma[c],
+                      operation.beta == nullptr ? 0 : operation.beta[c], operation.kept,
+                      operation.least);
+}
+
 // dx = of_dy · dy + of_v · v + constant, of one channel.
 struct alignas(16) InputGradient {
   float of_dy, of_v, constant, unused;
@@ -138,6 +145,13 @@ void for_each_run(Channels channels, std::int64_t first, std::int64_t count, con
     visit(Along{channel}, begin, end);
     channel = channel + 1 == channels.count ? 0 : channel + 1;
     begin = end;
+  }
+}
+
+// Writes the operation's by_channel.
+inline void write_channels(const Operation& operation) {
+  for (std::int64_t c = 0; c < operation.channels.count; ++c) {
+    operation.by_channel[c] = make_channel(operation, c);
   }
 }
 
@@ -237,6 +251,22 @@ void add_gradient_sums(std::span<const T> dz, std::int64_t first, const KeptTens
   for (std::size_t i = 0; i < partial.size(); ++i) {
     sums[i % sums.size()] += partial[i];
   }
+}
+
+// Given the sums of all elements, writes the gradients of all channels' gamma and beta, and returns
+// how dx is computed; `count` as for one channel.
+inline std::vector<InputGradient> finish(const Channel* by_channel, Kept kept,
+                                         std::span<const double> sums, std::int64_t count,
+                                         float* gamma_gradient, float* beta_gradient) {
+  std::vector<InputGradient> input_gradients;
+  for (std::size_t c = 0; c < sums.size() / 2; ++c) {
+    const ChannelGradients gradients =
+        finish(by_channel[c], kept, sums[2 * c], sums[2 * c + 1], count);
+    gamma_gradient[c] = gradients.gamma;
+    beta_gradient[c] = gradients.beta;
+    input_gradients.push_back(gradients.input);
+  }
+  return input_gradients;
 }
 
 // dx of elements [first, first + dz.size()). `dx` may be `dz`.

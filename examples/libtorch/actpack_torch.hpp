@@ -867,15 +867,9 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     });
     at::Tensor gamma_gradient = at::empty({channels.count});
     at::Tensor beta_gradient = at::empty({channels.count});
-    std::vector<packed_batch_norm::InputGradient> by_channel;
-    for (std::int64_t c = 0; c < channels.count; ++c) {
-      const auto of_channel = packed_batch_norm::finish(
-          context.channels()[c], context.format().kept, sums[static_cast<std::size_t>(2 * c)],
-          sums[static_cast<std::size_t>(2 * c + 1)], samples * channels.inner);
-      gamma_gradient.data_ptr<float>()[c] = of_channel.gamma;
-      beta_gradient.data_ptr<float>()[c] = of_channel.beta;
-      by_channel.push_back(of_channel.input);
-    }
+    const std::vector<packed_batch_norm::InputGradient> input_gradients = packed_batch_norm::finish(
+        context.channels(), context.format().kept, sums, samples * channels.inner,
+        gamma_gradient.data_ptr<float>(), beta_gradient.data_ptr<float>());
 
     const bool wants_x = graph->needs_input_grad(0);
     at::Tensor x_gradient = wants_x ? at::empty(saved.input_sizes) : at::Tensor();
@@ -885,8 +879,8 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
           context.relu_output_gradient(piece, slice(output_gradient, piece));
       const at::Tensor dz = context.format().make_values(piece.count);
       packed_batch_norm::input_gradient(values_of<const float>(gradient), context.first(piece),
-                                        context, channels, by_channel.data(), values_of<float>(dz),
-                                        torch_threads);
+                                        context, channels, input_gradients.data(),
+                                        values_of<float>(dz), torch_threads);
       const at::Tensor x =
           saved.of_input ? saved.of_input->output(piece) : slice(saved.input, piece);
       const auto [of_x, of_weight] = saved.convolution.gradients(dz, x, saved.weight, wants_x);
@@ -933,12 +927,16 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
                                   double epsilon, const at::Tensor& gamma, const at::Tensor& beta,
                                   packed_batch_norm::Kept kept) {
     at::Tensor channels = at::empty({mean.numel(), 4});
-    auto* const of_channel = static_cast<packed_batch_norm::Channel*>(channels.data_ptr());
-    for (std::int64_t c = 0; c < mean.numel(); ++c) {
-      of_channel[c] = packed_batch_norm::make_channel(
-          mean.data_ptr<float>()[c], variance.data_ptr<float>()[c], static_cast<float>(epsilon),
-          gamma.data_ptr<float>()[c], beta.data_ptr<float>()[c], kept, 0);
-    }
+    packed_batch_norm::write_channels(
+        {.channels = {.count = mean.numel(), .inner = 1},
+         .kept = kept,
+         .epsilon = static_cast<float>(epsilon),
+         .least = 0,
+         .mean = mean.data_ptr<float>(),
+         .variance = variance.data_ptr<float>(),
+         .gamma = gamma.data_ptr<float>(),
+         .beta = beta.data_ptr<float>(),
+         .by_channel = static_cast<packed_batch_norm::Channel*>(channels.data_ptr())});
     return channels;
   }
 

@@ -176,14 +176,11 @@ ACTPACK_HD std::uint32_t passing(const Context<View, Noise>& in, const actpack::
 
 #if defined(__CUDACC__) || defined(ACTPACK_SIMT)
 
-// By channel, before the forward pass; `gamma` and `beta` may be null, for 1 and 0.
-static __global__ void make_channels(const float* mean, const float* variance, const float* gamma,
-                                     const float* beta, float epsilon, Kept kept, float least,
-                                     std::int64_t count, Channel* by_channel) {
+// Writes the operation's by_channel, before the forward pass.
+static __global__ void make_channels(Operation operation) {
   const std::int64_t c = std::int64_t{blockIdx.x} * block_threads + threadIdx.x;
-  if (c < count) {
-    by_channel[c] = make_channel(mean[c], variance[c], epsilon, gamma == nullptr ? 1 : gamma[c],
-                                 beta == nullptr ? 0 : beta[c], kept, least);
+  if (c < operation.channels.count) {
+    operation.by_channel[c] = make_channel(operation, c);
   }
 }
 

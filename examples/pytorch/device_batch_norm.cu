@@ -62,9 +62,7 @@ void forward(const Operation& operation, const T* x, const View& out,
   if (!rounding.is_stochastic) {
     throw std::invalid_argument("packed_batch_norm: rounding to nearest would bias gradients");
   }
-  make_channels<<<blocks_for(channels.count), block_threads, 0, stream>>>(
-      operation.mean, operation.variance, operation.gamma, operation.beta, operation.epsilon,
-      operation.kept, operation.least, channels.count, operation.by_channel);
+  make_channels<<<blocks_for(channels.count), block_threads, 0, stream>>>(operation);
   check_launch("make_channels");
   const Context<View, actpack::SeededNoise> context{
       out, actpack::SeededNoise(rounding.seed, rounding.offset), 0};

@@ -183,12 +183,7 @@ struct HostVerbs {
   }
   void batch_norm(const Operation& operation, const void* x, const Planes& to, std::int64_t numel,
                   void* y) const {
-    for (std::int64_t c = 0; c < operation.channels.count; ++c) {
-      operation.by_channel[c] = packed_batch_norm::make_channel(
-          operation.mean[c], operation.variance[c], operation.epsilon,
-          operation.gamma == nullptr ? 1 : operation.gamma[c],
-          operation.beta == nullptr ? 0 : operation.beta[c], operation.kept, operation.least);
-    }
+    packed_batch_norm::write_channels(operation);
     if (operation.kept == Kept::input) {
       encode(x, to, numel);
     }
@@ -211,17 +206,11 @@ struct HostVerbs {
     std::vector<double> sums(2 * static_cast<std::size_t>(operation.channels.count));
     packed_batch_norm::add_gradient_sums(gradients, 0, kept, operation.channels, std::span(sums),
                                          loop());
-    std::vector<packed_batch_norm::InputGradient> by_channel;
-    for (std::size_t c = 0; c < sums.size() / 2; ++c) {
-      const auto of_channel = packed_batch_norm::finish(operation.by_channel[c], operation.kept,
-                                                        sums[2 * c], sums[2 * c + 1], elements);
-      gamma_gradient[c] = of_channel.gamma;
-      beta_gradient[c] = of_channel.beta;
-      by_channel.push_back(of_channel.input);
-    }
+    const std::vector<packed_batch_norm::InputGradient> input_gradients = packed_batch_norm::finish(
+        operation.by_channel, operation.kept, sums, elements, gamma_gradient, beta_gradient);
     if (dx != nullptr) {
-      packed_batch_norm::input_gradient(gradients, 0, kept, operation.channels, by_channel.data(),
-                                        span_of<T>(dx, numel), loop());
+      packed_batch_norm::input_gradient(gradients, 0, kept, operation.channels,
+                                        input_gradients.data(), span_of<T>(dx, numel), loop());
     }
   }
   static std::int64_t batch_norm_workspace(const Operation&, const Planes&) { return 0; }

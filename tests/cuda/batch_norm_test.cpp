@@ -968,11 +968,23 @@ TEST_CASE("batch_norm_kernels: channels are made as on the host") {
               make_channel(mean[c], variance[c], epsilon, has_weights ? gamma[c] : 1,
                            has_weights ? beta[c] : 0, kept, least);
         }
+        Operation operation{.channels = {.count = static_cast<std::int64_t>(count), .inner = 1},
+                            .kept = kept,
+                            .epsilon = epsilon,
+                            .least = least,
+                            .mean = mean.data(),
+                            .variance = variance.data(),
+                            .gamma = has_weights ? gamma.data() : nullptr,
+                            .beta = has_weights ? beta.data() : nullptr,
+                            .by_channel = got.data()};
         simt::launch(static_cast<unsigned>((count + 255) / 256), block_threads, &make_channels,
-                     mean.data(), variance.data(), has_weights ? gamma.data() : nullptr,
-                     has_weights ? beta.data() : nullptr, epsilon, kept, least,
-                     static_cast<std::int64_t>(count), got.data());
+                     operation);
         CHECK(have_same_bytes(got, expected));
+
+        GuardedBuffer<Channel> on_host(count);
+        operation.by_channel = on_host.data();
+        write_channels(operation);
+        CHECK(have_same_bytes(on_host, expected));
       }
     }
   }
