@@ -20,18 +20,7 @@ if [ -z "${ARCH:-}" ]; then # that of the first device
   ARCH=${ARCH:-90}
 fi
 
-failures=0
-step() {
-  title=$1
-  shift
-  echo "== $title"
-  if "$@"; then
-    echo "-- $title: passed"
-  else
-    echo "-- $title: FAILED ($?)"
-    failures=$((failures + 1))
-  fi
-}
+. bench/steps.sh
 
 echo "== Build for architecture $ARCH in $build"
 cmake --preset release -B "$build" \

@@ -29,18 +29,7 @@ sys.exit(0 if torch.cuda.is_available() and actpack.has_cuda else 77)'
 status=$?
 [ $status -eq 0 ] || exit $status
 
-failures=0
-step() {
-  title=$1
-  shift
-  echo "== $title"
-  if "$@"; then
-    echo "-- $title: passed"
-  else
-    echo "-- $title: FAILED ($?)"
-    failures=$((failures + 1))
-  fi
-}
+. bench/steps.sh
 
 for test in tests/pytorch/test_*.py; do
   name=$(basename "$test" .py)
