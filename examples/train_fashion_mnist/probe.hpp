@@ -43,15 +43,15 @@ class NoiseSteps {
   std::optional<std::size_t> probed_;
 };
 
-// Calls report(tensor, squared norm of the difference) for each tensor that `steps` number.
-// `gradient` computes that of the same batch, in one vector, whenever it is called; num_tensors()
-// is asked once it has been.
+// Calls report(tensor, squared norm of the difference) for each tensor. gradient() computes that of
+// the same batch, all of it in one vector, in a new step of `steps`; num_tensors() is asked once it
+// has been called.
 template <class Gradient, class NumTensors, class Report>
 void perturb_tensors(NoiseSteps& steps, const Gradient& gradient, const NumTensors& num_tensors,
                      const Report& report) {
   const auto perturbed_gradient = [&](std::size_t tensor) {
     steps.begin_probe(tensor);
-    return std::vector<float>(gradient());
+    return gradient();
   };
   const std::vector<float> unperturbed = perturbed_gradient(NoiseSteps::none);
   const std::size_t tensors = num_tensors();

@@ -23,9 +23,9 @@ def convert(model, bits=2, seed=0, replace=None, **options):
     {YourAttention: actpack.nn.ScaledDotProductAttention}. A batch normalisation whose output only a
     ReLU module reads shares a context with it and applies the ReLU itself, and one that is alone in
     reading a convolution's output overwrites that; to find those, the model is traced by torch.fx,
-    or where it cannot be, torch.nn.Sequential is looked through. `options` are
-    those of `actpack.Options`. Modules whose class is neither, and operations that are no modules,
-    stay what they are: run them inside `actpack.compressed`.
+    or where it cannot be, torch.nn.Sequential is looked through. `options` are those of
+    `actpack.Options`. Modules whose class is neither, and operations that are no modules, stay what
+    they are: run them inside `actpack.compressed`.
     """
     settings = Options(bits=bits, seed=seed, **options)
     counterparts = {**_COUNTERPARTS, **(replace or {})}

@@ -236,7 +236,6 @@ class _CompressedConvolution(_Compressed):
             bias = bias if bias is None else bias.to(dtype)
         return _Convolution.apply(x, weight, bias, geometry, shared, self._describe())
 
-
     def _pad(self, x):
         """The input, padded as a convolution cannot do it, and the padding that is left to that."""
         ends = self._reversed_padding_repeated_twice  # of the last dimension, of the one before, …
@@ -283,12 +282,12 @@ class Conv3d(_CompressedConvolution, torch.nn.Conv3d):
     """torch.nn.Conv3d that keeps its input in packed form, if its weight is trained at all."""
 
 
-def _in_usual_order(x):
-    """x if it is contiguous, or lies channels last; else a contiguous copy, as torch's own batch
-    normalisation makes."""
+def _memory_format(x):
+    """Channels last if x lies so, else contiguous: what torch's own operations give their results.
+    """
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
-    is_usual = last is not None and x.is_contiguous(memory_format=last)
-    return x if is_usual else x.contiguous()
+    is_last = last is not None and x.is_contiguous(memory_format=last)
+    return last if is_last else torch.contiguous_format
 
 
 @dataclasses.dataclass
@@ -377,7 +376,7 @@ class _CompressedBatchNorm(_Compressed):
         rectifies = self.followed_by_relu and keeps_output
         how = _Normalization(Kept.OUTPUT if keeps_output else Kept.INPUT, self.overwrites_input,
                              is_training, self.eps, self._least_weight, self._describe())
-        values = _in_usual_order(x.detach())
+        values = x.detach().contiguous(memory_format=_memory_format(x))
         packed, packed_bytes = prepare(
             values, Form.SIGN_MAGNITUDE if rectifies else Form.AFFINE, self.options.bits,
             self.options, f"the {'output' if keeps_output else 'input'} of {how.name}")
@@ -509,8 +508,7 @@ class _MaxPool2d(torch.autograd.Function):
         bits = next(b for b in (1, 2, 4, 8) if kernel[0] * kernel[1] <= 1 << b)
         ctx.codes, packed_bytes = pack_codes(place, bits, options)
         ctx.name, ctx.geometry, ctx.shape = name, (kernel, stride, padding), x.shape
-        is_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        ctx.memory_format = torch.channels_last if is_last else torch.contiguous_format
+        ctx.memory_format = _memory_format(x)
         ctx.save_for_backward(packed_bytes)
         return y
 

@@ -15,9 +15,9 @@ from ._native import Form, Part
 class Options:
     """How tensors are packed.
 
-    bits: of a code, 1, 2, 4 or 8; 256 values share a scale. context: "sign_magnitude"
-    for one context that serves normalisation, ReLU and convolution alike, "affine" for ActNN's way,
-    a copy for each. subtractive: decoding takes the dither out again, for half the variance.
+    bits: of a code, 1, 2, 4 or 8; 256 values share a scale. context: "sign_magnitude" for one
+    context that serves normalisation, ReLU and convolution alike, "affine" for ActNN's way, a copy
+    for each. subtractive: decoding takes the dither out again, for half the variance.
     attention_bits: of queries and keys, of which softmax makes nonlinear use: rounding them biases
     the gradient, the more, the sharper attention becomes.
     """
@@ -97,8 +97,8 @@ class Packed:
         self.shape, self.stride = values.shape, values.stride()
         self.dtype, self.device = values.dtype, values.device
         self.is_subtractive = options.subtractive
-        self.context = _native.Context(values.numel(), form, bits, True,
-                                       options.seed, next_stream(), None)
+        self.context = _native.Context(values.numel(), form, bits, True, options.seed,
+                                       next_stream(), None)
 
     def numel(self):
         return self.context.numel
