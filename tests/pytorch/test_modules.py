@@ -413,9 +413,13 @@ class TypesAndLayoutsTest(unittest.TestCase):
                     y, exact = case.run(case.module)
                     y_of_converted, gradients = case.run(converted(case.module, bits=8))
                     self.assertTrue(torch.allclose(y, y_of_converted, atol=1e-5))
-                    self.assertEqual(y.stride(), y_of_converted.stride())
-                    if layout == "channels last":  # or the next layer would have to copy
+                    if layout == "channels last" and y.dim() == 4:
+                        # Or the next layer would have to copy. PyTorch before 2.0 does when it pads.
+                        if getattr(case.module, "padding_mode", "zeros") != "zeros":
+                            y, exact["input"] = (x.contiguous(memory_format=torch.channels_last)
+                                                 for x in (y, exact["input"]))
                         self.assertEqual(gradients["input"].stride(), exact["input"].stride())
+                    self.assertEqual(y.stride(), y_of_converted.stride())
                     for gradient, expected in zip(gradients.values(), exact.values()):
                         self.assertLess(relative_error(joined([gradient]), joined([expected])),
                                         self.noise)

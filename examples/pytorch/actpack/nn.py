@@ -250,8 +250,11 @@ class _CompressedConvolution(_Compressed):
 
 def _pad_with_own_values(x, ends, mode):
     """As F.pad, whose backward pass would keep the input; this one keeps where values are from."""
+    is_last = _memory_format(x) != torch.contiguous_format
+    if is_last:
+        x = x.movedim(1, -1)
     for i, (before, after) in enumerate(zip(ends[::2], ends[1::2])):
-        dim = x.dim() - 1 - i
+        dim = x.dim() - 1 - is_last - i
         last = x.shape[dim] - 1
         index = torch.arange(-before, last + 1 + after, device=x.device)
         if mode == "reflect":
@@ -261,13 +264,20 @@ def _pad_with_own_values(x, ends, mode):
         else:  # "circular"
             index = index.remainder(last + 1)
         x = x.index_select(dim, index)
-    return x
+    return x.movedim(-1, 1) if is_last else x
 
 
 def _autocast_dtype(x):
+    """The type that operations on x are to run in; None outside of autocast."""
+    if _is_autocast_by_device:
+        device = x.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     if x.is_cuda:
         return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
     return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+
+
+_is_autocast_by_device = hasattr(torch, "get_autocast_dtype")  # since 2.4; before, a pair for each
 
 
 class Conv1d(_CompressedConvolution, torch.nn.Conv1d):
@@ -578,7 +588,7 @@ class LayerNorm(_Compressed, torch.nn.LayerNorm):
     def forward(self, x):
         if not is_recorded(x, self.weight, self.bias):
             return super().forward(x)
-        if torch.is_autocast_enabled():
+        if x.is_cuda and _autocast_dtype(x) is not None:  # where autocast would have it so
             x = x.float()
         packed, packed_bytes = pack(x.detach(), Form.AFFINE, self.options.bits, self.options,
                                     f"the input of {self._describe()}")
