@@ -29,6 +29,7 @@
 #include "support/config_grid.hpp"
 #include "support/data.hpp"
 #include "support/guarded_buffer.hpp"
+#include "support/guarded_tensor.hpp"
 
 namespace {
 
@@ -42,6 +43,8 @@ using actpack::Rounding;
 using actpack::SignMagnitudeParams;
 using actpack::SignMagnitudeView;
 using support::GuardedBuffer;
+using support::GuardedPacked;
+using support::GuardedSignMagnitude;
 
 // ---- Loops ------------------------------------------------------------------------------------
 
@@ -226,29 +229,33 @@ void for_each_layout(Test test) {
   }
 }
 
+Outcome outcome_of(const GuardedPacked& packed) {
+  Outcome outcome;
+  outcome.add(packed.words);
+  outcome.add(packed.params);
+  return outcome;
+}
+Outcome outcome_of(const GuardedSignMagnitude& context) {
+  Outcome outcome;
+  outcome.add(context.sign_words);
+  outcome.add(context.magnitude_words);
+  outcome.add(context.params);
+  return outcome;
+}
+
 template <class T>
 void check_affine(const Layout& layout, std::uint64_t seed, const Rounding& rounding,
                   const std::vector<std::uint8_t>& row_bits = {}) {
   const std::vector<T> x = gaussian<T>(layout.numel(), seed);
-  std::vector<std::int64_t> offsets(row_bits.size() + 1);
-  if (!row_bits.empty()) actpack::row_offsets(layout, row_bits, offsets);
-  const std::int64_t words_size = row_bits.empty() ? layout.num_words() : offsets.back();
-  const std::uint8_t* const widths = row_bits.empty() ? nullptr : row_bits.data();
-  const std::int64_t* const first_words = row_bits.empty() ? nullptr : offsets.data();
-  GuardedBuffer<std::uint32_t> words(words_size);
-  GuardedBuffer<GroupParams> params(layout.num_groups());
-  const PackedView view{layout, words.data(), params.data(), widths, first_words};
+  GuardedPacked packed(layout, row_bits);
+  const PackedView view = packed.view();
   actpack::quantize(x, view, rounding);
 
   const auto quantized = [&](auto call) {
     return [&, call](auto&& parallel) {
-      GuardedBuffer<std::uint32_t> my_words(words_size);
-      GuardedBuffer<GroupParams> my_params(layout.num_groups());
-      call(PackedView{layout, my_words.data(), my_params.data(), widths, first_words}, parallel);
-      Outcome outcome;
-      outcome.add(my_words);
-      outcome.add(my_params);
-      return outcome;
+      GuardedPacked mine(layout, row_bits);
+      call(mine.view(), parallel);
+      return outcome_of(mine);
     };
   };
   check_loops(layout.numel(), quantized([&](const PackedView& out, auto& parallel) {
@@ -280,26 +287,6 @@ void check_affine(const Layout& layout, std::uint64_t seed, const Rounding& roun
   }
 }
 
-struct SignMagnitude {
-  explicit SignMagnitude(const Layout& layout_)
-      : layout(layout_), signs(layout.with_bits(1).num_words()), magnitudes(layout.num_words()),
-        params(layout.num_groups()) {}
-
-  SignMagnitudeView view() { return {layout, signs.data(), magnitudes.data(), params.data()}; }
-  Outcome outcome() const {
-    Outcome outcome;
-    outcome.add(signs);
-    outcome.add(magnitudes);
-    outcome.add(params);
-    return outcome;
-  }
-
-  Layout layout;
-  GuardedBuffer<std::uint32_t> signs;
-  GuardedBuffer<std::uint32_t> magnitudes;
-  GuardedBuffer<SignMagnitudeParams> params;
-};
-
 template <class T, class Decode>
 auto decoded(std::int64_t size, Decode decode) {
   return [size, decode](auto&& parallel) {
@@ -315,19 +302,19 @@ template <class T>
 void check_sign_magnitude(const Layout& layout, std::uint64_t seed, const Rounding& rounding) {
   const std::vector<T> values = gaussian<T>(layout.numel(), seed);
   const std::span<const T> y = values;
-  SignMagnitude context(layout);
+  GuardedSignMagnitude context(layout);
   actpack::encode(y, context.view(), rounding);
   check_loops(layout.numel(), [&](auto&& parallel) {
-    SignMagnitude mine(layout);
+    GuardedSignMagnitude mine(layout);
     actpack::encode(y, mine.view(), rounding, parallel);
-    return mine.outcome();
+    return outcome_of(mine);
   });
   const std::int64_t first_row = layout.rows / 3;
   const std::span<const T> rest = y.subspan(static_cast<std::size_t>(first_row * layout.row_size));
   check_loops(static_cast<std::int64_t>(rest.size()), [&](auto&& parallel) {
-    SignMagnitude mine(layout);
+    GuardedSignMagnitude mine(layout);
     actpack::encode(rest, mine.view(), rounding, first_row, parallel);
-    return mine.outcome();
+    return outcome_of(mine);
   });
 
   const SignMagnitudeView view = context.view();
@@ -492,7 +479,7 @@ TEST_CASE("all verbs: one loop of several pieces for a large tensor") {
   const std::vector<float> x = gaussian<float>(numel, 1);
   std::vector<float> y(x.size());
   actpack::PackedBuffer packed(layout);
-  SignMagnitude sides(layout);
+  GuardedSignMagnitude sides(layout);
   std::vector<std::uint32_t> mask(static_cast<std::size_t>(actpack::words_for(numel, 1)));
   std::vector<std::uint8_t> codes(x.size());
   std::vector<std::uint32_t> words(static_cast<std::size_t>(actpack::words_for(numel, 4)));
@@ -527,7 +514,7 @@ TEST_CASE("all verbs: each element is one piece's") {
   const std::vector<float> x = gaussian<float>(numel, 1);
   actpack::PackedBuffer packed(layout);
   actpack::quantize(x, packed.view(), rounding);
-  SignMagnitude sides(layout);
+  GuardedSignMagnitude sides(layout);
   actpack::encode(x, sides.view(), rounding);
   std::vector<GroupParams> params(static_cast<std::size_t>(layout.num_groups()));
   std::vector<std::uint32_t> mask(static_cast<std::size_t>(actpack::words_for(numel, 1)));
@@ -574,7 +561,7 @@ TEST_CASE("all verbs: wrong arguments are refused before the loop is called") {
   const std::vector<float> x = gaussian<float>(numel, 1);
   std::vector<float> longer(x.size() + 1);
   actpack::PackedBuffer packed(layout);
-  SignMagnitude sides(layout);
+  GuardedSignMagnitude sides(layout);
   std::vector<std::uint32_t> mask(static_cast<std::size_t>(actpack::words_for(numel, 1)));
   const std::span<std::uint32_t> short_mask = std::span(mask).first(mask.size() - 1);
   std::vector<std::uint8_t> codes(x.size());

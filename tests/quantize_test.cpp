@@ -22,6 +22,7 @@
 #include "support/config_grid.hpp"
 #include "support/data.hpp"
 #include "support/guarded_buffer.hpp"
+#include "support/guarded_tensor.hpp"
 #include "support/reference.hpp"
 
 namespace {
@@ -35,62 +36,15 @@ using actpack::Layout;
 using actpack::PackedView;
 using actpack::Rounding;
 using support::GuardedBuffer;
+using support::GuardedPacked;
 using support::RoundingPair;
-
-// A packed tensor whose every part lies between guards.
-struct GuardedTensor {
-  explicit GuardedTensor(const Layout& layout_, std::vector<std::uint8_t> row_bits_ = {})
-      : layout(layout_), shape(support::shape_of(layout_, row_bits_)),
-        row_bits(std::move(row_bits_)), words(reference::count_words(shape)),
-        params(reference::groups_of(shape).size()) {
-    if (row_bits.empty()) return;
-    row_offsets.push_back(0);
-    for (std::int64_t row = 0; row < layout.rows; ++row) {
-      row_offsets.push_back(row_offsets.back() +
-                            reference::words_for(shape.size_of_row(row), shape.bits_of_row(row)));
-    }
-  }
-
-  PackedView view() {
-    return {layout, words.data(), params.data(), row_bits.empty() ? nullptr : row_bits.data(),
-            row_offsets.empty() ? nullptr : row_offsets.data()};
-  }
-
-  void check_equals(const reference::Packed& expected) const {
-    const std::vector<std::uint32_t> got = words.values();
-    const auto [got_word, expected_word] =
-        std::mismatch(got.begin(), got.end(), expected.words.begin(), expected.words.end());
-    const auto word = got_word - got.begin();
-    CAPTURE(word);
-    CHECK(got_word == got.end());
-    CHECK(expected_word == expected.words.end());
-    REQUIRE(params.span().size() == expected.params.size());
-    std::size_t group = 0;
-    while (group < expected.params.size() && same(params.data()[group], expected.params[group])) {
-      ++group;
-    }
-    CAPTURE(group);
-    CHECK(group == expected.params.size());
-  }
-
-  static bool same(GroupParams got, reference::Params expected) {
-    return got.scale.bits == expected.scale && got.min.bits == expected.min;
-  }
-
-  Layout layout;
-  reference::Shape shape;
-  std::vector<std::uint8_t> row_bits;
-  std::vector<std::int64_t> row_offsets;
-  GuardedBuffer<std::uint32_t> words;
-  GuardedBuffer<GroupParams> params;
-};
 
 // Quantizes and decodes plainly and subtractively, everything as the reference does it.
 template <class T>
 void check_against_reference(const Layout& layout, const std::vector<T>& x,
                              const RoundingPair& rounding,
                              const std::vector<std::uint8_t>& row_bits = {}, float alpha = 1) {
-  GuardedTensor tensor(layout, row_bits);
+  GuardedPacked tensor(layout, row_bits);
   const reference::Packed expected =
       reference::quantize(support::floats(x), tensor.shape, rounding.reference);
   const GuardedBuffer<T> input(x);
@@ -262,7 +216,7 @@ TEST_CASE("quantize: the words of a small tensor are these, for every width") {
   }};
   for (const Known& answer : known) {
     CAPTURE(answer.bits);
-    GuardedTensor tensor(Layout{1, 40, 32, answer.bits});
+    GuardedPacked tensor(Layout{1, 40, 32, answer.bits});
     actpack::quantize(known_numbers(), tensor.view(), Rounding::stochastic(42, 7));
     CHECK(tensor.words.values() == answer.words);
     for (std::size_t group = 0; group < 2; ++group) {
@@ -287,7 +241,7 @@ TEST_CASE_TEMPLATE("dequantize: any range equals that slice of the whole", T, fl
       for (int row = 0; mixed && row < 4; ++row) {
         row_bits.push_back(static_cast<std::uint8_t>(std::min(bits, 1 << row)));
       }
-      GuardedTensor tensor(layout, row_bits);
+      GuardedPacked tensor(layout, row_bits);
       const Rounding rounding = Rounding::stochastic(12, 34);
       actpack::quantize(make<T>(support::Data::gaussian, layout.numel(), 4), tensor.view(),
                         rounding);
@@ -327,11 +281,11 @@ TEST_CASE_TEMPLATE("quantize: chunks of rows reproduce the whole and touch no ot
       }
       const std::vector<T> x = make<T>(support::Data::gaussian, layout.numel(), 5);
       const RoundingPair rounding = support::stochastic(77, 3);
-      GuardedTensor whole(layout, row_bits);
+      GuardedPacked whole(layout, row_bits);
       actpack::quantize(x, whole.view(), rounding.library);
       whole.check_equals(reference::quantize(support::floats(x), whole.shape, rounding.reference));
 
-      GuardedTensor pieces(layout, row_bits);
+      GuardedPacked pieces(layout, row_bits);
       const std::array<std::int64_t, 5> cuts{0, 2, 3, 6, 7};
       for (const std::size_t chunk : std::initializer_list<std::size_t>{2, 0, 3, 1}) {
         const std::int64_t first_row = cuts[chunk];
@@ -340,7 +294,7 @@ TEST_CASE_TEMPLATE("quantize: chunks of rows reproduce the whole and touch no ot
         const std::span<const T> rows =
             std::span<const T>(x).subspan(static_cast<std::size_t>(first_row * 150),
                                           static_cast<std::size_t>(end - first_row * 150));
-        GuardedTensor alone(layout, row_bits);
+        GuardedPacked alone(layout, row_bits);
         const std::vector<std::uint32_t> untouched_words = alone.words.values();
         actpack::quantize(rows, alone.view(), rounding.library, first_row);
         actpack::quantize(rows, pieces.view(), rounding.library, first_row);
@@ -380,7 +334,7 @@ TEST_CASE_TEMPLATE("quantize: chunks of rows reproduce the whole and touch no ot
 TEST_CASE("quantize: scaling by a power of two changes the params and no code") {
   const std::vector<float> x = make<float>(support::Data::gaussian, 1000, 6);
   for (const int bits : support::all_widths) {
-    GuardedTensor unscaled(Layout{1, 1000, 64, bits});
+    GuardedPacked unscaled(Layout{1, 1000, 64, bits});
     std::vector<float> decoded(1000);
     const Rounding rounding = Rounding::stochastic(8, 8);
     actpack::quantize(x, unscaled.view(), rounding);
@@ -391,7 +345,7 @@ TEST_CASE("quantize: scaling by a power of two changes the params and no code") 
       const float factor = std::ldexp(1.0F, exponent);
       std::vector<float> scaled_x = x;
       for (float& value : scaled_x) value *= factor;
-      GuardedTensor scaled(Layout{1, 1000, 64, bits});
+      GuardedPacked scaled(Layout{1, 1000, 64, bits});
       actpack::quantize(scaled_x, scaled.view(), rounding);
       CHECK(scaled.words.values() == unscaled.words.values());
       std::vector<float> scaled_decoded(1000);
@@ -417,7 +371,7 @@ TEST_CASE_TEMPLATE("dequantize: only poisoned groups give anything but finite nu
       std::vector<T> x = make<T>(support::Data::gaussian, 192, 7);
       const std::vector<T> middle = make<T>(data, 64, 8);
       std::copy(middle.begin(), middle.end(), x.begin() + 64);
-      GuardedTensor tensor(Layout{1, 192, 64, bits});
+      GuardedPacked tensor(Layout{1, 192, 64, bits});
       const Rounding rounding = Rounding::stochastic(9, 9);
       actpack::quantize(x, tensor.view(), rounding);
       for (const Decoding& decoding : {Decoding::plain(), Decoding::subtractive(rounding)}) {
@@ -452,12 +406,12 @@ TEST_CASE("quantize: one NaN or infinity anywhere poisons its group") {
       for (std::size_t place = 0; place < size; ++place) {
         std::vector<float> x(size, 1.0F);
         x[place] = bad;
-        GuardedTensor tensor(Layout{1, static_cast<std::int64_t>(size), 32, 2});
+        GuardedPacked tensor(Layout{1, static_cast<std::int64_t>(size), 32, 2});
         actpack::quantize(x, tensor.view(), Rounding::nearest());
         for (std::size_t group = 0; group < tensor.params.span().size(); ++group) {
           const reference::Params expected = group == place / 32 ? reference::Params{0x7FC0, 0x7FC0}
                                                                  : reference::Params{0, 0x3F80};
-          wrong += GuardedTensor::same(tensor.params.data()[group], expected) ? 0 : 1;
+          wrong += support::same(tensor.params.data()[group], expected) ? 0 : 1;
         }
         for (const std::uint32_t word : tensor.words.values()) wrong += word != 0 ? 1 : 0;
       }
@@ -473,16 +427,16 @@ TEST_CASE_TEMPLATE("quantize: every NaN pattern poisons", T, bfloat16, float16) 
     const T bad = T::from_bits(static_cast<std::uint16_t>(bits));
     if (!support::is_nan(bad)) continue;
     for (const int width : support::all_widths) {
-      GuardedTensor tensor(Layout{1, 3, 32, width});
+      GuardedPacked tensor(Layout{1, 3, 32, width});
       actpack::quantize(std::array{T(1.0F), bad, T(-2.0F)}, tensor.view(), Rounding::nearest());
-      missed += GuardedTensor::same(tensor.params.data()[0], {0x7FC0, 0x7FC0}) ? 0 : 1;
+      missed += support::same(tensor.params.data()[0], {0x7FC0, 0x7FC0}) ? 0 : 1;
     }
   }
   CHECK(missed == 0);
 }
 
 TEST_CASE("quantize: vectors, arrays and spans need no type spelled") {
-  GuardedTensor tensor(Layout{1, 3, 32, 2});
+  GuardedPacked tensor(Layout{1, 3, 32, 2});
   std::vector<float> vector{0, 1, 3};
   const std::vector<float> constant_vector = vector;
   std::array<float, 3> array{0, 1, 3};
@@ -531,13 +485,12 @@ TEST_CASE("quantize: empty tensors are no special case") {
 }
 
 TEST_CASE("quantize: wrong arguments are named with their numbers, and nothing is written") {
-  GuardedTensor tensor(Layout{3, 40, 32, 2, 13});
+  GuardedPacked tensor(Layout{3, 40, 32, 2, 13});
   const std::vector<float> x(200, 1.0F);
   const Rounding nearest = Rounding::nearest();
   const auto refused = [&](auto call, const std::vector<std::string>& texts) {
     support::check_refused(call, texts);
-    CHECK(tensor.words.is_untouched());
-    CHECK(tensor.params.is_untouched());
+    CHECK(tensor.is_untouched());
   };
   const auto part = [&x](std::size_t size) { return std::span<const float>(x).first(size); };
   const PackedView good = tensor.view();
@@ -612,14 +565,13 @@ TEST_CASE("quantize: wrong arguments are named with their numbers, and nothing i
 }
 
 TEST_CASE("quantize, dequantize: a rounding that lives on the device is refused on the host") {
-  GuardedTensor tensor(Layout{1, 40, 32, 2});
+  GuardedPacked tensor(Layout{1, 40, 32, 2});
   const std::array<std::uint64_t, 2> seed_and_offset{1, 2};
   const Rounding on_device = Rounding::stochastic(seed_and_offset.data());
   const std::vector<float> x(40, 1.0F);
   support::check_refused([&] { actpack::quantize(x, tensor.view(), on_device); }, {"device"});
   support::check_refused([&] { actpack::quantize(x, tensor.view(), on_device, 0); }, {"device"});
-  CHECK(tensor.words.is_untouched());
-  CHECK(tensor.params.is_untouched());
+  CHECK(tensor.is_untouched());
   actpack::quantize(x, tensor.view(), Rounding::nearest());
   GuardedBuffer<float> decoded(std::int64_t{40});
   support::check_refused(
@@ -629,7 +581,7 @@ TEST_CASE("quantize, dequantize: a rounding that lives on the device is refused 
 }
 
 TEST_CASE("dequantize: wrong arguments are named with their numbers, and nothing is written") {
-  GuardedTensor tensor(Layout{3, 40, 32, 2, 13});
+  GuardedPacked tensor(Layout{3, 40, 32, 2, 13});
   const std::vector<float> x(93, 1.0F);
   actpack::quantize(x, tensor.view(), Rounding::nearest());
   GuardedBuffer<float> decoded(std::int64_t{120});

@@ -27,6 +27,7 @@
 #include "support/config_grid.hpp"
 #include "support/data.hpp"
 #include "support/guarded_buffer.hpp"
+#include "support/guarded_tensor.hpp"
 #include "support/reference.hpp"
 #include "support/statistics.hpp"
 
@@ -43,41 +44,8 @@ using actpack::SignMagnitudeParams;
 using actpack::SignMagnitudeView;
 using reference::Consumer;
 using support::GuardedBuffer;
+using support::GuardedSignMagnitude;
 using support::RoundingPair;
-
-struct GuardedTensor {
-  explicit GuardedTensor(const Layout& layout_)
-      : layout(layout_), shape(support::shape_of(layout_)),
-        sign_words(reference::count_sign_words(shape)),
-        magnitude_words(reference::count_words(shape)), params(reference::groups_of(shape).size()) {
-  }
-
-  SignMagnitudeView view() {
-    return {layout, sign_words.data(), magnitude_words.data(), params.data()};
-  }
-  bool is_untouched() const {
-    return sign_words.is_untouched() && magnitude_words.is_untouched() && params.is_untouched();
-  }
-  void check_equals(const reference::SignMagnitude& expected) const {
-    CHECK(sign_words.values() == expected.sign_words);
-    CHECK(magnitude_words.values() == expected.magnitude_words);
-    REQUIRE(params.span().size() == expected.params.size());
-    std::size_t group = 0;
-    while (group < expected.params.size() &&
-           params.data()[group].positive.bits == expected.params[group].positive &&
-           params.data()[group].negative.bits == expected.params[group].negative) {
-      ++group;
-    }
-    CAPTURE(group);
-    CHECK(group == expected.params.size());
-  }
-
-  Layout layout;
-  reference::Shape shape;
-  GuardedBuffer<std::uint32_t> sign_words;
-  GuardedBuffer<std::uint32_t> magnitude_words;
-  GuardedBuffer<SignMagnitudeParams> params;
-};
 
 template <class T>
 std::vector<T> make(support::Data data, std::int64_t size, std::uint64_t seed) {
@@ -93,7 +61,7 @@ std::vector<T> make(support::Data data, std::int64_t size, std::uint64_t seed) {
 template <class T>
 void check_against_reference(const Layout& layout, const std::vector<T>& y,
                              const RoundingPair& rounding, float alpha = 1) {
-  GuardedTensor tensor(layout);
+  GuardedSignMagnitude tensor(layout);
   const GuardedBuffer<T> input(y);
   actpack::encode(input.span(), tensor.view(), rounding.library);
   const reference::SignMagnitude expected =
@@ -173,7 +141,7 @@ TEST_CASE("views: trivially copyable, the const one made from the other and not 
   static_assert(std::is_convertible_v<SignMagnitudeView, ConstSignMagnitudeView>);
   static_assert(!std::is_convertible_v<ConstSignMagnitudeView, SignMagnitudeView>);
   static_assert(std::is_move_constructible_v<SignMagnitudeBuffer>);
-  GuardedTensor tensor(Layout{1, 3, 32, 2});
+  GuardedSignMagnitude tensor(Layout{1, 3, 32, 2});
   const ConstSignMagnitudeView view = tensor.view();
   CHECK(view.sign_words == tensor.sign_words.data());
   CHECK(view.magnitude_words == tensor.magnitude_words.data());
@@ -220,7 +188,7 @@ TEST_CASE("encode: one group may hold the whole tensor") {
 TEST_CASE("encode: the planes of a small tensor are these") {
   // By hand, at two bits: scales 2 and 171/512, the first bfloat16 above 1/3.
   const std::vector<float> y{3, -1, 0.0F, -0.0F, 6};
-  GuardedTensor tensor(Layout{1, 5, 32, 2});
+  GuardedSignMagnitude tensor(Layout{1, 5, 32, 2});
   actpack::encode(y, tensor.view(), Rounding::nearest());
   CHECK(tensor.sign_words.data()[0] == 0x11);
   // 3 is 1.5 steps of 2: up to code 2; -1 is 2.99 steps of 171/512: code 3; zeros 0; 6 is code 3.
@@ -252,7 +220,7 @@ TEST_CASE_TEMPLATE("sign plane: the bit is y > 0, for every special value", T, f
   for (std::size_t size = 1; size <= specials.size(); ++size) {
     std::vector<T> y;
     for (std::size_t i = 0; i < size; ++i) y.push_back(T(specials[i]));
-    GuardedTensor tensor(Layout{1, static_cast<std::int64_t>(size), 32, 4});
+    GuardedSignMagnitude tensor(Layout{1, static_cast<std::int64_t>(size), 32, 4});
     actpack::encode(y, tensor.view(), Rounding::stochastic(1, 1));
     std::uint32_t expected = 0;
     for (std::size_t i = 0; i < size; ++i) expected |= (specials[i] > 0 ? 1U : 0U) << i;
@@ -284,7 +252,7 @@ TEST_CASE_TEMPLATE("consumers: decode_relu is decode where the sign says so, zer
   for (const int bits : support::all_widths) {
     const Layout layout{3, 500, 64, bits};
     const std::vector<T> y = make<T>(support::Data::gaussian, layout.numel(), 39);
-    GuardedTensor tensor(layout);
+    GuardedSignMagnitude tensor(layout);
     const Rounding rounding = Rounding::stochastic(40, 2);
     actpack::encode(y, tensor.view(), rounding);
     const std::vector<T> ones(y.size(), T(1.0F));
@@ -311,7 +279,7 @@ TEST_CASE("decode: a ReLU's zeros come back as +0, subtractively too") {
   const std::vector<float> y = support::relu_of_gaussian(1000, 41);
   for (const int bits : support::all_widths) {
     CAPTURE(bits);
-    GuardedTensor tensor(Layout{1, 1000, 256, bits});
+    GuardedSignMagnitude tensor(Layout{1, 1000, 256, bits});
     const Rounding rounding = Rounding::stochastic(42, 0);
     actpack::encode(y, tensor.view(), rounding);
     for (const Decoding& decoding : {Decoding::plain(), Decoding::subtractive(rounding)}) {
@@ -389,7 +357,7 @@ TEST_CASE_TEMPLATE("poison: NaN or infinity spoils its group alone, for every co
   for (const float bad : {infinity, -infinity, std::numeric_limits<float>::quiet_NaN()}) {
     std::vector<T> y = make<T>(support::Data::gaussian, 96, 45);
     y[37] = T(bad);
-    GuardedTensor tensor(Layout{1, 96, 32, 2});
+    GuardedSignMagnitude tensor(Layout{1, 96, 32, 2});
     const Rounding rounding = Rounding::stochastic(46, 0);
     actpack::encode(y, tensor.view(), rounding);
     CHECK(tensor.params.data()[1].positive.bits == 0x7FC0);
@@ -426,7 +394,7 @@ TEST_CASE("poison: every pattern of NaN does it") {
        {0x7FC00000U, 0xFFC00000U, 0x7F800001U, 0xFF800001U, 0x7FFFFFFFU, 0xFFFFFFFFU}) {
     CAPTURE(bits);
     for (const int width : support::all_widths) {
-      GuardedTensor tensor(Layout{1, 3, 32, width});
+      GuardedSignMagnitude tensor(Layout{1, 3, 32, width});
       actpack::encode(std::array{1.0F, std::bit_cast<float>(bits), -2.0F}, tensor.view(),
                       Rounding::nearest());
       CHECK(tensor.params.data()[0].positive.bits == 0x7FC0);
@@ -439,7 +407,7 @@ TEST_CASE("poison: every pattern of NaN does it") {
 
 TEST_CASE("poison: a side too large for one bit poisons both") {
   const float above = std::nextafter(0x1.FEp127F, std::numeric_limits<float>::infinity());
-  GuardedTensor tensor(Layout{1, 2, 32, 1});
+  GuardedSignMagnitude tensor(Layout{1, 2, 32, 1});
   actpack::encode(std::vector<float>{above, -1.0F}, tensor.view(), Rounding::nearest());
   CHECK(tensor.params.data()[0].positive.bits == 0x7FC0);
   CHECK(tensor.params.data()[0].negative.bits == 0x7FC0);
@@ -460,7 +428,7 @@ TEST_CASE("decode: the largest magnitudes of either side stay finite") {
       CAPTURE(width);
       CAPTURE(sign);
       const std::vector<float> y{sign * largest, -sign, sign * 0.97F * largest};
-      GuardedTensor tensor(Layout{1, 3, 32, width});
+      GuardedSignMagnitude tensor(Layout{1, 3, 32, width});
       actpack::encode(y, tensor.view(), rounding);
       for (const Decoding& decoding : {Decoding::plain(), Decoding::subtractive(rounding)}) {
         std::vector<float> decoded(3);
@@ -482,7 +450,7 @@ TEST_CASE_TEMPLATE("ranges: every consumer's slice equals that slice of the whol
     const Layout layout{4, 205, 64, bits, 99};
     std::vector<T> y = make<T>(support::Data::gaussian, layout.numel(), 48);
     y[300] = T(std::numeric_limits<float>::quiet_NaN());
-    GuardedTensor tensor(layout);
+    GuardedSignMagnitude tensor(layout);
     const Rounding rounding = Rounding::stochastic(49, 50);
     actpack::encode(y, tensor.view(), rounding);
     const std::vector<T> dy = make<T>(support::Data::gaussian, layout.numel(), 51);
@@ -520,7 +488,7 @@ TEST_CASE_TEMPLATE("ranges: every consumer's slice equals that slice of the whol
 TEST_CASE_TEMPLATE("relu_backward: in place gives the same", T, float, bfloat16, float16) {
   const std::vector<T> y = make<T>(support::Data::gaussian, 1000, 52);
   const std::vector<T> dy = make<T>(support::Data::gaussian, 1000, 53);
-  GuardedTensor tensor(Layout{1, 1000, 64, 2});
+  GuardedSignMagnitude tensor(Layout{1, 1000, 64, 2});
   actpack::encode(y, tensor.view(), Rounding::nearest());
   std::vector<T> dx(1000);
   actpack::relu_backward(dy, tensor.view(), dx);
@@ -538,7 +506,7 @@ TEST_CASE_TEMPLATE("encode: chunks of rows reproduce the whole and touch no othe
     const RoundingPair rounding = support::stochastic(55, 56);
     const reference::SignMagnitude expected = reference::encode_sign_magnitude(
         support::floats(y), support::shape_of(layout), rounding.reference);
-    GuardedTensor pieces(layout);
+    GuardedSignMagnitude pieces(layout);
     const std::array<std::int64_t, 5> cuts{0, 2, 3, 6, 7};
     for (const std::size_t chunk : std::initializer_list<std::size_t>{2, 0, 3, 1}) {
       const std::int64_t first_row = cuts[chunk];
@@ -547,7 +515,7 @@ TEST_CASE_TEMPLATE("encode: chunks of rows reproduce the whole and touch no othe
           std::span<const T>(y).subspan(static_cast<std::size_t>(first_row * 150),
                                         static_cast<std::size_t>(end - first_row * 150));
       actpack::encode(rows, pieces.view(), rounding.library, first_row);
-      GuardedTensor alone(layout);
+      GuardedSignMagnitude alone(layout);
       actpack::encode(rows, alone.view(), rounding.library, first_row);
       int wrong = 0;
       const auto compare = [&](const std::vector<std::uint32_t>& words,
@@ -601,7 +569,7 @@ TEST_CASE("SignMagnitudeBuffer: owns both planes and the params, and can be move
 }
 
 TEST_CASE("sign-magnitude verbs: wrong arguments are named, and nothing is written") {
-  GuardedTensor tensor(Layout{3, 40, 32, 2, 13});
+  GuardedSignMagnitude tensor(Layout{3, 40, 32, 2, 13});
   const std::vector<float> y(200, 1.0F);
   const auto part = [&y](std::size_t size) { return std::span<const float>(y).first(size); };
   const Rounding nearest = Rounding::nearest();

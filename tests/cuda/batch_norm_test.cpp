@@ -34,6 +34,7 @@
 #include "support/data.hpp"
 #include "support/effort.hpp"
 #include "support/guarded_buffer.hpp"
+#include "support/guarded_tensor.hpp"
 
 namespace {
 
@@ -44,6 +45,7 @@ using actpack::Layout;
 using actpack::NearestNoise, actpack::SeededNoise;
 using actpack::PackedView, actpack::SignMagnitudeView;
 using support::GuardedBuffer;
+using support::have_same_bytes;
 
 // ---- Tensors ------------------------------------------------------------------------------------
 
@@ -330,62 +332,10 @@ Rounding rounding_of() {
   return std::is_same_v<Noise, NearestNoise> ? Rounding::nearest()
                                              : Rounding::stochastic(seed, offset);
 }
-template <class T>
-bool have_same_bytes(const GuardedBuffer<T>& a, const GuardedBuffer<T>& b) {
-  return a.span().size() == b.span().size() &&
-         std::memcmp(a.data(), b.data(), a.span().size_bytes()) == 0;
-}
-
-// A packed tensor, each of its arrays between guards, as the host's verbs write and read it.
+// A packed tensor, as the host's verbs write and read it.
 template <class View>
-struct Packed;
-
-template <>
-struct Packed<PackedView> {
-  explicit Packed(const Layout& shape)
-      : layout(shape), words(shape.num_words()), params(shape.num_groups()) {}
-
-  PackedView view() { return {layout, words.data(), params.data()}; }
-  template <class T>
-  void encode(const std::vector<T>& values, const Rounding& rounding) {
-    actpack::quantize(values, view(), rounding);
-  }
-  void decode(std::int64_t first, std::span<float> values, const Decoding& decoding) {
-    actpack::dequantize(view(), first, values, decoding);
-  }
-  bool equals(const Packed& other) const {
-    return have_same_bytes(words, other.words) && have_same_bytes(params, other.params);
-  }
-
-  Layout layout;
-  GuardedBuffer<std::uint32_t> words;
-  GuardedBuffer<actpack::GroupParams> params;
-};
-
-template <>
-struct Packed<SignMagnitudeView> {
-  explicit Packed(const Layout& shape)
-      : layout(shape), signs(shape.with_bits(1).num_words()), words(shape.num_words()),
-        params(shape.num_groups()) {}
-
-  SignMagnitudeView view() { return {layout, signs.data(), words.data(), params.data()}; }
-  template <class T>
-  void encode(const std::vector<T>& values, const Rounding& rounding) {
-    actpack::encode(values, view(), rounding);
-  }
-  void decode(std::int64_t first, std::span<float> values, const Decoding& decoding) {
-    actpack::decode(view(), first, values, decoding);
-  }
-  bool equals(const Packed& other) const {
-    return have_same_bytes(signs, other.signs) && have_same_bytes(words, other.words) &&
-           have_same_bytes(params, other.params);
-  }
-
-  Layout layout;
-  GuardedBuffer<std::uint32_t> signs;
-  GuardedBuffer<std::uint32_t> words;
-  GuardedBuffer<actpack::SignMagnitudeParams> params;
-};
+using Packed =
+    std::conditional_t<rectifies<View>, support::GuardedSignMagnitude, support::GuardedPacked>;
 
 // What the host's loops read of it.
 template <class S>
@@ -446,7 +396,7 @@ struct Forward {
       dy.push_back(passes ? double{float{batch.dz[e]}} : 0);
     }
     std::vector<float> v(y.size());
-    packed.decode(0, v, decoding);
+    packed.decode(0, std::span<float>(v), decoding);
     return Textbook<T>(batch).gradients(dy, v, S::kept, are_statistics_of_x, additions);
   }
 

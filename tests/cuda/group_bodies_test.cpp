@@ -19,6 +19,7 @@
 #include "support/config_grid.hpp"
 #include "support/data.hpp"
 #include "support/guarded_buffer.hpp"
+#include "support/guarded_tensor.hpp"
 
 namespace {
 
@@ -32,6 +33,8 @@ using detail::NegativeSide;
 using detail::NoEpilogue;
 using detail::RowWalk;
 using support::GuardedBuffer;
+using support::GuardedPacked;
+using support::GuardedSignMagnitude;
 
 // Calls a body for indices [0, count), and a few beyond, as a grid of whole blocks does.
 template <class Body>
@@ -41,84 +44,6 @@ void run(const Body& body, std::int64_t count, std::int64_t beyond = 3) {
     body(team, index);
   }
 }
-
-// A packed tensor, or a context, between guards.
-struct GuardedPacked {
-  using View = PackedView;
-  using ConstView = ConstPackedView;
-
-  explicit GuardedPacked(const Layout& shape, std::vector<std::uint8_t> bits = {})
-      : layout(shape), row_bits(std::move(bits)), words(num_words()), params(shape.num_groups()) {}
-
-  std::int64_t num_words() {
-    if (row_bits.empty()) return layout.num_words();
-    row_offsets.resize(row_bits.size() + 1);
-    actpack::row_offsets(layout, row_bits, row_offsets);
-    return row_offsets.back();
-  }
-  PackedView view() {
-    return {layout, words.data(), params.data(), row_bits.empty() ? nullptr : row_bits.data(),
-            row_offsets.empty() ? nullptr : row_offsets.data()};
-  }
-  template <class T>
-  void encode_on_host(std::span<const T> x, Rounding rounding) {
-    quantize(x, view(), rounding);
-  }
-  template <class T>
-  void decode_on_host(std::int64_t first, std::span<T> x, Decoding decoding, NegativeSide) {
-    dequantize(view(), first, x, decoding);
-  }
-  bool equals(const GuardedPacked& other) const {
-    bool same = words.values() == other.words.values();
-    for (std::size_t g = 0; g < params.span().size(); ++g) {
-      same = same && params.span()[g].scale.bits == other.params.span()[g].scale.bits &&
-             params.span()[g].min.bits == other.params.span()[g].min.bits;
-    }
-    return same;
-  }
-
-  Layout layout;
-  std::vector<std::uint8_t> row_bits;
-  std::vector<std::int64_t> row_offsets;
-  GuardedBuffer<std::uint32_t> words;
-  GuardedBuffer<GroupParams> params;
-};
-
-struct GuardedContext {
-  using View = SignMagnitudeView;
-  using ConstView = ConstSignMagnitudeView;
-
-  explicit GuardedContext(const Layout& shape, const std::vector<std::uint8_t>& = {})
-      : layout(shape), signs(shape.with_bits(1).num_words()), words(shape.num_words()),
-        params(shape.num_groups()) {}
-
-  SignMagnitudeView view() { return {layout, signs.data(), words.data(), params.data()}; }
-  template <class T>
-  void encode_on_host(std::span<const T> y, Rounding rounding) {
-    encode(y, view(), rounding);
-  }
-  template <class T>
-  void decode_on_host(std::int64_t first, std::span<T> y, Decoding decoding, NegativeSide side) {
-    if (side == NegativeSide::zero) {
-      decode_relu(view(), first, y, decoding);
-    } else {
-      decode(view(), first, y, decoding);
-    }
-  }
-  bool equals(const GuardedContext& other) const {
-    bool same = words.values() == other.words.values() && signs.values() == other.signs.values();
-    for (std::size_t g = 0; g < params.span().size(); ++g) {
-      same = same && params.span()[g].positive.bits == other.params.span()[g].positive.bits &&
-             params.span()[g].negative.bits == other.params.span()[g].negative.bits;
-    }
-    return same;
-  }
-
-  Layout layout;
-  GuardedBuffer<std::uint32_t> signs;
-  GuardedBuffer<std::uint32_t> words;
-  GuardedBuffer<SignMagnitudeParams> params;
-};
 
 template <class Use>
 void for_each_noise(Use use) {
@@ -160,7 +85,7 @@ void check_rows(const Layout& layout, const std::vector<T>& values,
     using ConstView = typename Guarded::ConstView;
     CAPTURE(rounding.is_stochastic);
     Guarded expected(layout, row_bits);
-    expected.encode_on_host(std::span<const T>(x.span()), rounding);
+    expected.encode(std::span<const T>(x.span()), rounding);
     Guarded got(layout, row_bits);
     run(EncodeRows<T, View, Noise>{x.data(), got.view(), noise, all_groups(layout)},
         layout.num_groups());
@@ -171,7 +96,7 @@ void check_rows(const Layout& layout, const std::vector<T>& values,
       for (const float alpha : {1.0F, 0.3F}) {
         const Decoding decoding = Decoding::subtractive(rounding, alpha);
         std::vector<T> want(values.size());
-        expected.decode_on_host(0, std::span<T>(want), decoding, side);
+        expected.decode(0, std::span<T>(want), decoding, side);
         Placed<T> out(std::vector<T>(values.size(), T(1.0F)), aligned);
         run(DecodeRows<T, ConstView, Noise, NoEpilogue>{got.view(),
                                                         out.data(),
@@ -218,7 +143,7 @@ void check_flat(const std::vector<T>& values) {
   for_each_noise([&](Rounding rounding, auto noise) {
     using Noise = decltype(noise);
     Guarded expected(layout);
-    expected.encode_on_host(std::span<const T>(x.span()), rounding);
+    expected.encode(std::span<const T>(x.span()), rounding);
     Guarded got(layout);
     run(EncodeFlat<T, typename Guarded::View, Noise, Bits>{x.data(), got.view(), noise},
         layout.num_groups(), 0);
@@ -226,7 +151,7 @@ void check_flat(const std::vector<T>& values) {
     CHECK(same_words);
     const Decoding decoding = Decoding::subtractive(rounding);
     std::vector<T> want(values.size());
-    expected.decode_on_host(0, std::span<T>(want), decoding, NegativeSide::kept);
+    expected.decode(0, std::span<T>(want), decoding, NegativeSide::kept);
     Placed<T> out(std::vector<T>(values.size(), T(1.0F)), true);
     run(
         DecodeFlat<T, typename Guarded::ConstView, Noise, Bits>{
@@ -249,7 +174,7 @@ TEST_CASE_TEMPLATE("group bodies: rows give the host's words and values for ever
         support::stored<T>(support::gaussian(static_cast<std::size_t>(config.size), 3, 0.2, 2.0));
     const bool aligned = config.bits % 4 != 0;
     check_rows<T, GuardedPacked>(layout, values, {}, aligned);
-    check_rows<T, GuardedContext>(layout, values, {}, aligned);
+    check_rows<T, GuardedSignMagnitude>(layout, values, {}, aligned);
   });
 }
 
@@ -262,16 +187,16 @@ TEST_CASE_TEMPLATE("group bodies: every kind of data", T, float, bfloat16, float
       CAPTURE(bits);
       const Layout layout{.row_size = 2048, .bits = bits};
       check_rows<T, GuardedPacked>(layout, values, {}, true);
-      check_rows<T, GuardedContext>(layout, values, {}, true);
+      check_rows<T, GuardedSignMagnitude>(layout, values, {}, true);
     }
     check_flat<T, GuardedPacked, 1>(values);
     check_flat<T, GuardedPacked, 2>(values);
     check_flat<T, GuardedPacked, 4>(values);
     check_flat<T, GuardedPacked, 8>(values);
-    check_flat<T, GuardedContext, 1>(values);
-    check_flat<T, GuardedContext, 2>(values);
-    check_flat<T, GuardedContext, 4>(values);
-    check_flat<T, GuardedContext, 8>(values);
+    check_flat<T, GuardedSignMagnitude, 1>(values);
+    check_flat<T, GuardedSignMagnitude, 2>(values);
+    check_flat<T, GuardedSignMagnitude, 4>(values);
+    check_flat<T, GuardedSignMagnitude, 8>(values);
   }
 }
 
@@ -283,7 +208,8 @@ TEST_CASE("group bodies: one side of a sign-magnitude group is huge, the other t
   }
   for (const int bits : support::all_widths) {
     CAPTURE(bits);
-    check_rows<float, GuardedContext>(Layout{.row_size = 512, .bits = bits}, values, {}, true);
+    check_rows<float, GuardedSignMagnitude>(Layout{.row_size = 512, .bits = bits}, values, {},
+                                            true);
   }
 }
 
@@ -302,7 +228,7 @@ TEST_CASE("group bodies: rows of their own widths, short last rows, many rows") 
       const auto values = support::gaussian(static_cast<std::size_t>(layout.numel()), 5);
       check_rows<float, GuardedPacked>(layout, values, row_bits, true);
       check_rows<float, GuardedPacked>(layout, values, {}, false);
-      check_rows<float, GuardedContext>(layout, values, {}, false);
+      check_rows<float, GuardedSignMagnitude>(layout, values, {}, false);
     }
   }
 }
@@ -312,7 +238,7 @@ TEST_CASE("group bodies: a chunk of rows writes its own groups and no others") {
   const auto x = support::gaussian(1800, 8);
   const Rounding rounding = Rounding::stochastic(1, 2);
   GuardedPacked expected(layout);
-  expected.encode_on_host(std::span<const float>(x), rounding);
+  expected.encode(std::span<const float>(x), rounding);
   GuardedPacked got(layout);
   for (const std::int64_t first_row : {4, 0, 2}) {  // x - first_row * row_size: as the verb does
     run(EncodeRows<float, PackedView, SeededNoise>{x.data(),
@@ -330,7 +256,7 @@ TEST_CASE("group bodies: the epilogue multiplies, shifts and masks by channel") 
   const Layout layout{.rows = 5, .row_size = 330, .group_size = 96, .bits = 4};
   const auto x = support::gaussian(1650, 9);
   GuardedPacked packed(layout);
-  packed.encode_on_host(std::span<const float>(x), Rounding::stochastic(4));
+  packed.encode(std::span<const float>(x), Rounding::stochastic(4));
   std::vector<float> plain(x.size());
   dequantize(packed.view(), plain);
   const std::vector<float> scale{0.5F, -2, 3}, shift{1, 0, -70000};
@@ -372,8 +298,8 @@ TEST_CASE("group bodies: the ReLU's backward pass reads the sign plane, and pois
   const Layout layout{.rows = 3, .row_size = 333, .bits = 2};
   auto y = support::gaussian(999, 10);
   y[400] = std::numeric_limits<float>::quiet_NaN();
-  GuardedContext context(layout);
-  context.encode_on_host(std::span<const float>(y), Rounding::stochastic(4));
+  GuardedSignMagnitude context(layout);
+  context.encode(std::span<const float>(y), Rounding::stochastic(4));
   const auto dy = support::gaussian(999, 12);
   std::vector<float> want(dy.size());
   relu_backward(dy, ConstSignMagnitudeView(context.view()), want);

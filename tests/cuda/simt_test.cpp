@@ -32,6 +32,7 @@
 #include "support/compare.hpp"
 #include "support/data.hpp"
 #include "support/guarded_buffer.hpp"
+#include "support/guarded_tensor.hpp"
 
 namespace {
 
@@ -39,6 +40,8 @@ using namespace actpack;
 using detail::NegativeSide;
 using detail::RowWalk;
 using support::GuardedBuffer;
+using support::GuardedPacked;
+using support::GuardedSignMagnitude;
 
 // Runs a body for indices [0, count), and up to a block's beyond, as the library's verbs do.
 template <class Body>
@@ -66,83 +69,6 @@ class AlignedBuffer {
   GuardedBuffer<detail::Vector> vectors_;
 };
 
-template <class T>
-bool have_same_bytes(const GuardedBuffer<T>& a, const GuardedBuffer<T>& b) {
-  return a.span().size() == b.span().size() &&
-         std::memcmp(a.data(), b.data(), a.span().size_bytes()) == 0;
-}
-
-// A packed tensor or a context, every array of it between guards.
-struct Packed {
-  using View = PackedView;
-  using ConstView = ConstPackedView;
-
-  explicit Packed(const Layout& shape, const std::vector<std::uint8_t>& widths = {})
-      : layout(shape), row_bits(widths), row_offsets(offsets_of(shape, widths)),
-        words(widths.empty() ? shape.num_words() : row_offsets.back()), params(shape.num_groups()) {
-  }
-
-  static std::vector<std::int64_t> offsets_of(const Layout& shape,
-                                              const std::vector<std::uint8_t>& widths) {
-    std::vector<std::int64_t> offsets(widths.empty() ? 0 : widths.size() + 1);
-    if (!widths.empty()) actpack::row_offsets(shape, widths, offsets);
-    return offsets;
-  }
-  PackedView view() {
-    return {layout, words.data(), params.data(), row_bits.empty() ? nullptr : row_bits.data(),
-            row_offsets.empty() ? nullptr : row_offsets.data()};
-  }
-  template <class T>
-  void encode_on_host(std::span<const T> x, const Rounding& rounding) {
-    quantize(x, view(), rounding);
-  }
-  template <class T>
-  void decode_on_host(std::span<T> x, const Decoding& decoding, NegativeSide) {
-    dequantize(view(), 0, x, decoding);
-  }
-  bool equals(const Packed& other) const {
-    return have_same_bytes(words, other.words) && have_same_bytes(params, other.params);
-  }
-
-  Layout layout;
-  std::vector<std::uint8_t> row_bits;
-  std::vector<std::int64_t> row_offsets;
-  GuardedBuffer<std::uint32_t> words;
-  GuardedBuffer<GroupParams> params;
-};
-
-struct Context {
-  using View = SignMagnitudeView;
-  using ConstView = ConstSignMagnitudeView;
-
-  explicit Context(const Layout& shape, const std::vector<std::uint8_t>& = {})
-      : layout(shape), signs(shape.with_bits(1).num_words()), words(shape.num_words()),
-        params(shape.num_groups()) {}
-
-  SignMagnitudeView view() { return {layout, signs.data(), words.data(), params.data()}; }
-  template <class T>
-  void encode_on_host(std::span<const T> y, const Rounding& rounding) {
-    encode(y, view(), rounding);
-  }
-  template <class T>
-  void decode_on_host(std::span<T> y, const Decoding& decoding, NegativeSide side) {
-    if (side == NegativeSide::zero) {
-      decode_relu(view(), 0, y, decoding);
-    } else {
-      decode(view(), 0, y, decoding);
-    }
-  }
-  bool equals(const Context& other) const {
-    return have_same_bytes(signs, other.signs) && have_same_bytes(words, other.words) &&
-           have_same_bytes(params, other.params);
-  }
-
-  Layout layout;
-  GuardedBuffer<std::uint32_t> signs;
-  GuardedBuffer<std::uint32_t> words;
-  GuardedBuffer<SignMagnitudeParams> params;
-};
-
 RowWalk all_groups(const Layout& layout) {
   return {layout.groups_per_row(), 0, layout.num_groups()};
 }
@@ -163,7 +89,7 @@ void check_rows(const Layout& layout, const std::vector<std::uint8_t>& row_bits 
                 NegativeSide side = NegativeSide::kept) {
   GuardedBuffer<T> x(values_for<T>(layout, 3));
   Tensor expected(layout, row_bits);
-  expected.encode_on_host(std::as_const(x).span(), rounding);
+  expected.encode(std::as_const(x).span(), rounding);
   Tensor got(layout, row_bits);
   launch(detail::EncodeRows<T, typename Tensor::View, SeededNoise>{x.data(), got.view(), noise,
                                                                    all_groups(layout)},
@@ -172,7 +98,7 @@ void check_rows(const Layout& layout, const std::vector<std::uint8_t>& row_bits 
   CHECK(has_same_words);
 
   GuardedBuffer<T> want(layout.numel());
-  expected.decode_on_host(want.span(), subtractive, side);
+  expected.decode(0, want.span(), subtractive, side);
   GuardedBuffer<T> y(layout.numel());
   launch(
       detail::DecodeRows<T, typename Tensor::ConstView, SeededNoise, detail::NoEpilogue>{
@@ -187,7 +113,7 @@ void check_flat(std::int64_t groups) {
   const Layout layout{.row_size = detail::flat_group_size * groups, .bits = Bits};
   AlignedBuffer<T> x(values_for<T>(layout, 4));
   Tensor expected(layout);
-  expected.encode_on_host(std::span<const T>(x.span()), rounding);
+  expected.encode(std::span<const T>(x.span()), rounding);
   Tensor got(layout);
   launch(
       detail::EncodeFlat<T, typename Tensor::View, SeededNoise, Bits>{x.data(), got.view(), noise},
@@ -196,7 +122,7 @@ void check_flat(std::int64_t groups) {
   CHECK(has_same_words);
 
   GuardedBuffer<T> want(layout.numel());
-  expected.decode_on_host(want.span(), subtractive, NegativeSide::kept);
+  expected.decode(0, want.span(), subtractive, NegativeSide::kept);
   AlignedBuffer<T> y(static_cast<std::size_t>(layout.numel()));
   launch(
       detail::DecodeFlat<T, typename Tensor::ConstView, SeededNoise, Bits>{
@@ -296,28 +222,29 @@ std::string message_of(Launch run) {
 TEST_CASE_TEMPLATE("simt: affine rows", T, float, bfloat16) {
   for (const std::int32_t group_size : {32, 96, 256}) {
     CAPTURE(group_size);
-    check_rows<T, Packed>({.rows = 3, .row_size = 300, .group_size = group_size, .bits = 4});
+    check_rows<T, GuardedPacked>({.rows = 3, .row_size = 300, .group_size = group_size, .bits = 4});
   }
-  check_rows<T, Packed>({.rows = 4, .row_size = 530, .bits = 8, .last_row_size = 33}, {8, 1, 4, 2});
+  check_rows<T, GuardedPacked>({.rows = 4, .row_size = 530, .bits = 8, .last_row_size = 33},
+                               {8, 1, 4, 2});
 }
 
 TEST_CASE_TEMPLATE("simt: sign-magnitude rows", T, float, bfloat16) {
   const Layout layout{.rows = 3, .row_size = 300, .group_size = 96, .bits = 8};
-  check_rows<T, Context>(layout);
-  check_rows<T, Context>(layout.with_bits(2), {}, NegativeSide::zero);
+  check_rows<T, GuardedSignMagnitude>(layout);
+  check_rows<T, GuardedSignMagnitude>(layout.with_bits(2), {}, NegativeSide::zero);
 }
 
 TEST_CASE_TEMPLATE("simt: flat tensors", T, float, bfloat16) {
-  check_flat<T, Packed, 2>(2 * detail::flat_multiple);
-  check_flat<T, Packed, 8>(detail::flat_multiple);
-  check_flat<T, Context, 4>(detail::flat_multiple);
+  check_flat<T, GuardedPacked, 2>(2 * detail::flat_multiple);
+  check_flat<T, GuardedPacked, 8>(detail::flat_multiple);
+  check_flat<T, GuardedSignMagnitude, 4>(detail::flat_multiple);
 }
 
 TEST_CASE("simt: the ReLU's backward pass from a sign plane") {
   const Layout layout{.rows = 3, .row_size = 333, .bits = 2};
-  Context context(layout);
+  GuardedSignMagnitude context(layout);
   const std::vector<float> y = values_for<float>(layout, 5);
-  context.encode_on_host(std::span<const float>(y), rounding);
+  context.encode(std::span<const float>(y), rounding);
   GuardedBuffer<float> dy(values_for<float>(layout, 6));
   GuardedBuffer<float> want(layout.numel()), dx(layout.numel());
   relu_backward(std::as_const(dy).span(), ConstSignMagnitudeView(context.view()), want.span());

@@ -73,4 +73,10 @@ class GuardedBuffer {
   std::unique_ptr<std::uint8_t[]> storage_;
 };
 
+template <class T>
+bool have_same_bytes(const GuardedBuffer<T>& a, const GuardedBuffer<T>& b) {
+  return a.span().size() == b.span().size() &&
+         (a.span().empty() || std::memcmp(a.data(), b.data(), a.span().size_bytes()) == 0);
+}
+
 }  // namespace support
