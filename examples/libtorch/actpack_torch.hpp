@@ -43,6 +43,7 @@
 #include "actpack/quantize.hpp"
 #include "actpack/sign_magnitude.hpp"
 #include "packed_batch_norm.hpp"
+#include "packed_values.hpp"
 
 namespace actpack_torch {
 
@@ -154,20 +155,7 @@ class PackedValues {
   virtual at::Tensor unpack() const = 0;  // flat
 };
 
-// The smallest positive number that everybody takes for one: of float and bfloat16 a normal one,
-// because processors may flush others to zero; of float16, which is computed with as float, any.
-template <class T>
-constexpr T smallest_positive() {
-  if constexpr (std::is_same_v<T, float>) {
-    return std::numeric_limits<float>::min();
-  } else {
-    return T::from_bits(std::is_same_v<T, actpack::bfloat16> ? 0x0080 : 0x0001);
-  }
-}
-
-// Floating-point values as exact signs and rounded magnitudes, decoded plainly. Whoever saved them
-// may be a ReLU, whose backward pass asks `result > 0`: read from rounded values this would lose
-// the gradient of every small positive one, for good. So what is positive stays positive.
+// Floating-point values as exact signs and rounded magnitudes.
 class SignMagnitudeValues final : public PackedValues {
  public:
   SignMagnitudeValues(const at::Tensor& dense, const actpack::Layout& layout,
@@ -183,35 +171,13 @@ class SignMagnitudeValues final : public PackedValues {
     at::Tensor flat = at::empty({layout_.numel()}, type_);
     dispatch_element(type_, [&](auto element) {
       const std::span<decltype(element)> values = values_of<decltype(element)>(flat);
-      actpack::decode(sign_magnitude_view(layout_, bytes_), values, actpack::Decoding::plain(),
-                      torch_threads);
-      keep_positive(values);
+      packed_values::decode_keeping_signs(sign_magnitude_view(layout_, bytes_), values,
+                                          torch_threads);
     });
     return flat;
   }
 
  private:
-  // Where the sign is set, 0 becomes the smallest number: the signs let just that through.
-  template <class T>
-  void keep_positive(std::span<T> values) const {
-    at::parallel_for(0, layout_.numel(), 1 << 15, [&](std::int64_t first, std::int64_t last) {
-      std::array<T, 2048> all_smallest;
-      std::array<T, 2048> least;
-      all_smallest.fill(smallest_positive<T>());
-      while (first < last) {
-        const std::size_t count = std::min(least.size(), static_cast<std::size_t>(last - first));
-        actpack::relu_backward(std::span<const T>(all_smallest).first(count),
-                               sign_magnitude_view(layout_, bytes_), first,
-                               std::span<T>(least).first(count));
-        T* const piece = values.data() + first;
-        for (std::size_t i = 0; i < count; ++i) {
-          piece[i] = piece[i] == 0.0f ? least[i] : piece[i];
-        }
-        first += static_cast<std::int64_t>(count);
-      }
-    });
-  }
-
   at::ScalarType type_;
   actpack::Layout layout_;
   at::Tensor bytes_;

@@ -25,6 +25,7 @@
 
 #include "counting_allocator.hpp"
 #include "data.hpp"
+#include "memory.hpp"
 #include "options.hpp"
 #include "parameter.hpp"
 
@@ -309,6 +310,7 @@ void print_table(const std::vector<Result>& results) {
 }
 
 void run_program(const Settings& settings) {
+  trainer::memory::keep_freed_memory();
   CountingAllocator::instance();  // before there are tensors
   const char* const environment = std::getenv("ACTPACK_DATA_DIR");
   trainer::Data data = trainer::load_data(settings.data, environment == nullptr ? "" : environment,

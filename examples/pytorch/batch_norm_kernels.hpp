@@ -11,22 +11,16 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <numeric>
-#include <type_traits>
 
 #include "actpack/cuda/group.hpp"
-#include "actpack/packed.hpp"
-#include "actpack/sign_magnitude.hpp"
 #include "packed_batch_norm.hpp"
+#include "packed_values_kernels.hpp"
 
 namespace packed_batch_norm {
 
-inline constexpr int block_threads = 256;
-inline constexpr std::int32_t group_size = 256;
-inline constexpr int team_lanes = actpack::team_lanes(group_size);  // a slice for each
-inline constexpr int teams_per_block = block_threads / team_lanes;
+using namespace packed_values;
 
 // How a tensor's groups are dealt out: team t takes groups t, t + teams, t + 2 teams, …
 struct Deal {
@@ -48,9 +42,7 @@ struct Deal {
   ACTPACK_HD std::int64_t positions() const { return teams * group_size; }
 
   ACTPACK_HD actpack::GroupShape group(std::int64_t index) const {
-    const std::int64_t left = numel - index * group_size;
-    const std::int64_t size = left < group_size ? left : std::int64_t{group_size};
-    return {index, static_cast<std::int32_t>(size), group_size, bits};
+    return group_of(numel, index, bits);
   }
   unsigned blocks() const {
     return static_cast<unsigned>((teams + teams_per_block - 1) / teams_per_block);
@@ -106,74 +98,6 @@ struct LaneChannels {
   }
 };
 
-// What a kept tensor is to a kernel. `Noise` is NearestNoise for plain decoding.
-template <class View, class Noise>
-struct Context {
-  View view;
-  Noise noise;
-  float alpha;  // the share of the dither that decoding takes out
-};
-
-// Whether a ReLU stands behind: gradients pass where signs are set.
-template <class View>
-inline constexpr bool rectifies = std::is_same_v<View, actpack::SignMagnitudeView>;
-
-// One group of a kept tensor of either form, by its first words.
-
-template <class Team, class Noise, class Load>
-ACTPACK_HD void encode(const Team& team, const actpack::GroupShape& group, const Noise& noise,
-                       const Load& load, const actpack::PackedView& out) {
-  actpack::quantize_group(team, group, noise, load,
-                          out.words + group.index * (group_size / 32) * group.bits,
-                          out.params + group.index);
-}
-template <class Team, class Noise, class Load>
-ACTPACK_HD void encode(const Team& team, const actpack::GroupShape& group, const Noise& noise,
-                       const Load& load, const actpack::SignMagnitudeView& out) {
-  const std::int64_t signs = group.index * (group_size / 32);
-  actpack::encode_group(team, group, noise, load, out.sign_words + signs,
-                        out.magnitude_words + signs * group.bits, out.params + group.index);
-}
-
-template <class Team, class Noise, class Store>
-ACTPACK_HD void decode(const Team& team, const actpack::GroupShape& group,
-                       const Context<actpack::PackedView, Noise>& in, const Store& store) {
-  actpack::dequantize_group<float>(team, group, 0, group.size, in.noise, in.alpha,
-                                   in.view.words + group.index * (group_size / 32) * group.bits,
-                                   in.view.params[group.index], store);
-}
-template <class Team, class Noise, class Store>
-ACTPACK_HD void decode(const Team& team, const actpack::GroupShape& group,
-                       const Context<actpack::SignMagnitudeView, Noise>& in, const Store& store) {
-  const std::int64_t signs = group.index * (group_size / 32);
-  actpack::decode_group<float>(team, group, 0, group.size, in.noise, in.alpha,
-                               actpack::NegativeSide::kept, in.view.sign_words + signs,
-                               in.view.magnitude_words + signs * group.bits,
-                               in.view.params[group.index], store);
-}
-
-// The elements of a slice that gradients pass through, as a set; all of them in a poisoned group,
-// whose signs say nothing.
-template <class View, class Noise>
-ACTPACK_HD std::uint32_t passing(const Context<View, Noise>& in, const actpack::GroupShape& group,
-                                 const actpack::SlicePlace& place) {
-  if constexpr (!rectifies<View>) {
-    return place.present;
-  } else if (std::isnan(float{in.view.params[group.index].positive})) {
-    return place.present;
-  } else {
-    const auto* const bytes =
-        reinterpret_cast<const std::uint8_t*>(in.view.sign_words) + group.index * (group_size / 8);
-    std::uint32_t signs = 0;
-    for (int run = 0; run < 2; ++run) {
-      if ((place.present >> (8 * run) & 0xFF) != 0) {  // others may lie behind the last word
-        signs |= std::uint32_t{bytes[place.first[run] / 8]} << (8 * run);
-      }
-    }
-    return signs & place.present;
-  }
-}
-
 #if defined(__CUDACC__) || defined(ACTPACK_SIMT)
 
 // Writes the operation's by_channel, before the forward pass.
@@ -184,10 +108,6 @@ static __global__ void make_channels(Operation operation) {
   }
 }
 
-__device__ inline std::int64_t team_number() {
-  return std::int64_t{blockIdx.x} * teams_per_block + threadIdx.x / team_lanes;
-}
-
 __device__ inline LaneChannels channels_of_lane(const actpack::DeviceTeam& team, Channels channels,
                                                 std::int64_t team_index) {
   return team.map([&](int lane) {
@@ -195,18 +115,6 @@ __device__ inline LaneChannels channels_of_lane(const actpack::DeviceTeam& team,
     return LaneChannels{{{channels, first}, {channels, first + group_size / 2}}};
   });
 }
-
-// The calling lane's slice of a group, which starts at `first`.
-template <class T>
-__device__ auto load(const actpack::DeviceTeam& team, const actpack::GroupShape& group,
-                     const T* first, bool is_aligned) {
-  return team.map([&](int lane) {
-    return actpack::load_slice(first, actpack::slice_at(group, lane, 0, group.size), is_aligned);
-  });
-}
-
-// Two blocks a multiprocessor are to find registers.
-#define ACTPACK_KERNEL __global__ void __launch_bounds__(block_threads, 2)
 
 // Packs y or x and writes y, or max(y, 0). `y` may be `x`.
 template <Kept kept, class T, class View, class Noise>
@@ -255,7 +163,7 @@ ACTPACK_KERNEL add_gradients(const T* dz, const __grid_constant__ Context<View, 
   for (std::int64_t index = number; index < deal.groups; index += deal.teams) {
     const actpack::GroupShape group = deal.group(index);
     const auto gradient = load(team, group, dz + index * group_size, is_aligned);
-    decode(team, group, in, [&](const actpack::SlicePlace& place, const actpack::Slice& v) {
+    decode<float>(team, group, in, [&](const actpack::SlicePlace& place, const actpack::Slice& v) {
       const std::uint32_t passes = passing(in, group, place);
       for (int j = 0; j < 16; ++j) {
         if ((passes >> j & 1) != 0) {
@@ -328,7 +236,7 @@ ACTPACK_KERNEL write_input_gradient(const T* dz, const __grid_constant__ Context
     const actpack::GroupShape group = deal.group(index);
     const std::int64_t first = index * group_size;
     const auto gradient = load(team, group, dz + first, is_aligned);
-    decode(team, group, in, [&](const actpack::SlicePlace& place, const actpack::Slice& v) {
+    decode<float>(team, group, in, [&](const actpack::SlicePlace& place, const actpack::Slice& v) {
       const std::uint32_t passes = passing(in, group, place);
       actpack::Slice result;
       of_lane.for_each(input_gradients, [&](int j, const InputGradient& of_channel) {
@@ -339,7 +247,6 @@ ACTPACK_KERNEL write_input_gradient(const T* dz, const __grid_constant__ Context
   }
 }
 
-#undef ACTPACK_KERNEL
 #endif
 
 }  // namespace packed_batch_norm

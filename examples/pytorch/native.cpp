@@ -14,6 +14,7 @@
 
 #include "actpack/actpack.hpp"
 #include "packed_batch_norm.hpp"
+#include "packed_values.hpp"
 
 #ifdef ACTPACK_PYTHON_CUDA
 #include <cuda_bf16.h>
@@ -22,7 +23,7 @@
 #include "actpack/cuda/mask.hpp"
 #include "actpack/cuda/quantize.hpp"
 #include "actpack/cuda/sign_magnitude.hpp"
-#include "device_batch_norm.hpp"
+#include "device_kernels.hpp"
 #endif
 
 namespace {
@@ -30,7 +31,7 @@ namespace {
 using packed_batch_norm::Kept;
 using packed_batch_norm::Operation;
 
-// Values that share parameters: what device_batch_norm.hpp takes.
+// Values that share parameters: what device_kernels.hpp takes.
 constexpr std::int32_t group_size = 256;
 
 enum class Form : std::int32_t { affine, sign_magnitude };
@@ -164,6 +165,9 @@ struct HostVerbs {
       actpack::decode(from.sign_magnitude(), first, values, decoding, loop());
     }
   }
+  void decode_keeping_signs(const Planes& from, std::int64_t numel, void* x) const {
+    packed_values::decode_keeping_signs(from.sign_magnitude(), span_of<T>(x, numel), loop());
+  }
   void apply_signs(const void* dy, const Planes& signs, std::int64_t numel, void* dx) const {
     actpack::relu_backward(span_of<const T>(dy, numel), signs.sign_magnitude(),
                            span_of<T>(dx, numel), loop());
@@ -261,6 +265,9 @@ struct DeviceVerbs {
     } else {
       actpack::decode(from.sign_magnitude(), first, count, values, decoding, stream());
     }
+  }
+  void decode_keeping_signs(const Planes& from, std::int64_t, void* x) const {
+    packed_values::decode_keeping_signs(from.sign_magnitude(), static_cast<Storage*>(x), stream());
   }
   void apply_signs(const void* dy, const Planes& signs, std::int64_t, void* dx) const {
     actpack::relu_backward(static_cast<const T*>(dy), signs.sign_magnitude(), static_cast<T*>(dx),
@@ -377,6 +384,12 @@ const char* actpack_decode(const Place* place, const Context* from, std::int64_t
   return run(*place, [&](const auto& verbs) {
     verbs.decode(Planes(*from), first, count, x, static_cast<Part>(part), is_subtractive != 0);
   });
+}
+
+// The whole of a sign-magnitude context, as packed_values has it.
+const char* actpack_decode_keeping_signs(const Place* place, const Context* from, void* x) {
+  return run(*place,
+             [&](const auto& verbs) { verbs.decode_keeping_signs(Planes(*from), from->numel, x); });
 }
 
 const char* actpack_apply_signs(const Place* place, const void* dy, const Context* signs,

@@ -11,10 +11,6 @@
 #include <cstdlib>
 #include <new>
 
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
 namespace trainer::memory {
 namespace {
 
@@ -61,14 +57,6 @@ void release(void* data, std::size_t alignment) noexcept {
 std::int64_t live_bytes() { return live.load(std::memory_order_relaxed); }
 std::int64_t peak_bytes() { return peak.load(std::memory_order_relaxed); }
 void restart_peak() { peak.store(live_bytes(), std::memory_order_relaxed); }
-
-void keep_freed_memory() {
-#ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  mallopt(M_TOP_PAD, 64 << 20);
-#endif
-}
 
 }  // namespace trainer::memory
 

@@ -6,6 +6,10 @@
 
 #include <cstdint>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace trainer::memory {
 
 std::int64_t live_bytes();  // asked of operator new and not yet given back
@@ -13,7 +17,13 @@ std::int64_t peak_bytes();  // the most live bytes since the last restart_peak()
 void restart_peak();        // the peak starts again from what is live now
 
 // Keeps freed memory in the process, as the caching allocators of the frameworks do: without it
-// every step would spend its time on page faults.
-void keep_freed_memory();
+// every step would spend its time on page faults. It alone needs no memory.cpp.
+inline void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 64 << 20);
+#endif
+}
 
 }  // namespace trainer::memory

@@ -15,7 +15,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <span>
 #include <string>
@@ -44,7 +43,7 @@ using actpack::Decoding, actpack::Rounding;
 using actpack::Layout;
 using actpack::NearestNoise, actpack::SeededNoise;
 using actpack::PackedView, actpack::SignMagnitudeView;
-using support::GuardedBuffer;
+using support::GuardedBuffer, support::PlacedBuffer;
 using support::have_same_bytes;
 
 // ---- Tensors ------------------------------------------------------------------------------------
@@ -78,37 +77,6 @@ std::string name_of(const Shape& shape) {
   return std::to_string(shape.images) + " x " + std::to_string(shape.count) + " x " +
          std::to_string(shape.inner);
 }
-
-// Elements between guards; the first is at a multiple of 16 bytes or, as GuardedBuffer has it, not.
-template <class T>
-class Tensor {
- public:
-  Tensor(std::int64_t numel, bool is_aligned)
-      : skipped_(is_aligned ? (16 - alignof(T)) / sizeof(T) : 0),
-        buffer_(skipped_ + static_cast<std::size_t>(numel)), before_(buffer_.values()) {
-    before_.resize(skipped_);
-    REQUIRE((reinterpret_cast<std::uintptr_t>(data()) % 16 == 0) == is_aligned);
-  }
-  Tensor(const std::vector<T>& values, bool is_aligned)
-      : Tensor(static_cast<std::int64_t>(values.size()), is_aligned) {
-    std::ranges::copy(values, data());
-  }
-  Tensor(const Tensor&) = delete;
-  Tensor& operator=(const Tensor&) = delete;
-  ~Tensor() {
-    const bool is_front_intact =
-        std::memcmp(buffer_.data(), before_.data(), skipped_ * sizeof(T)) == 0;
-    CHECK(is_front_intact);
-  }
-
-  T* data() { return buffer_.data() + skipped_; }
-  std::span<T> span() { return buffer_.span().subspan(skipped_); }
-
- private:
-  std::size_t skipped_;
-  GuardedBuffer<T> buffer_;
-  std::vector<T> before_;
-};
 
 // Below this |gamma| a channel's x̂ is taken to be less.
 constexpr float least = 0.125f;
@@ -420,7 +388,7 @@ struct Results {
 
   GuardedBuffer<float> gamma, beta;
   GuardedBuffer<InputGradient> input;
-  Tensor<T> dx;
+  PlacedBuffer<T> dx;
 };
 
 // ---- On the host --------------------------------------------------------------------------------
@@ -497,7 +465,7 @@ void check_host_backward(const Shape& shape, int bits) {
       results.check(expected);
 
       // In place.
-      Tensor<T> both(batch.dz, false);
+      PlacedBuffer<T> both(batch.dz, false);
       input_gradient(std::span<const T>(both.span()), 0, forward.kept(), shape.channels(),
                      results.input.data(), both.span(), actpack::Serial{});
       support::check_same_values<T>(both.span(), results.dx.span());
@@ -556,7 +524,7 @@ void check_device_forward(const Case& c) {
   const std::vector<T> want = Forward<S>::has_relu ? relu(expected.y) : expected.y;
 
   Packed<View> packed(c.shape.layout(c.bits));
-  Tensor<T> x(batch.x, c.is_aligned), y(c.shape.numel(), c.is_aligned);
+  PlacedBuffer<T> x(batch.x, c.is_aligned), y(c.shape.numel(), c.is_aligned);
   launch_forward<S>(c, expected.channels.data(), x.data(), packed.view(), y.data());
   support::check_same_values<T>(y.span(), want);
   const bool has_same_words = packed.equals(expected.packed);
@@ -579,7 +547,7 @@ void launch_backward(const Case& c, const Batch<typename S::T>& batch, Forward<S
   const Channels channels = c.shape.channels();
   const Context<View, Noise> context{forward.packed.view(), make_noise<Noise>(),
                                      forward.decoding.alpha};
-  Tensor<T> dz(batch.dz, c.is_aligned), dx(c.shape.numel(), c.is_aligned);
+  PlacedBuffer<T> dz(batch.dz, c.is_aligned), dx(c.shape.numel(), c.is_aligned);
   GuardedBuffer<float> sums(2 * deal.positions());
   simt::launch(deal.blocks(), block_threads, &add_gradients<T, View, Noise>, dz.data(), context,
                deal, sums.data(), c.is_aligned);
@@ -982,7 +950,7 @@ TEST_CASE_TEMPLATE("packed_batch_norm: NaN in an input shows in its channel", S,
     const Forward<S> expected(with_nan, nan_case.bits);
     REQUIRE(support::is_nan(expected.y[element]));
     Packed<typename S::View> packed(nan_case.shape.layout(nan_case.bits));
-    Tensor<T> x(with_nan.x, true), y(nan_case.shape.numel(), true);
+    PlacedBuffer<T> x(with_nan.x, true), y(nan_case.shape.numel(), true);
     launch_forward<S>(nan_case, expected.channels.data(), x.data(), packed.view(), y.data());
     support::check_same_values<T>(y.span(), Forward<S>::has_relu ? relu(expected.y) : expected.y);
     const bool has_same_words = packed.equals(expected.packed);

@@ -42,6 +42,7 @@ using detail::RowWalk;
 using support::GuardedBuffer;
 using support::GuardedPacked;
 using support::GuardedSignMagnitude;
+using support::PlacedBuffer;
 
 // Runs a body for indices [0, count), and up to a block's beyond, as the library's verbs do.
 template <class Body>
@@ -51,23 +52,6 @@ void launch(const Body& body, std::int64_t count) {
   simt::launch(static_cast<unsigned>(blocks), detail::block_threads, &detail::team_kernel<Body>,
                body);
 }
-
-// Between guards, at an address that is aligned to a Vector; the size is a multiple of a Vector's.
-template <class T>
-class AlignedBuffer {
- public:
-  explicit AlignedBuffer(std::size_t size)
-      : size_(size), vectors_(size * sizeof(T) / sizeof(detail::Vector)) {}
-  explicit AlignedBuffer(const std::vector<T>& values) : AlignedBuffer(values.size()) {
-    std::memcpy(data(), values.data(), size_ * sizeof(T));
-  }
-  T* data() { return reinterpret_cast<T*>(vectors_.data()); }
-  std::span<T> span() { return {data(), size_}; }
-
- private:
-  std::size_t size_;
-  GuardedBuffer<detail::Vector> vectors_;
-};
 
 RowWalk all_groups(const Layout& layout) {
   return {layout.groups_per_row(), 0, layout.num_groups()};
@@ -111,7 +95,7 @@ void check_rows(const Layout& layout, const std::vector<std::uint8_t>& row_bits 
 template <class T, class Tensor, int Bits>
 void check_flat(std::int64_t groups) {
   const Layout layout{.row_size = detail::flat_group_size * groups, .bits = Bits};
-  AlignedBuffer<T> x(values_for<T>(layout, 4));
+  PlacedBuffer<T> x(values_for<T>(layout, 4), true);
   Tensor expected(layout);
   expected.encode(std::span<const T>(x.span()), rounding);
   Tensor got(layout);
@@ -123,7 +107,7 @@ void check_flat(std::int64_t groups) {
 
   GuardedBuffer<T> want(layout.numel());
   expected.decode(0, want.span(), subtractive, NegativeSide::kept);
-  AlignedBuffer<T> y(static_cast<std::size_t>(layout.numel()));
+  PlacedBuffer<T> y(layout.numel(), true);
   launch(
       detail::DecodeFlat<T, typename Tensor::ConstView, SeededNoise, Bits>{
           got.view(), y.data(), noise, {1, NegativeSide::kept}},

@@ -5,6 +5,7 @@
 // all.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -71,6 +72,37 @@ class GuardedBuffer {
 
   std::size_t size_;
   std::unique_ptr<std::uint8_t[]> storage_;
+};
+
+// The same, the first element at a multiple of 16 bytes or, as GuardedBuffer has it, not.
+template <class T>
+class PlacedBuffer {
+ public:
+  PlacedBuffer(std::int64_t numel, bool is_aligned)
+      : skipped_(is_aligned ? (16 - alignof(T)) / sizeof(T) : 0),
+        buffer_(skipped_ + static_cast<std::size_t>(numel)), before_(buffer_.values()) {
+    before_.resize(skipped_);
+    REQUIRE((reinterpret_cast<std::uintptr_t>(data()) % 16 == 0) == is_aligned);
+  }
+  PlacedBuffer(const std::vector<T>& values, bool is_aligned)
+      : PlacedBuffer(static_cast<std::int64_t>(values.size()), is_aligned) {
+    std::ranges::copy(values, data());
+  }
+  PlacedBuffer(const PlacedBuffer&) = delete;
+  PlacedBuffer& operator=(const PlacedBuffer&) = delete;
+  ~PlacedBuffer() {
+    const bool is_front_intact =
+        std::memcmp(buffer_.data(), before_.data(), skipped_ * sizeof(T)) == 0;
+    CHECK(is_front_intact);
+  }
+
+  T* data() { return buffer_.data() + skipped_; }
+  std::span<T> span() { return buffer_.span().subspan(skipped_); }
+
+ private:
+  std::size_t skipped_;
+  GuardedBuffer<T> buffer_;
+  std::vector<T> before_;
 };
 
 template <class T>

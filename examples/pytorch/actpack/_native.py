@@ -92,6 +92,7 @@ def _load():
     for name, arguments in {
             "encode": [pointer, context],
             "decode": [context, int64, int64, pointer, int32, int32],
+            "decode_keeping_signs": [context, pointer],
             "apply_signs": [pointer, context, pointer],
             "relu": [pointer, int64, pointer, pointer],
             "dropout": [pointer, int64, pointer, pointer, double, uint64, uint64],
@@ -146,6 +147,12 @@ def decode(context, first, out, part, is_subtractive):
     """Writes values [first, first + out.numel()) to the dense tensor `out`."""
     _call(_library.actpack_decode, out, context, first, out.numel(), out.data_ptr(), part,
           is_subtractive)
+
+
+def decode_keeping_signs(context, out):
+    """Writes all values of a sign-magnitude context, decoded plainly, to the dense tensor `out`; but
+    positive ones that were rounded to 0 are the smallest positive number."""
+    _call(_library.actpack_decode_keeping_signs, out, context, out.data_ptr())
 
 
 def apply_signs(dy, context, out):

@@ -158,10 +158,6 @@ class _Kept:
         return self._tensor
 
 
-# Too little to matter beside any other value, but more than 0.
-_LEAST = {torch.float32: 2.0**-126, torch.bfloat16: 2.0**-126, torch.float16: 2.0**-24}
-
-
 class _PackedValues:
     """Signs and magnitudes, decoded plainly; what was positive stays so."""
 
@@ -169,9 +165,7 @@ class _PackedValues:
         self._packed, self._bytes = pack(tensor, Form.SIGN_MAGNITUDE, options.bits, options)
 
     def unpack(self):
-        values = self._packed.decode(self._bytes)
-        least = torch.full_like(values, _LEAST[values.dtype])
-        return values.add_(self._packed.apply_signs(self._bytes, least))
+        return self._packed.decode_keeping_signs(self._bytes)
 
 
 class _PackedMask:

@@ -105,14 +105,21 @@ class Packed:
 
     def decode(self, packed_bytes, dtype=None, part=Part.ALL):
         """The whole tensor, with the strides it had."""
-        out = torch.empty_strided(self.shape, self.stride, dtype=dtype or self.dtype,
-                                  device=self.device)
-        return self.decode_range(packed_bytes, 0, out, part)
+        return self.decode_range(packed_bytes, 0, self._empty(dtype or self.dtype), part)
 
     def decode_range(self, packed_bytes, first, out, part=Part.ALL):
         """Writes elements [first, first + out.numel()), in the order of memory, to `out`."""
         _native.decode(self.at(packed_bytes), first, out, part, self.is_subtractive)
         return out
+
+    def decode_keeping_signs(self, packed_bytes):
+        """The whole tensor, decoded plainly; what was positive is so. A sign-magnitude context's."""
+        out = self._empty(self.dtype)
+        _native.decode_keeping_signs(self.at(packed_bytes), out)
+        return out
+
+    def _empty(self, dtype):
+        return torch.empty_strided(self.shape, self.stride, dtype=dtype, device=self.device)
 
     def apply_signs(self, packed_bytes, dy):
         """dy where y > 0, else 0: a ReLU's backward pass, exactly. A sign-magnitude context's."""
@@ -120,7 +127,7 @@ class Packed:
             raise ValueError(f"actpack: a gradient of shape {tuple(dy.shape)} came back for"
                              f" {self.name}, which has shape {tuple(self.shape)}")
         dy = with_stride(dy, self.stride)
-        out = torch.empty_strided(self.shape, self.stride, dtype=dy.dtype, device=dy.device)
+        out = self._empty(dy.dtype)
         _native.apply_signs(dy, self.at(packed_bytes), out)
         return out
 

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Launches of batch_norm_kernels.hpp.
-#include "device_batch_norm.hpp"
+// Launches of batch_norm_kernels.hpp and packed_values_kernels.hpp.
+#include "device_kernels.hpp"
 
 #include <cstdint>
 #include <stdexcept>
@@ -10,8 +10,9 @@
 
 #include "actpack/cuda/error.hpp"
 #include "batch_norm_kernels.hpp"
+#include "packed_values_kernels.hpp"
 
-namespace packed_batch_norm {
+namespace packed_values {
 
 namespace {
 
@@ -21,19 +22,50 @@ void check_launch(const char* kernel) {
   }
 }
 
-Deal deal_of(const actpack::Layout& layout, Channels channels) {
+void check_groups(const actpack::Layout& layout) {
   if (layout.group_size != group_size) {
-    throw std::invalid_argument(
-        "packed_batch_norm: group_size = " + std::to_string(layout.group_size) + " is not 256");
+    throw std::invalid_argument("packed_values: group_size = " + std::to_string(layout.group_size) +
+                                " is not 256");
   }
-  if (layout.numel() == 0) {
-    throw std::invalid_argument("packed_batch_norm: the tensor has no elements");
-  }
-  return Deal::of(layout, channels);
 }
 
 bool are_aligned(const void* a, const void* b) {
   return (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % 16 == 0;
+}
+
+}  // namespace
+
+template <class T>
+void decode_keeping_signs(const actpack::SignMagnitudeView& in, T* out, cudaStream_t stream) {
+  check_groups(in.layout);
+  const std::int64_t blocks = (in.layout.num_groups() + teams_per_block - 1) / teams_per_block;
+  if (blocks == 0) {
+    return;
+  }
+  const Context<actpack::SignMagnitudeView, actpack::NearestNoise> context{in, {}, 0};
+  decode_groups_keeping_signs<T><<<static_cast<unsigned>(blocks), block_threads, 0, stream>>>(
+      context, in.layout.numel(), in.layout.bits, out, are_aligned(out, out));
+  check_launch("decode_groups_keeping_signs");
+}
+
+template void decode_keeping_signs<float>(const actpack::SignMagnitudeView&, float*, cudaStream_t);
+template void decode_keeping_signs<actpack::float16>(const actpack::SignMagnitudeView&,
+                                                     actpack::float16*, cudaStream_t);
+template void decode_keeping_signs<actpack::bfloat16>(const actpack::SignMagnitudeView&,
+                                                      actpack::bfloat16*, cudaStream_t);
+
+}  // namespace packed_values
+
+namespace packed_batch_norm {
+
+namespace {
+
+Deal deal_of(const actpack::Layout& layout, Channels channels) {
+  check_groups(layout);
+  if (layout.numel() == 0) {
+    throw std::invalid_argument("packed_batch_norm: the tensor has no elements");
+  }
+  return Deal::of(layout, channels);
 }
 
 // Runs call(noise) with the noise that decoding takes out, or with none.

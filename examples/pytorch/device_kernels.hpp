@@ -1,12 +1,11 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// packed_batch_norm on a device, as the library's C functions call it. T is float,
-// actpack::float16 or actpack::bfloat16, View actpack::PackedView or SignMagnitudeView, of groups
-// of 256. All pointers are the device's; everything is enqueued on `stream`, nothing is allocated,
-// and sums are added up in the same order every time. Thrown are std::invalid_argument for another
-// group size, no elements or rounding that is not stochastic, and actpack::cuda_error for a failed
-// launch.
+// The package's own kernels, as its C functions call them. T is float, actpack::float16 or
+// actpack::bfloat16, View actpack::PackedView or SignMagnitudeView, of groups of 256. All pointers
+// are the device's; everything is enqueued on `stream`, nothing is allocated, and sums are added up
+// in the same order every time. Thrown are std::invalid_argument for another group size, and
+// actpack::cuda_error for a failed launch.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -15,12 +14,22 @@
 
 #include "actpack/layout.hpp"
 #include "actpack/rounding.hpp"
+#include "actpack/sign_magnitude_view.hpp"
 #include "packed_batch_norm.hpp"
+
+namespace packed_values {
+
+// As packed_values.hpp has it.
+template <class T>
+void decode_keeping_signs(const actpack::SignMagnitudeView& in, T* out, cudaStream_t stream);
+
+}  // namespace packed_values
 
 namespace packed_batch_norm {
 
 // Writes by_channel, packs the kept tensor into `out`, and writes y; or max(y, 0), if `out` is a
-// sign-magnitude context, of the output then. `y` may be `x`.
+// sign-magnitude context, of the output then. `y` may be `x`. Throws std::invalid_argument for no
+// elements, as `backward` does, or rounding that is not stochastic, too.
 template <class T, class View>
 void forward(const Operation& operation, const T* x, const View& out,
              const actpack::Rounding& rounding, T* y, cudaStream_t stream);

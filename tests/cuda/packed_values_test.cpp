@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Compares the examples' decoding that keeps signs, on the host and by the kernel on threads of the
+// CPU, with the reference's decoding and with what was encoded.
+#include <doctest/doctest.h>
+
+#include "simt.hpp"  // before the kernels
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <vector>
+
+#include <actpack/float16.hpp>
+#include <actpack/layout.hpp>
+#include <actpack/rounding.hpp>
+
+#include "packed_values.hpp"
+#include "packed_values_kernels.hpp"
+#include "support/compare.hpp"
+#include "support/config_grid.hpp"
+#include "support/data.hpp"
+#include "support/guarded_buffer.hpp"
+#include "support/guarded_tensor.hpp"
+#include "support/reference.hpp"
+
+namespace {
+
+using actpack::bfloat16, actpack::float16;
+using actpack::Layout;
+using support::GuardedBuffer, support::PlacedBuffer;
+using support::GuardedSignMagnitude;
+
+template <class T>
+struct Smallest;
+template <>
+struct Smallest<float> {
+  static constexpr float value = 0x1p-126F;
+};
+template <>
+struct Smallest<bfloat16> {
+  static constexpr float value = 0x1p-126F;
+};
+template <>
+struct Smallest<float16> {
+  static constexpr float value = 0x1p-24F;
+};
+
+// The reference's values, but the smallest where a positive one has become 0.
+template <class T>
+std::vector<T> expected_values(const std::vector<T>& y, const reference::SignMagnitude& packed,
+                               const reference::Shape& shape) {
+  std::vector<T> values = support::stored<T>(
+      reference::decode_sign_magnitude(packed, shape, reference::Consumer::whole));
+  for (std::size_t e = 0; e < y.size(); ++e) {
+    if (float{y[e]} > 0 && float{values[e]} == 0) values[e] = T(Smallest<T>::value);
+  }
+  return values;
+}
+
+template <class T>
+void check_signs(const std::vector<T>& y, const std::vector<T>& values) {
+  int wrong = 0;
+  for (std::size_t e = 0; e < y.size(); ++e) {
+    const bool is_right = float{y[e]} > 0    ? float{values[e]} > 0
+                          : float{y[e]} == 0 ? float{values[e]} == 0
+                                             : float{values[e]} <= 0;
+    wrong += is_right || support::is_nan(values[e]) ? 0 : 1;
+  }
+  CHECK(wrong == 0);
+}
+
+struct Backwards {
+  template <class Body>
+  void operator()(std::int64_t count, const Body& body) const {
+    for (std::int64_t i = count - 1; i >= 0; --i) body(i);
+  }
+};
+
+template <class T>
+void check(const std::vector<T>& y, int bits) {
+  CAPTURE(y.size());
+  CAPTURE(bits);
+  const support::RoundingPair rounding = support::stochastic(3, 4);
+  GuardedSignMagnitude context({.row_size = static_cast<std::int64_t>(y.size()), .bits = bits});
+  context.encode(y, rounding.library);
+  const std::vector<T> expected = expected_values(
+      y, reference::encode_sign_magnitude(support::floats(y), context.shape, rounding.reference),
+      context.shape);
+  check_signs(y, expected);
+
+  GuardedBuffer<T> on_host(y.size()), backwards(y.size());
+  packed_values::decode_keeping_signs(context.view(), on_host.span());
+  packed_values::decode_keeping_signs(context.view(), backwards.span(), Backwards{});
+  support::check_same_values<T>(on_host.span(), expected);
+  support::check_same_values<T>(backwards.span(), expected);
+
+  constexpr int block_threads = packed_values::block_threads;
+  const auto blocks =
+      static_cast<unsigned>((context.layout.num_groups() + packed_values::teams_per_block - 1) /
+                            packed_values::teams_per_block);
+  for (const bool is_aligned : {true, false}) {
+    CAPTURE(is_aligned);
+    PlacedBuffer<T> on_device(context.layout.numel(), is_aligned);
+    const packed_values::Context<actpack::SignMagnitudeView, actpack::NearestNoise> in{
+        context.view(), {}, 0};
+    simt::launch(blocks, block_threads, &packed_values::decode_groups_keeping_signs<T>, in,
+                 context.layout.numel(), context.layout.bits, on_device.data(), is_aligned);
+    support::check_same_values<T>(on_device.span(), expected);
+  }
+}
+
+template <class T>
+std::vector<T> make(support::Data data, std::size_t size) {
+  std::vector<T> y;
+  for (const float value : support::make(data, size, 7, support::largest_finite<T>(),
+                                         support::smallest_positive<T>())) {
+    y.push_back(T(value));
+  }
+  return y;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("decode_keeping_signs: every kind of data", T, float, bfloat16, float16) {
+  for (const support::Data data : support::all_data) {
+    CAPTURE(static_cast<int>(data));
+    for (const int bits : support::all_widths) check(make<T>(data, 700), bits);
+  }
+}
+
+TEST_CASE("decode_keeping_signs: sizes around groups, blocks and tiles") {
+  for (const std::size_t size : std::initializer_list<std::size_t>{
+           1, 7, 9, 255, 256, 257, 1001, 2047, 2048, 2049, 4095, 4096, 4097, 9000}) {
+    check(make<float>(support::Data::gaussian, size), 2);
+  }
+}
+
+// One group of values that are small beside its largest, with a scale of 1 at two bits.
+TEST_CASE_TEMPLATE("decode_keeping_signs: small values keep their signs", T, float, bfloat16,
+                   float16) {
+  std::vector<T> y;
+  for (const float value : support::gaussian(256, 11)) y.push_back(T(value * 1e-4F));
+  y[10] = T(3.0F);
+  y[20] = T(-3.0F);
+  for (const int bits : support::all_widths) check(y, bits);
+
+  GuardedSignMagnitude context(Layout{.row_size = 256, .bits = 2});
+  context.encode(y, actpack::Rounding::nearest());
+  GuardedBuffer<T> values(y.size());
+  packed_values::decode_keeping_signs(context.view(), values.span());
+  for (std::size_t e = 0; e < y.size(); ++e) {
+    CAPTURE(e);
+    const float expected = float{y[e]} > 0 ? Smallest<T>::value : 0;
+    CHECK(float{values.data()[e]} == (e == 10 ? 3.0F : e == 20 ? -3.0F : expected));
+  }
+}
+
+TEST_CASE("decode_keeping_signs: no elements, nothing written") {
+  GuardedSignMagnitude context(Layout{.rows = 1, .row_size = 0, .bits = 2});
+  GuardedBuffer<float> values(std::size_t{0});
+  packed_values::decode_keeping_signs(context.view(), values.span());
+}
