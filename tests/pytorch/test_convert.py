@@ -3,13 +3,17 @@
 #
 # actpack.convert: the same model and function, an unbiased gradient, and a fraction of the memory.
 import copy
+import io
+import pickle
 import unittest
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 import actpack
-from actpack import nn
+from actpack import _native, nn
 from support import (Chain, Draws, MemoryCase, StatisticalCase, is_close, joined, on_devices,
                      parameter_gradients, relative_error, restart_streams)
 
@@ -115,15 +119,23 @@ class Classification:
         return Draws(lambda: self.gradient(self.twin), self.gradient(self.net), **options)
 
 
-def fused(model):
-    """The normalisations that share a context with the ReLU behind them."""
-    return [name for name, module in model.named_modules()
-            if getattr(module, "followed_by_relu", False)]
+def fusions(model, *arguments):
+    """Of each call of a batch normalisation in model(*arguments): "rectifies", if it applied the ReLU behind
+    it, and "overwrites", if its output took the place of its input."""
+    batch_norm = _native.batch_norm
+    calls = []
+
+    def recorded(x, normalization, context, out):
+        calls.append("rectifies " * (context.form == _native.Form.SIGN_MAGNITUDE)
+                     + "overwrites" * (out.data_ptr() == x.data_ptr()))
+        batch_norm(x, normalization, context, out)
+
+    with mock.patch.object(_native, "batch_norm", recorded):
+        model(*arguments)
+    return [call.strip() for call in calls]
 
 
-def overwriting(model):
-    return [name for name, module in actpack.convert(copy.deepcopy(model)).named_modules()
-            if getattr(module, "overwrites_input", False)]
+BOTH = "rectifies overwrites"
 
 
 class UnbiasedTest(StatisticalCase):
@@ -240,9 +252,12 @@ class SameModelTest(unittest.TestCase):
     def test_converting_again_changes_the_options(self, device):
         net = actpack.convert(convolutional_net().to(device), bits=2)
         actpack.convert(net, bits=8)
-        self.assertEqual(fused(net), ["1", "5"])
-        self.assertTrue(all(module.options.bits == 8 for module in net.modules()
-                            if hasattr(module, "options")))
+        self.assertEqual(fusions(net, torch.randn(4, 3, 8, 8, device=device)), [BOTH, BOTH])
+        self.assertTrue(all(module._options.bits == 8 for module in net.modules()
+                            if hasattr(module, "_options")))
+        block = actpack.convert(actpack.convert(Block().to(device)))
+        self.assertEqual(fusions(block, torch.randn(4, 16, 8, 8, device=device)),
+                         [BOTH, "overwrites"])
 
     @on_devices
     def test_replace(self, device):
@@ -269,58 +284,18 @@ class SameModelTest(unittest.TestCase):
 class OverwritingTest(unittest.TestCase):
     """A batch normalisation takes the place of a convolution's output that nobody else needs."""
 
-    def test_where(self):
-        self.assertEqual(overwriting(convolutional_net()), ["1", "5"])
-        self.assertEqual(overwriting(Block()), ["bn1", "bn2"])
-        self.assertEqual(overwriting(torch.nn.Sequential(torch.nn.BatchNorm2d(3))), [])
-        self.assertEqual(
-            overwriting(torch.nn.Sequential(torch.nn.ReLU(), torch.nn.BatchNorm2d(3))), [])
-
-    def test_output_that_others_need(self):
-        class Net(torch.nn.Module):
-
-            def __init__(self):
-                super().__init__()
-                self.conv, self.bn = torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)
-
-            def forward(self, x):
-                y = self.conv(x)
-                return self.bn(y) + y
-
-        self.assertEqual(overwriting(Net()), [])
-        conv, bn = torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)
-        self.assertEqual(overwriting(torch.nn.Sequential(conv, bn, torch.nn.ReLU(), bn)), [])
-        conv.register_forward_hook(lambda module, arguments, result: None)
-        self.assertEqual(overwriting(torch.nn.Sequential(conv, bn)), [])
-
-    def test_without_a_graph(self):
-        class Net(torch.nn.Module):
-
-            def __init__(self):
-                super().__init__()
-                self.layers = torch.nn.Sequential(
-                    torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3), torch.nn.ReLU(),
-                    torch.nn.BatchNorm2d(3))
-
-            def forward(self, x):
-                return self.layers(x if x.sum() > 0 else -x)
-
-        self.assertEqual(overwriting(Net()), ["layers.1"])
-
     @on_devices
     def test_same_memory_and_same_gradients(self, device):
-        for followed_by_relu in (False, True):
+        for rectifies in (False, True):
             for context in ("sign_magnitude", "affine"):
-                with self.subTest(followed_by_relu=followed_by_relu, context=context):
+                with self.subTest(rectifies=rectifies, context=context):
                     net = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, bias=False),
                                               torch.nn.BatchNorm2d(16))
-                    if followed_by_relu:
-                        net.append(torch.nn.ReLU())
                     net = actpack.convert(net.to(device), context=context)
                     x = torch.randn(4, 3, 8, 8, device=device)
                     results = []
                     for overwrites_input in (True, False):
-                        net[1].overwrites_input = overwrites_input
+                        net[1].surroundings = nn.Surroundings(rectifies, overwrites_input)
                         restart_streams()
                         y = net[0](x)
                         z = net[1](y)
@@ -334,6 +309,7 @@ class OverwritingTest(unittest.TestCase):
     def test_an_output_that_autograd_has_kept(self, device):
         net = actpack.convert(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1),
                                                   torch.nn.BatchNorm2d(4))).to(device)
+        net[1].surroundings = nn.Surroundings(overwrites_input=True)
         y = net[0](torch.randn(2, 3, 4, 4, device=device))
         sine = y.sin()  # its derivative needs y
         loss = net[1](y).sum() + sine.sum()
@@ -344,6 +320,7 @@ class OverwritingTest(unittest.TestCase):
     def test_in_evaluation_without_gradients_nothing_is_overwritten(self, device):
         net = actpack.convert(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1),
                                                   torch.nn.BatchNorm2d(4))).to(device).eval()
+        net[1].surroundings = nn.Surroundings(overwrites_input=True)
         with torch.no_grad():
             y = net[0](torch.randn(2, 3, 4, 4, device=device))
             before = y.clone()
@@ -351,73 +328,273 @@ class OverwritingTest(unittest.TestCase):
         self.assertTrue(torch.equal(y, before))
 
 
+class Pair(torch.nn.Module):
+    """A convolution and a normalisation, of which a test does something in `use`."""
+
+    def __init__(self, use=None):
+        super().__init__()
+        self.conv, self.bn = torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)
+        self.relu, self.head = torch.nn.ReLU(), torch.nn.Conv2d(3, 3, 1)
+        self.use = use
+
+    def forward(self, x):
+        return self.use(self, x)
+
+
+class Branching(Pair):
+    """In one of its cases, and no other, others read what convolution and normalisation made."""
+
+    def __init__(self, is_exceptional):
+        super().__init__()
+        self.is_exceptional = is_exceptional
+
+    def forward(self, x, skip=None):
+        y = self.conv(x)
+        z = self.bn(y)
+        return self.relu(z) + self.head(z) + y if self.is_exceptional(self, x, skip) else \
+            self.relu(z)
+
+
 class FusionTest(unittest.TestCase):
+    """A normalisation shares a context with the ReLU behind it, and overwrites a convolution's output,
+    where nobody else sees what is between them."""
 
-    def test_sequential(self):
-        self.assertEqual(fused(actpack.convert(convolutional_net())), ["1", "5"])
+    @on_devices
+    def test_sequences(self, device):
+        conv, bn, relu = torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3), torch.nn.ReLU()
+        sigmoid = torch.nn.Sigmoid()
+        for layers, expected in (
+            ((conv, bn, relu), [BOTH]), ((bn, relu), ["rectifies"]), ((conv, bn), ["overwrites"]),
+            ((bn,), [""]), ((relu, bn), [""]), ((bn, sigmoid, relu), [""]),
+            ((sigmoid, bn, sigmoid, relu), [""]), ((conv, bn, relu, bn), [BOTH, ""]),
+            ((torch.nn.Sequential(conv, bn), relu), ["overwrites"]),
+        ):
+            self._assert_same(torch.nn.Sequential(*layers), expected, device)
+            # What cannot be traced runs them all the same.
+            layers = torch.nn.Sequential(*layers)
+            self._assert_same(Pair(lambda net, x: layers(x if x.sum() > 0 else -x)), [], device)
+            untraced = Pair(lambda net, x: net.layers(x if x.sum() > 0 else -x))
+            untraced.layers = layers
+            self._assert_same(untraced, expected, device)
 
-    def test_residual_block(self):
-        self.assertEqual(fused(actpack.convert(Block())), ["bn1"])  # something is added to bn2's
-        self.assertEqual(fused(actpack.convert(residual_net())), ["1.bn1", "2.bn1"])
+    @on_devices
+    def test_residual_blocks(self, device):
+        self._assert_same(Block(), [BOTH, "overwrites"], device, channels=16)
+        self._assert_same(residual_net(), [BOTH, "overwrites"] * 2, device)
 
     def test_ready_made(self):
         block = nn.ConvBatchNormReLU(3, 16, 3, padding=1)
-        self.assertEqual(fused(block), ["1"])
+        x = torch.randn(2, 3, 8, 8)
+        self.assertEqual(fusions(block, x), [BOTH])
         plain = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, padding=1, bias=False),
                                     torch.nn.BatchNorm2d(16), torch.nn.ReLU())
         plain.load_state_dict(block.state_dict())
-        x = torch.randn(2, 3, 8, 8)
+        block.eval()
+        plain.eval()
         self.assertTrue(is_close(block(x), plain(x)))
 
     @on_devices
-    def test_normalisation_that_is_read_twice(self, device):
-        class Net(torch.nn.Module):
+    def test_traces(self, device):
 
-            def __init__(self):
-                super().__init__()
-                self.bn, self.relu = torch.nn.BatchNorm2d(3), torch.nn.ReLU()
+        def remembers(net, x):
+            net.feature = net.conv(x)
+            return net.relu(net.bn(net.feature))
 
-            def forward(self, x):
-                y = self.bn(x)
-                return self.relu(y) + y.sigmoid()
+        def lists(net, x):
+            net.features = [{"y": net.bn(net.conv(x))}]
+            return net.relu(net.features[0]["y"])
 
-        self._assert_same(Net(), [], device)
-
-    @on_devices
-    def test_normalisation_that_is_called_twice(self, device):
-        class Net(torch.nn.Module):
-
-            def __init__(self):
-                super().__init__()
-                self.bn, self.relu = torch.nn.BatchNorm2d(3), torch.nn.ReLU()
-
-            def forward(self, x):
-                return self.bn(self.relu(self.bn(x)))
-
-        self._assert_same(Net(), [], device)
+        for use, expected in (
+            (lambda net, x: net.relu(net.bn(net.conv(x))), [BOTH]),
+            (lambda net, x: net.bn(net.relu(net.bn(x))), ["", ""]),
+            (lambda net, x: net.relu(net.bn(x)) + net.bn(x).sigmoid(), ["", ""]),
+            (lambda net, x: (lambda y: net.relu(y) + y.sigmoid())(net.bn(x)), [""]),
+            (lambda net, x: (lambda y: net.bn(y) + y)(net.conv(x)), [""]),
+            (remembers, ["rectifies"]), (lists, ["overwrites"]),
+        ):
+            self._assert_same(Pair(use), expected, device)
 
     @on_devices
-    def test_model_that_cannot_be_traced(self, device):
-        class Net(torch.nn.Module):
+    def test_a_layer_of_another_parent(self, device):
+        # What it makes, a hook on that parent may keep.
+        net = Pair(lambda net, x: net.act(net.bn(net.stem(x))))
+        net.stem, net.act = Pair(lambda net, x: net.conv(x)), Pair(lambda net, x: net.relu(x))
+        self._assert_same(net, [""], device)
 
-            def __init__(self, *layers):
-                super().__init__()
-                self.layers = torch.nn.Sequential(*layers)
+    @on_devices
+    def test_layers_called_one_by_one(self, device):
+        net = Pair(lambda net, x: sum(net.taps(x)))
+        net.layers = torch.nn.Sequential(net.conv, net.bn, net.relu)
+
+        def taps(x):
+            if x.sum() < -1e9:  # no trace goes through this
+                return []
+            results = []
+            for layer in net.layers:
+                x = layer(x)
+                results.append(x)
+            return results
+
+        net.taps = taps
+        converted = actpack.convert(net)
+        self.assertIs(type(converted.layers), nn.Sequential)
+        x = torch.randn(4, 3, 8, 8, device=device)
+        net.to(device)
+        self.assertEqual(fusions(net, x), [""])
+        self.assertEqual(fusions(net.layers, x), [BOTH])
+        self.assertEqual(fusions(net.layers[:2], x), ["overwrites"])
+        # Nor is a sequence that was traced always run as one, and what it told once is no news.
+        layers = actpack.convert(torch.nn.Sequential(*net.layers))
+        self.assertEqual(fusions(lambda x: layers[1](layers[0](x)), x), [""])
+        self.assertEqual(fusions(lambda x: (layers[1:](x), layers[1](x)), x), ["rectifies", ""])
+
+    @on_devices
+    def test_branches(self, device):
+        x = torch.randn(4, 3, 8, 8, device=device)
+        for name, is_exceptional in {
+                "training": lambda net, x, skip: net.training,
+                "evaluation": lambda net, x, skip: not net.training,
+                "with an argument": lambda net, x, skip: skip is not None,
+                "without one": lambda net, x, skip: skip is None,
+                "what cannot be traced": lambda net, x, skip: net.training and x.sum() > 0,
+        }.items():
+            for is_training in (True, False):  # when it is converted
+                net = Branching(is_exceptional).to(device)
+                twin = actpack.convert(copy.deepcopy(net).train(is_training), bits=8)
+                for training in (True, False):
+                    for arguments in ((x,), (x, x), (-x,)):
+                        with self.subTest(exception=name, is_training=is_training):
+                            net.train(training)
+                            twin.train(training)
+                            self.assertTrue(is_close(twin(*arguments), net(*arguments)))
+                            self.assertEqual(fusions(twin, *arguments), [""])
+                            net(*arguments)  # the running statistics go on together
+        self._assert_same(Branching(lambda net, x, skip: False), [BOTH], device)
+
+    @on_devices
+    def test_hooks_see_what_they_saw(self, device):
+
+        def forward_hook(module, seen):
+            return module.register_forward_hook(
+                lambda module, x, y: seen.append((x[0].clone(), y.clone())))
+
+        def pre_hook(module, seen):
+            return module.register_forward_pre_hook(
+                lambda module, x: seen.append((x[0].clone(),)))
+
+        def backward_hook(module, seen):  # the gradient itself has noise
+            return module.register_full_backward_hook(
+                lambda module, dx, dy: seen.append((torch.ones_like(dy[0]),)))
+
+        x = torch.randn(4, 3, 8, 8, device=device)
+        for make in (lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3),
+                                                 torch.nn.ReLU()),
+                     lambda: Pair(lambda net, x: net.relu(net.bn(net.conv(x))))):
+            for watch in (forward_hook, pre_hook, backward_hook):
+                for index in range(3):
+                    for is_before in (True, False):
+                        with self.subTest(watch=watch.__name__, index=index, is_before=is_before):
+                            net = make().to(device)
+                            twin = copy.deepcopy(net)
+                            results = []
+                            for model in (net, twin):
+                                watched, seen = list(model.children())[index], []
+                                if is_before:
+                                    hook = watch(watched, seen)
+                                if model is twin:
+                                    actpack.convert(model, bits=8)
+                                if not is_before:
+                                    hook = watch(watched, seen)
+                                model(x).sum().backward()
+                                results.append(seen)
+                                self.assertEqual(len(seen), 1)
+                            for expected, result in zip(*results):
+                                for one, other in zip(expected, result):
+                                    self.assertTrue(is_close(other, one))
+                            self.assertEqual(fusions(twin, x), [""])
+                            hook.remove()
+                            self.assertEqual(fusions(twin, x), [BOTH])
+
+    @on_devices
+    def test_classes_that_are_derived(self, device):
+
+        class Shifted(torch.nn.ReLU):
 
             def forward(self, x):
-                return self.layers(x if x.sum() > 0 else -x)
+                return super().forward(x + 1)
 
-        bn, relu, sigmoid = torch.nn.BatchNorm2d(3), torch.nn.ReLU(), torch.nn.Sigmoid()
-        self._assert_same(Net(bn, relu), ["layers.0"], device)
-        self._assert_same(Net(bn, sigmoid, relu), [], device)
-        self._assert_same(Net(sigmoid, bn, sigmoid, relu), [], device)
-        self._assert_same(Net(bn, relu, bn, sigmoid), [], device)
+        class Sigmoid(torch.nn.Conv2d):
 
-    def _assert_same(self, net, names_of_fused, device):
-        problem = Classification(torch.nn.Sequential(net, torch.nn.Flatten()), device, bits=8)
+            def forward(self, x):
+                return super().forward(x).sigmoid()
+
+        self._assert_same(torch.nn.Sequential(Sigmoid(3, 3, 1), torch.nn.BatchNorm2d(3), Shifted()),
+                          [""], device)
+
+    def test_a_trace_leaves_nothing_behind(self):
+
+        def use(net, x):
+            net.calls += 1
+            net.last = net.block(net.conv(x))
+            return net.bn(net.last)
+
+        net = Pair(use)
+        net.calls, net.last, net.block = 0, None, Pair(lambda net, x: net.head(x))
+        net.conv.name, net.conv.options = "stem", {"a": 1}
+        hooked = []
+        net.register_forward_hook(lambda *arguments: hooked.append(arguments))
+        net.block.register_forward_hook(lambda *arguments: hooked.append(arguments))
+        net.block.register_forward_pre_hook(lambda *arguments: hooked.append(arguments))
+        actpack.convert(net.eval())
+        self.assertEqual((net.calls, net.last, hooked, net.training), (0, None, [], False))
+        self.assertEqual((net.conv.name, net.conv.options), ("stem", {"a": 1}))
+
+    @on_devices
+    def test_copies(self, device):
+        x = torch.randn(4, 3, 8, 8, device=device)
+        net = actpack.convert(residual_net().to(device))
+        for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+            self.assertEqual(fusions(twin, x), [BOTH, "overwrites"] * 2)
+            # A hook on the copy's layers is the copy's.
+            twin[1].conv1.register_forward_hook(lambda *arguments: None)
+            self.assertEqual(fusions(twin, x), ["", "overwrites", BOTH, "overwrites"])
+            self.assertEqual(fusions(net, x), [BOTH, "overwrites"] * 2)
+
+    def _assert_same(self, net, expected, device, channels=3):
+        """The same outputs, and these `fusions`, unless there are none to be expected."""
+        net = net.to(device)
+        twin = actpack.convert(copy.deepcopy(net), bits=8)
+        x = torch.randn(4, channels, 8, 8, device=device)
         with self.subTest(net=net):
-            self.assertEqual(fused(actpack.convert(copy.deepcopy(net))), names_of_fused)
-            self.assertTrue(is_close(problem.loss(problem.twin), problem.loss(problem.net)))
+            if expected:
+                self.assertEqual(fusions(twin, x), expected)
+                net(x)
+            self.assertTrue(is_close(twin(x), net(x)))
+
+
+class CheckpointTest(unittest.TestCase):
+
+    @on_devices
+    def test_dropout_has_one_mask(self, device):
+        for use_reentrant in (True, False):
+            net = actpack.convert(torch.nn.Sequential(torch.nn.Dropout(0.5)))
+            x = torch.ones(1000, device=device, requires_grad=True)
+            y = checkpoint(net, x, use_reentrant=use_reentrant)
+            y.sum().backward()
+            self.assertTrue(torch.equal(x.grad, y))
+
+    @on_devices
+    def test_the_forward_pass_runs_twice(self, device):
+        net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8),
+                                  torch.nn.ReLU(), torch.nn.BatchNorm1d(8), torch.nn.ReLU())
+        twin = actpack.convert(copy.deepcopy(net), bits=8).to(device)
+        net = net.to(device)
+        x = torch.randn(64, 8, device=device, requires_grad=True)
+        for model in (net, twin):
+            checkpoint(model, x, use_reentrant=False).square().sum().backward()
+            self.assertEqual(int(model[4].num_batches_tracked), 2)
+        self.assertLess(relative_error(joined(p.grad for p in twin.parameters()),
+                                       joined(p.grad for p in net.parameters())), 0.05)
 
 
 class MemoryTest(MemoryCase):

@@ -3,6 +3,7 @@
 #
 # The modules of actpack.nn, one at a time, against those of torch.nn.
 import copy
+import io
 import os
 import subprocess
 import sys
@@ -321,6 +322,58 @@ class Twice(torch.nn.Module):
         return x * 2
 
 
+class InPlaceTest(unittest.TestCase):
+    """What torch changes in place is changed, and what is changed afterwards may be."""
+
+    @on_devices
+    def test_the_input_is_the_output(self, device):
+        layouts = {"dense": lambda x: x * 1, "a view": lambda x: (x * 1).view(4, 8, 16),
+                   "with gaps": lambda x: (x * 1)[:, ::2]}
+        for make in (torch.nn.ReLU, torch.nn.SiLU):
+            for context in ("sign_magnitude", "affine"):
+                for name, layout in layouts.items():
+                    with self.subTest(module=make.__name__, context=context, layout=name):
+                        x = torch.randn(32, 16, device=device, requires_grad=True)
+                        plain = make(inplace=True)
+                        results = []
+                        for module in (plain, converted(plain, bits=8, context=context)):
+                            y = layout(x)
+                            z = module(y)
+                            self.assertEqual(z.data_ptr(), y.data_ptr())
+                            loss = (y * 3 + z).square().sum()  # 16 z²: y is z
+                            results.append((y.detach().clone(), *torch.autograd.grad(loss, x)))
+                        (y, dx), (y_of_converted, dx_of_converted) = results
+                        self.assertTrue(is_close(y_of_converted, y))
+                        self.assertLess(relative_error(joined([dx_of_converted]), joined([dx])),
+                                        0.02)
+
+    @on_devices
+    def test_dropout(self, device):
+        for layout in (lambda x: x * 1, lambda x: (x * 1)[:, ::2]):
+            x = torch.ones(32, 64, device=device, requires_grad=True)
+            y = layout(x)
+            z = converted(torch.nn.Dropout(0.5, inplace=True))(y)
+            self.assertTrue(torch.equal(y, z))
+            self.assertTrue(((y == 0) | (y == 2)).all())
+            dx, = torch.autograd.grad(z.sum(), x)
+            self.assertEqual(dx.sum(), z.sum())
+
+    @on_devices
+    def test_results_may_be_changed(self, device):
+        for shape in ((8, 16), (2, 3, 16), (2, 2, 2, 16)):
+            for context in ("sign_magnitude", "affine"):
+                x = torch.randn(shape, device=device, requires_grad=True)
+                plain = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU(inplace=True))
+                plain = plain.to(device)
+                results = []
+                for net in (plain, converted(plain, bits=8, context=context)):
+                    net(x).sum().backward()
+                    y = net[0](x)
+                    y += 1
+                    results.append(torch.autograd.grad(y.square().sum(), net[0].weight)[0])
+                self.assertLess(relative_error(joined(results[1:]), joined(results[:1])), 0.02)
+
+
 class LikeTorchTest(unittest.TestCase):
 
     @on_devices
@@ -544,6 +597,26 @@ class SharedTest(unittest.TestCase):
         self.assertTrue(torch.equal(first, second))
 
     @on_devices
+    def test_readers_of_other_options_do_not_share(self, device):
+        linear = torch.nn.Linear(256, 8).to(device)
+        coarse, fine = (converted(linear, bits=bits) for bits in (1, 8))
+        x = torch.randn(16, 256, device=device, requires_grad=True) * 1
+        expected, coarse, fine = (torch.autograd.grad(reader(x).square().sum(), reader.weight)[0]
+                                  for reader in (linear, coarse, fine))
+        # Each bit less doubles the steps: the noise of 1 bit is some 255 times that of 8.
+        self.assertGreater(relative_error(joined([coarse]), joined([expected])), 0.1)
+        self.assertLess(relative_error(joined([fine]), joined([expected])), 0.01)
+
+    @on_devices
+    def test_a_shared_tensor_can_be_saved(self, device):
+        for module in (torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.LayerNorm(8)):
+            y = converted(module).to(device)(torch.randn(16, 8, device=device, requires_grad=True))
+            file = io.BytesIO()
+            torch.save(y, file)
+            file.seek(0)
+            self.assertTrue(torch.equal(torch.load(file), y))
+
+    @on_devices
     def test_only_the_positive_part_reaches_the_next_layer(self, device):
         case = Case(torch.nn.Sequential(torch.nn.BatchNorm1d(16), torch.nn.ReLU(),
                                         torch.nn.Linear(16, 8)), (512, 16), device)
@@ -697,6 +770,47 @@ class WrongUseTest(unittest.TestCase):
             norm(torch.randn(4, 8, dtype=torch.float64, device=device))
         self.assertEqual(norm.num_batches_tracked.item(), 0)  # nothing has moved
         self.assertTrue((norm.running_mean == 0).all())
+
+    @on_devices
+    def test_channels_of_a_batch_norm(self, device):
+        x = torch.randn(2, 4, 4, 4, device=device)
+        for options in ({}, {"affine": False}, {"track_running_stats": False}):
+            norm = converted(torch.nn.BatchNorm2d(3, **options)).to(device)
+            for is_training in (True, False):
+                before = copy.deepcopy(norm.train(is_training).state_dict())
+                with self.assertRaisesRegex(ValueError, "this BatchNorm2d is of 3 channels"):
+                    norm(x.requires_grad_())
+                for name, value in norm.state_dict().items():  # nothing has moved
+                    self.assertTrue(torch.equal(value, before[name]))
+
+    @on_devices
+    def test_parameters_on_another_device(self, device):
+        norm = converted(torch.nn.BatchNorm2d(3)).to(device)
+        norm.weight = torch.nn.Parameter(torch.ones(3, device="meta"))
+        with self.assertRaisesRegex(ValueError, "weight of this BatchNorm2d is .* on meta"):
+            norm(torch.randn(2, 3, 4, 4, device=device))
+
+    def test_padding_beyond_the_input(self):
+        for mode, least in (("reflect", 4), ("circular", 5)):
+            convolution = torch.nn.Conv1d(2, 2, 3, padding=least, padding_mode=mode)
+            x = torch.randn(1, 2, 4)
+            with self.assertRaises(RuntimeError):
+                convolution(x)
+            with self.assertRaisesRegex(ValueError, f"{mode} padding by {least}.*size 4"):
+                converted(convolution)(x)
+            convolution = torch.nn.Conv1d(2, 2, 3, padding=least - 1, padding_mode=mode)
+            self.assertTrue(torch.equal(converted(convolution)(x), convolution(x)))
+
+    @on_devices
+    def test_a_weight_that_changes_before_the_backward_pass(self, device):
+        net = torch.nn.Sequential()
+        net.add_module("the_layer", torch.nn.Linear(8, 8))
+        net = converted(net).to(device)
+        y = net(torch.randn(4, 8, device=device, requires_grad=True))
+        with torch.no_grad():
+            net.the_layer.weight.add_(1)
+        with self.assertRaisesRegex(RuntimeError, "the_layer .*changed in place"):
+            y.sum().backward()
 
     @on_devices
     def test_second_backward_pass(self, device):

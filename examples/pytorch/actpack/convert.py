@@ -2,6 +2,12 @@
 # SPDX-License-Identifier: MIT
 #
 # An existing model's modules, turned into those of nn.py.
+import collections
+import copy
+import dataclasses
+import inspect
+import itertools
+
 import torch
 import torch.fx
 
@@ -11,7 +17,8 @@ from .packed import Options
 _COUNTERPARTS = {
     getattr(torch.nn, name): getattr(nn, name)
     for name in ("Linear", "Conv1d", "Conv2d", "Conv3d", "BatchNorm1d", "BatchNorm2d",
-                 "BatchNorm3d", "ReLU", "MaxPool2d", "LayerNorm", "GELU", "SiLU", "Dropout")
+                 "BatchNorm3d", "ReLU", "MaxPool2d", "LayerNorm", "GELU", "SiLU", "Dropout",
+                 "Sequential")
 }
 
 
@@ -20,81 +27,148 @@ def convert(model, bits=2, seed=0, replace=None, **options):
 
     Modules of torch.nn become those of the same name in `actpack.nn`, with the parameters, buffers
     and hooks that they have; `replace` names counterparts for classes of your own, as
-    {YourAttention: actpack.nn.ScaledDotProductAttention}. A batch normalisation whose output only a
-    ReLU module reads shares a context with it and applies the ReLU itself, and one that is alone in
-    reading a convolution's output overwrites that; to find those, the model is traced by torch.fx,
-    or where it cannot be, torch.nn.Sequential is looked through. `options` are those of
-    `actpack.Options`. Modules whose class is neither, and operations that are no modules, stay what
-    they are: run them inside `actpack.compressed`.
+    {YourAttention: actpack.nn.ScaledDotProductAttention}. `options` are those of `actpack.Options`.
+    Modules whose class is neither, and operations that are no modules, stay what they are: run them
+    inside `actpack.compressed`.
+
+    A batch normalisation whose output only a ReLU module reads shares a context with it and applies
+    the ReLU itself, and one that is alone in reading a convolution's output overwrites that. In a
+    torch.nn.Sequential that is so while it runs; elsewhere torch.fx has to find all of them among
+    the children of one module, in training and in evaluation, with optional arguments and without.
+    It does not see what a model does once values decide, nor code that calls the modules of such a
+    model one by one. Hooks on any of the three modules keep them apart.
     """
     settings = Options(bits=bits, seed=seed, **options)
     counterparts = {**_COUNTERPARTS, **(replace or {})}
-    rectified, overwriting = _neighbours_of_normalizations(model)
+    surroundings = _surroundings_of_normalizations(model)
     for name, module in model.named_modules():
         counterpart = counterparts.get(type(module))
         if counterpart is not None:
             module.__class__ = counterpart
         if isinstance(module, nn._Compressed):
-            module.options = settings
-            module.name = name or None
+            module._options = settings
+            module._name = name or None
         if isinstance(module, nn._CompressedBatchNorm):
-            module.followed_by_relu = name in rectified and settings.context == "sign_magnitude"
-            module.overwrites_input = name in overwriting
+            module.surroundings = surroundings.get(name, nn.Surroundings())
     return model
 
 
-_NORMALIZATIONS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
-_CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-
-
-def _neighbours_of_normalizations(model):
-    """The names of batch normalisations whose output goes to a ReLU module and nowhere else, and of
-    those whose input comes from a convolution and goes nowhere else; wherever they are called."""
+def _surroundings_of_normalizations(model):
+    """Of the batch normalisations that torch.fx finds outside of running torch.nn.Sequential, by
+    name."""
     modules = dict(model.named_modules())
-    try:
-        graph = torch.fx.Tracer().trace(model)
-    except Exception:  # whatever a model's own code throws at values that are none
-        calls = _calls_in_sequences(modules)
-    else:
-        calls = _calls_in_graph(graph, modules)
-    calls = list(calls)
-    names = {name for name, _, _ in calls}
-    return ({name for name in names
-             if all(_is(after, torch.nn.ReLU) for call, _, after in calls if call == name)},
-            {name for name in names
-             if all(_is(before, _CONVOLUTIONS) and not before[0]._forward_hooks
-                    for call, before, _ in calls if call == name)})
+    calls = {}
+    for call in _calls(model):
+        calls.setdefault(call.name, []).append(call)
+
+    def are(names, name, classes):
+        parent = name.rpartition(".")[0]
+        return all(other is not None and other.rpartition(".")[0] == parent
+                   and type(modules[other]) in classes for other in names)
+
+    result = {}
+    for name, calls_of_one in calls.items():
+        makers = {call.maker for call in calls_of_one}
+        readers = {reader for call in calls_of_one for reader in call.readers or [None]}
+        overwrites_input = are(makers, name, nn.CONVOLUTIONS)
+        rectifies = are(readers, name, nn.RELUS)
+        neighbours = (makers if overwrites_input else set()) | (readers if rectifies else set())
+        result[name] = nn.Surroundings(rectifies, overwrites_input,
+                                       tuple(modules[other] for other in neighbours))
+    return result
 
 
-def _is(modules, classes):
-    return bool(modules) and all(isinstance(module, classes) for module in modules)
+@dataclasses.dataclass
+class _Call:
+    """Of a batch normalisation, by name. `maker`: the module that made its input, if nobody else
+    reads that; `readers`: the modules that read its output. None is what is no module."""
+
+    name: str
+    maker: str
+    readers: list
 
 
-# Both yield, for each call of a batch normalisation, its name, the module that made its input, in
-# a list of one, if nobody else reads that, and the modules that read its output; a None among them
-# is what is no module.
+def _calls(model):
+    """The calls that any of the traces has; none if there is no trace of training, or of
+    evaluation."""
+    calls = []
+    for is_training in (True, False):
+        found = None
+        for with_optional in (True, False):
+            try:
+                traced = _trace(model, is_training, with_optional)
+            except Exception:  # whatever a model's own code throws at values that are none
+                continue
+            found = (found or []) + traced
+        if found is None:
+            return []
+        calls += found
+    return calls
 
 
-def _calls_in_graph(graph, modules):
+def _trace(model, is_training, with_optional):
+    twin = _twin(model).train(is_training)
+    optional = {name: parameter.default
+                for name, parameter in inspect.signature(twin.forward).parameters.items()
+                if parameter.default is not parameter.empty}
+    tracer = _Tracer()
+    graph = tracer.trace(twin, None if with_optional else optional)
+    modules = dict(twin.named_modules())
+    remembered = {proxy.node for module in modules.values() for proxy in _proxies(vars(module))}
 
-    def module_of(node):
-        return modules[node.target] if node.op == "call_module" else None
+    def name_of(node):
+        return node.target if node.op == "call_module" else None
 
+    calls = []
     for node in graph.nodes:
-        if isinstance(module_of(node), _NORMALIZATIONS):
-            maker = node.args[0] if node.args else None
-            is_alone = isinstance(maker, torch.fx.Node) and len(maker.users) == 1
-            yield (node.target, [module_of(maker)] if is_alone else [],
-                   [module_of(user) for user in node.users])
+        if node.op != "call_module" or type(modules[node.target]) not in nn.NORMALIZATIONS:
+            continue
+        if modules.get(node.target.rpartition(".")[0]) in tracer.running:
+            continue  # an actpack.nn.Sequential sees to it
+        maker = node.args[0] if node.args else None
+        is_alone = (isinstance(maker, torch.fx.Node) and len(maker.users) == 1
+                    and maker not in remembered)
+        calls.append(_Call(node.target, name_of(maker) if is_alone else None,
+                           [name_of(user) for user in node.users] + [None] * (node in remembered)))
+    return calls
 
 
-def _calls_in_sequences(modules):
-    names = {}  # a shared module stands in the model repeatedly, under its first name here
-    for name, module in modules.items():
-        names.setdefault(module, name)
-    for module in modules.values():
-        if isinstance(module, torch.nn.Sequential):
-            children = list(module._modules.values())
-            for before, child, after in zip([None, *children], children, [*children[1:], None]):
-                if isinstance(child, _NORMALIZATIONS):
-                    yield names[child], [before], [after]
+def _twin(model):
+    """A copy on the same parameters and buffers, without hooks: what a trace leaves behind in
+    attributes, and does to them, is not the model's."""
+    memo = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
+            memo[id(hooks)] = collections.OrderedDict()
+    return copy.deepcopy(model, memo)
+
+
+def _proxies(value):
+    """Those that a container holds."""
+    if isinstance(value, torch.fx.Proxy):
+        yield value
+    elif isinstance(value, (dict, list, tuple, set)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _proxies(part)
+
+
+class _Tracer(torch.fx.Tracer):
+
+    def __init__(self):
+        super().__init__()
+        self.running = set()  # torch.nn.Sequential that were called as such
+
+    def is_leaf_module(self, module, name):
+        return isinstance(module, nn._Compressed) or super().is_leaf_module(module, name)
+
+    def trace(self, root, concrete_args=None):
+        self._note(root)
+        return super().trace(root, concrete_args)
+
+    def call_module(self, module, forward, arguments, keywords):
+        self._note(module)
+        return super().call_module(module, forward, arguments, keywords)
+
+    def _note(self, module):
+        if type(module) is torch.nn.Sequential or isinstance(module, nn.Sequential):
+            self.running.add(module)

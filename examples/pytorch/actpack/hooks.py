@@ -31,8 +31,11 @@ class compressed(contextlib.AbstractContextManager):
     elements.
 
     Rounding is unbiased, and so is the gradient as far as operations are linear in what they
-    saved: convolutions, linear layers, ReLU, pooling, dropout. For what is not (GELU, attention)
-    choose more bits, or the modules of `actpack.convert`.
+    saved, or read a sign off it: convolutions, linear layers, ReLU, average pooling, max-pooling
+    (which saves indices), dropout. Operations that compare what they saved with a bound or with
+    their result (ReLU6, clamp, amax, an infinite norm), or divide by it (log, powers, quotients),
+    get gradients that are wrong, up to NaN; GELU and attention get biased ones. For those, leave
+    the region, choose more bits, or take the modules of `actpack.convert`.
     """
 
     def __init__(self, bits=2, seed=0, keep=(), min_numel=1024):

@@ -5,8 +5,11 @@
 #
 # Rounding without bias is safe where a backward pass is linear in what was kept: the inputs of
 # linear layers and convolutions. Everything else is kept so that it becomes linear, or exactly: a
-# ReLU keeps its mask, a GELU its derivative, max-pooling its winners. Where one tensor is the
-# business of several modules, a note on it (`Shared`) lets them keep one packed copy together.
+# ReLU keeps its mask, a GELU its derivative, max-pooling its winners. Only normalisations use what
+# they kept twice in a product, a value and a mean that it is part of: a bias of 1 / M of the
+# noise's variance, for means over M values. Where one tensor is the business of several modules, a
+# note on it (`Shared`) lets them keep one packed copy together.
+import collections
 import dataclasses
 
 import torch
@@ -15,7 +18,7 @@ import torch.nn.functional as F
 
 from . import _native
 from ._native import Kept
-from .packed import (Form, Options, Part, dense, describe, empty_mask, next_stream, pack,
+from .packed import (Form, Options, Part, dense, describe, drawn_stream, empty_mask, pack,
                      pack_codes, prepare, unpack_codes, with_stride)
 
 aten = torch.ops.aten
@@ -82,16 +85,22 @@ class Shared:
 
     source: PackedInput
     tensors: tuple  # what `source` loads from
+    options: Options
     version: int  # of the tensor: once it has been changed in place, the note does not hold
 
     @staticmethod
     def on(tensor):
         shared = getattr(tensor, "_actpack_shared", None)
-        return shared if shared is not None and shared.version == tensor._version else None
+        is_valid = isinstance(shared, Shared) and shared.version == tensor._version
+        return shared if is_valid else None
+
+    def __reduce__(self):
+        # A tensor that is saved leaves its note behind, for nothing that torch.load would mistrust.
+        return collections.OrderedDict, ()
 
 
-def share(tensor, source, *tensors):
-    tensor._actpack_shared = Shared(source, tensors, tensor._version)
+def share(tensor, source, options, *tensors):
+    tensor._actpack_shared = Shared(source, tensors, options, tensor._version)
 
 
 def is_recorded(*tensors):
@@ -103,29 +112,43 @@ def saved_tensors(ctx):
     try:
         return ctx.saved_tensors
     except RuntimeError as error:
-        raise RuntimeError(f"actpack: {ctx.name} has no packed activations any more: a backward"
-                           " pass through it has freed them; the first needs retain_graph=True if"
-                           f" a second is to follow ({error})") from error
+        if "second time" in str(error) or "freed" in str(error):
+            raise RuntimeError(
+                f"actpack: {ctx.name} has no packed activations any more: a backward pass through"
+                " it has freed them; the first needs retain_graph=True if a second is to follow"
+                f" ({error})") from error
+        if "inplace" in str(error):
+            raise RuntimeError(f"actpack: a tensor that {ctx.name} needs in its backward pass, its"
+                               f" weight for one, has changed in place ({error})") from error
+        raise
+
+
+def deliver(ctx, x, y, is_inplace):
+    """An operation's result: y, or x with y's values in it if the operation is one in place."""
+    if not is_inplace:
+        return y
+    ctx.mark_dirty(x)
+    return x if y is x else x.copy_(y)
 
 
 class _Compressed:
     """What the modules have in common: the options, and a name for errors."""
 
-    options = Options()
-    name = None
+    _options = Options()
+    _name = None
 
     def _describe(self):
-        return self.name or f"this {type(self).__name__}"
+        return self._name or f"this {type(self).__name__}"
 
     def _input(self, x):
         """The packed form of an operation's input: what its maker shares, or a copy, shared with
         all that will read the same tensor."""
-        shared = Shared.on(x) if self.options.context == "sign_magnitude" else None
-        if shared is None:
+        shared = Shared.on(x) if self._options.context == "sign_magnitude" else None
+        if shared is None or shared.options != self._options:
             # Detached: an input may be a parameter, as learned queries are.
-            packed, packed_bytes = pack(x.detach(), Form.AFFINE, self.options.bits, self.options,
+            packed, packed_bytes = pack(x.detach(), Form.AFFINE, self._options.bits, self._options,
                                         f"the input of {self._describe()}")
-            shared = Shared(PackedInput(packed), (packed_bytes,), x._version)
+            shared = Shared(PackedInput(packed), (packed_bytes,), self._options, x._version)
             if x.grad_fn is not None:  # a leaf outlives the step: each must round it afresh
                 x._actpack_shared = shared
         return shared
@@ -138,7 +161,9 @@ class _Linear(torch.autograd.Function):
         ctx.name = name
         ctx.source = shared.source if shared else None
         ctx.save_for_backward(weight, *(shared.tensors if shared else ()))
-        return F.linear(x, weight, bias)
+        y = F.linear(x, weight, bias)
+        # Before PyTorch 2.0 it may be a view, which nobody could change in place afterwards.
+        return y.new_empty(0).set_(y) if y._is_view() else y
 
     @staticmethod
     @once_differentiable
@@ -256,6 +281,9 @@ def _pad_with_own_values(x, ends, mode):
     for i, (before, after) in enumerate(zip(ends[::2], ends[1::2])):
         dim = x.dim() - 1 - is_last - i
         last = x.shape[dim] - 1
+        if max(before, after) > (last if mode == "reflect" else last + 1) and mode != "replicate":
+            raise ValueError(f"actpack: {mode} padding by {max(before, after)} is too much for a"
+                             f" dimension of size {last + 1}")
         index = torch.arange(-before, last + 1 + after, device=x.device)
         if mode == "reflect":
             index = last - (last - index.abs()).abs()
@@ -356,13 +384,39 @@ class _BatchNorm(torch.autograd.Function):
                 *(None,) * 6)
 
 
-class _CompressedBatchNorm(_Compressed):
-    """`followed_by_relu`: the module applies the ReLU itself, and one context serves it, the ReLU
-    and the next convolution; a ReLU module behind it lets its output pass. `overwrites_input`:
-    nobody else needs the input, which the output may take the place of."""
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """What stands around a batch normalisation: who else sees its input, and what reads its output.
 
-    followed_by_relu = False
-    overwrites_input = False
+    rectifies: a ReLU module, and nothing else, reads the output, so the module applies the ReLU
+    itself, one context serves both and the next convolution, and the ReLU lets its input pass.
+    overwrites_input: nobody but the module reads its input, whose place the output may take.
+    neighbours: the convolution and the ReLU for which that is so.
+    """
+
+    rectifies: bool = False
+    overwrites_input: bool = False
+    neighbours: tuple = ()
+
+    @staticmethod
+    def between(before, after):
+        """Of a module that reads all of `before`'s results alone and is read by `after` alone."""
+        overwrites = type(before) in CONVOLUTIONS
+        rectifies = type(after) in RELUS
+        return Surroundings(rectifies, overwrites,
+                            (before,) * overwrites + (after,) * rectifies)
+
+    def are_watched(self, module):
+        """Whether hooks would see something else than without compression."""
+        return any(watched._forward_hooks or watched._forward_pre_hooks or watched._backward_hooks
+                   or getattr(watched, "_backward_pre_hooks", None)
+                   for watched in (module, *self.neighbours))
+
+
+class _CompressedBatchNorm(_Compressed):
+    """What surrounds it is told by `convert`, or by `actpack.nn.Sequential` from call to call."""
+
+    surroundings = Surroundings()
 
     # Below this share of the largest |gamma|, a channel's normalised input is not to be had from
     # the output with the precision of the others.
@@ -375,30 +429,44 @@ class _CompressedBatchNorm(_Compressed):
     _is_invertible = False
 
     def forward(self, x):
+        surroundings = self._surroundings(x)
         if not (x.numel() > 0 and is_recorded(x, self.weight, self.bias)):
             return super().forward(x)
-        self._check_input_dim(x)
+        self._check(x)
         is_training = self.training or self.running_mean is None
         if is_training and x.numel() == x.shape[1]:
             raise ValueError(f"actpack: {self._describe()} needs more than one value of each"
                              f" channel in training; its input is {describe(x)}")
-        keeps_output = self.options.context == "sign_magnitude" and self._can_invert()
-        rectifies = self.followed_by_relu and keeps_output
-        how = _Normalization(Kept.OUTPUT if keeps_output else Kept.INPUT, self.overwrites_input,
-                             is_training, self.eps, self._least_weight, self._describe())
+        keeps_output = self._options.context == "sign_magnitude" and self._can_invert()
+        rectifies = surroundings.rectifies and keeps_output
+        how = _Normalization(Kept.OUTPUT if keeps_output else Kept.INPUT,
+                             surroundings.overwrites_input, is_training, self.eps,
+                             self._least_weight, self._describe())
         values = x.detach().contiguous(memory_format=_memory_format(x))
         packed, packed_bytes = prepare(
-            values, Form.SIGN_MAGNITUDE if rectifies else Form.AFFINE, self.options.bits,
-            self.options, f"the {'output' if keeps_output else 'input'} of {how.name}")
+            values, Form.SIGN_MAGNITUDE if rectifies else Form.AFFINE, self._options.bits,
+            self._options, f"the {'output' if keeps_output else 'input'} of {how.name}")
         mean, variance = (self._update_statistics(values) if is_training
                           else (self.running_mean, self.running_var))
         y = _BatchNorm.apply(x, self.weight, self.bias, values, mean, variance, how, packed,
                              packed_bytes)
         if keeps_output:
-            share(y, PackedInput(packed, Part.RELU if rectifies else Part.ALL), packed_bytes)
-        elif self.followed_by_relu:
-            return _rectify(y, True, self.options, self._describe())
+            share(y, PackedInput(packed, Part.RELU if rectifies else Part.ALL), self._options,
+                  packed_bytes)
         return y
+
+    def _surroundings(self, x):
+        surroundings = x.__dict__.pop("_actpack_surroundings", self.surroundings)
+        return Surroundings() if surroundings.are_watched(self) else surroundings
+
+    def _check(self, x):
+        self._check_input_dim(x)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            tensor = getattr(self, name)
+            if tensor is not None and (tensor.numel() != x.shape[1] or tensor.device != x.device):
+                raise ValueError(f"actpack: the {name} of {self._describe()} is of"
+                                 f" {tensor.numel()} channels on {tensor.device}; its input is"
+                                 f" {describe(x)}")
 
     def _update_statistics(self, x):
         """Mean and variance of the batch; the running ones move as torch's do."""
@@ -425,36 +493,34 @@ class _CompressedBatchNorm(_Compressed):
 
 
 class BatchNorm1d(_CompressedBatchNorm, torch.nn.BatchNorm1d):
-    __doc__ = "torch.nn.BatchNorm1d that keeps a packed context. " + _CompressedBatchNorm.__doc__
+    """torch.nn.BatchNorm1d that keeps its output in packed form, or its input."""
 
 
 class BatchNorm2d(_CompressedBatchNorm, torch.nn.BatchNorm2d):
-    __doc__ = "torch.nn.BatchNorm2d that keeps a packed context. " + _CompressedBatchNorm.__doc__
+    """torch.nn.BatchNorm2d that keeps its output in packed form, or its input."""
 
 
 class BatchNorm3d(_CompressedBatchNorm, torch.nn.BatchNorm3d):
-    __doc__ = "torch.nn.BatchNorm3d that keeps a packed context. " + _CompressedBatchNorm.__doc__
+    """torch.nn.BatchNorm3d that keeps its output in packed form, or its input."""
 
 
 class _ReLU(torch.autograd.Function):
     """A ReLU on a sign-magnitude context of its output, for whoever reads that next."""
 
     @staticmethod
-    def forward(ctx, x, is_inplace, options, name):
-        if is_inplace:
-            ctx.mark_dirty(x)
-        z = torch.relu_(x) if is_inplace else torch.relu(x)
-        ctx.name = name
-        ctx.packed, packed_bytes = pack(z, Form.SIGN_MAGNITUDE, options.bits, options,
-                                        f"the output of {name}")
+    def forward(ctx, x, values, is_inplace, packed, packed_bytes, name):
+        is_own = values.data_ptr() == x.data_ptr()
+        z = torch.relu_(x) if is_inplace and is_own else torch.relu(values)
+        _native.encode(z, packed.at(packed_bytes))
+        ctx.packed, ctx.name = packed, name
         ctx.save_for_backward(packed_bytes)
-        return z
+        return deliver(ctx, x, z, is_inplace)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dz):
         packed_bytes, = saved_tensors(ctx)
-        return ctx.packed.apply_signs(packed_bytes, dz), None, None, None
+        return ctx.packed.apply_signs(packed_bytes, dz), *(None,) * 5
 
 
 def _masked(dy, mask, stride, drop_probability=0.0):
@@ -469,27 +535,19 @@ class _MaskedReLU(torch.autograd.Function):
     """A ReLU that keeps a bit for each element."""
 
     @staticmethod
-    def forward(ctx, x, name):
-        x = dense(x)
-        z, mask = torch.empty_like(x), empty_mask(x)
-        _native.relu(x, z, mask)
+    def forward(ctx, x, is_inplace, name):
+        values = dense(x)
+        z, mask = values if is_inplace else torch.empty_like(values), empty_mask(values)
+        _native.relu(values, z, mask)
         ctx.name, ctx.stride = name, z.stride()
         ctx.save_for_backward(mask)
-        return z
+        return deliver(ctx, x, z, is_inplace)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dz):
         mask, = saved_tensors(ctx)
-        return _masked(dz, mask, ctx.stride), None
-
-
-def _rectify(x, is_inplace, options, name):
-    if options.context == "affine":
-        return _MaskedReLU.apply(x, name)
-    z = _ReLU.apply(x, is_inplace, options, name)
-    share(z, PackedInput(z.grad_fn.packed, Part.RELU), *z.grad_fn.saved_tensors)
-    return z
+        return _masked(dz, mask, ctx.stride), None, None
 
 
 class ReLU(_Compressed, torch.nn.ReLU):
@@ -501,7 +559,14 @@ class ReLU(_Compressed, torch.nn.ReLU):
         shared = Shared.on(x)
         if shared is not None and shared.source.part == Part.RELU:
             return x
-        return _rectify(x, self.inplace, self.options, self._describe())
+        if self._options.context == "affine":
+            return _MaskedReLU.apply(x, self.inplace, self._describe())
+        values = dense(x.detach())
+        packed, packed_bytes = prepare(values, Form.SIGN_MAGNITUDE, self._options.bits,
+                                       self._options, f"the output of {self._describe()}")
+        z = _ReLU.apply(x, values, self.inplace, packed, packed_bytes, self._describe())
+        share(z, PackedInput(packed, Part.RELU), self._options, packed_bytes)
+        return z
 
 
 class _MaxPool2d(torch.autograd.Function):
@@ -557,7 +622,7 @@ class MaxPool2d(_Compressed, torch.nn.MaxPool2d):
         is_usual = dilation == (1, 1) and not self.return_indices and kernel[0] * kernel[1] <= 256
         if not is_usual or not is_recorded(x):
             return super().forward(x)
-        return _MaxPool2d.apply(x, kernel, stride, padding, self.ceil_mode, self.options,
+        return _MaxPool2d.apply(x, kernel, stride, padding, self.ceil_mode, self._options,
                                 self._describe())
 
 
@@ -590,13 +655,13 @@ class LayerNorm(_Compressed, torch.nn.LayerNorm):
             return super().forward(x)
         if x.is_cuda and _autocast_dtype(x) is not None:  # where autocast would have it so
             x = x.float()
-        packed, packed_bytes = pack(x.detach(), Form.AFFINE, self.options.bits, self.options,
+        packed, packed_bytes = pack(x.detach(), Form.AFFINE, self._options.bits, self._options,
                                     f"the input of {self._describe()}")
         y, mean, rstd = _LayerNorm.apply(x, self.weight, self.bias, self.normalized_shape, self.eps,
                                          packed, packed_bytes, self._describe())
         affine = [p.detach() for p in (self.weight, self.bias) if p is not None]
-        share(y, NormalizedInput(packed, len(self.normalized_shape)), packed_bytes, mean, rstd,
-              *affine)
+        share(y, NormalizedInput(packed, len(self.normalized_shape)), self._options, packed_bytes,
+              mean, rstd, *affine)
         return y
 
 
@@ -637,7 +702,7 @@ class RMSNorm(_Compressed, torch.nn.Module):
     def forward(self, x):
         if not is_recorded(x, self.weight):
             return (x * _inverse_root_mean_square(x, self.eps)).to(x.dtype) * self.weight
-        return _RMSNorm.apply(x, self.weight, self.eps, self.options, self._describe())
+        return _RMSNorm.apply(x, self.weight, self.eps, self._options, self._describe())
 
 
 class _Pointwise(torch.autograd.Function):
@@ -645,19 +710,19 @@ class _Pointwise(torch.autograd.Function):
     the input instead would bias the gradient."""
 
     @staticmethod
-    def forward(ctx, x, function, derivative, options, name):
+    def forward(ctx, x, function, derivative, is_inplace, options, name):
         ctx.name = name
         slope = derivative(x.new_ones(()).expand_as(x), x)
         ctx.packed, packed_bytes = pack(slope, Form.AFFINE, options.bits, options,
                                         f"the derivative of {name}")
         ctx.save_for_backward(packed_bytes)
-        return function(x)
+        return deliver(ctx, x, function(x), is_inplace)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
         packed_bytes, = saved_tensors(ctx)
-        return ctx.packed.decode(packed_bytes, dy.dtype) * dy, None, None, None, None
+        return ctx.packed.decode(packed_bytes, dy.dtype) * dy, *(None,) * 5
 
 
 class GELU(_Compressed, torch.nn.GELU):
@@ -670,7 +735,8 @@ class GELU(_Compressed, torch.nn.GELU):
         def derivative(ones, x):
             return aten.gelu_backward(ones, x, approximate=self.approximate)
 
-        return _Pointwise.apply(x, super().forward, derivative, self.options, self._describe())
+        return _Pointwise.apply(x, super().forward, derivative, False, self._options,
+                                self._describe())
 
 
 class SiLU(_Compressed, torch.nn.SiLU):
@@ -679,35 +745,38 @@ class SiLU(_Compressed, torch.nn.SiLU):
     def forward(self, x):
         if not is_recorded(x):
             return super().forward(x)
-        return _Pointwise.apply(x, F.silu, aten.silu_backward, self.options, self._describe())
+        return _Pointwise.apply(x, super().forward, aten.silu_backward, self.inplace,
+                                self._options, self._describe())
 
 
 class _Dropout(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, x, p, options, name):
-        x = dense(x)
-        y, mask = torch.empty_like(x), empty_mask(x)
-        _native.dropout(x, y, mask, p, options.seed, next_stream())
+    def forward(ctx, x, p, seed, stream, is_inplace, name):
+        values = dense(x)
+        y, mask = values if is_inplace else torch.empty_like(values), empty_mask(values)
+        _native.dropout(values, y, mask, p, seed, stream)
         ctx.name, ctx.p, ctx.stride = name, p, y.stride()
         ctx.save_for_backward(mask)
-        return y
+        return deliver(ctx, x, y, is_inplace)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
         mask, = saved_tensors(ctx)
-        return _masked(dy, mask, ctx.stride, ctx.p), None, None, None
+        return _masked(dy, mask, ctx.stride, ctx.p), *(None,) * 5
 
 
 class Dropout(_Compressed, torch.nn.Dropout):
-    """torch.nn.Dropout that keeps a bit for each element. It draws from `options.seed`, not from
-    torch's generator."""
+    """torch.nn.Dropout that keeps a bit for each element. Its masks are a function of the seed and
+    of a number from torch's generator, and others than torch's own."""
 
     def forward(self, x):
-        if not (self.training and is_recorded(x) and 0 < self.p < 1):
+        # Without gradients, too: checkpointing is to get the same mask in either pass.
+        if not (self.training and 0 < self.p < 1):
             return super().forward(x)
-        return _Dropout.apply(x, self.p, self.options, self._describe())
+        return _Dropout.apply(x, self.p, self._options.seed, drawn_stream(), self.inplace,
+                              self._describe())
 
 
 def _attention(q, k, v, is_causal):
@@ -751,10 +820,23 @@ class ScaledDotProductAttention(_Compressed, torch.nn.Module):
     def forward(self, q, k, v, is_causal=False):
         if not is_recorded(q, k, v):
             return _attention(q, k, v, is_causal)
-        return _Attention.apply(q, k, v, is_causal, self.options, self._describe())
+        return _Attention.apply(q, k, v, is_causal, self._options, self._describe())
 
 
-class ConvBatchNormReLU(torch.nn.Sequential):
+class Sequential(torch.nn.Sequential):
+    """torch.nn.Sequential that tells a batch normalisation what surrounds it: of what passes between
+    its modules, nobody else knows."""
+
+    def forward(self, x):
+        modules = list(self)
+        for before, module, after in zip([None, *modules], modules, [*modules[1:], None]):
+            if isinstance(module, _CompressedBatchNorm) and isinstance(x, torch.Tensor):
+                x._actpack_surroundings = Surroundings.between(before, after)
+            x = module(x)
+        return x
+
+
+class ConvBatchNormReLU(Sequential):
     """Convolution, batch normalisation and ReLU on one context, which the next convolution reads,
     too: 3.125 bits instead of 64 a value at 2 bits. `convolution` are Conv2d's arguments."""
 
@@ -762,4 +844,9 @@ class ConvBatchNormReLU(torch.nn.Sequential):
         super().__init__(
             Conv2d(in_channels, out_channels, kernel_size, **{"bias": False, **convolution}),
             BatchNorm2d(out_channels), ReLU())
-        self[1].followed_by_relu = self[1].overwrites_input = True
+
+
+CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, Conv1d, Conv2d, Conv3d)
+NORMALIZATIONS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, BatchNorm1d,
+                  BatchNorm2d, BatchNorm3d)
+RELUS = (torch.nn.ReLU, ReLU)

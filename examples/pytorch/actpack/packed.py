@@ -48,9 +48,20 @@ def next_stream():
     Noise is a function of (seed, offset, element), so ranks that were seeded alike, as data
     parallel ones are, still round independently.
     """
+    return _first_stream() | next(_streams)
+
+
+def drawn_stream():
+    """An offset out of torch's generator: who restores that, as checkpointing does when it runs a
+    forward pass again, gets the same noise again."""
+    return _first_stream() | 1 << 43 | int(torch.randint(1 << 43, ()))
+
+
+def _first_stream():
+    """Of a rank's 2^44; `next_stream` has the lower half of them, `drawn_stream` the upper."""
     distributed = torch.distributed
     is_one_of_many = distributed.is_available() and distributed.is_initialized()
-    return (distributed.get_rank() if is_one_of_many else 0) << 44 | next(_streams)
+    return (distributed.get_rank() if is_one_of_many else 0) << 44
 
 
 def describe(tensor):
