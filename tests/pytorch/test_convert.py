@@ -410,6 +410,8 @@ class FusionTest(unittest.TestCase):
             (lambda net, x: net.relu(net.bn(x)) + net.bn(x).sigmoid(), ["", ""]),
             (lambda net, x: (lambda y: net.relu(y) + y.sigmoid())(net.bn(x)), [""]),
             (lambda net, x: (lambda y: net.bn(y) + y)(net.conv(x)), [""]),
+            # Two results, either of which may be changed.
+            (lambda net, x: (lambda y: net.relu(y).add_(1) + net.relu(y))(net.bn(x)), [""]),
             (remembers, ["rectifies"]), (lists, ["overwrites"]),
         ):
             self._assert_same(Pair(use), expected, device)

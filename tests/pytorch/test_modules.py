@@ -608,6 +608,16 @@ class SharedTest(unittest.TestCase):
         self.assertLess(relative_error(joined([fine]), joined([expected])), 0.01)
 
     @on_devices
+    def test_a_relu_of_a_relu_is_another_tensor(self, device):
+        net = torch.nn.Sequential(torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.ReLU())
+        twin = converted(net).to(device)
+        x = torch.randn(16, 8, device=device)
+        y = twin[:2](x)
+        before = y.detach().clone()
+        twin[2](y).mul_(2)
+        self.assertTrue(torch.equal(y, before))
+
+    @on_devices
     def test_a_shared_tensor_can_be_saved(self, device):
         for module in (torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.LayerNorm(8)):
             y = converted(module).to(device)(torch.randn(16, 8, device=device, requires_grad=True))

@@ -71,7 +71,8 @@ def _surroundings_of_normalizations(model):
         makers = {call.maker for call in calls_of_one}
         readers = {reader for call in calls_of_one for reader in call.readers or [None]}
         overwrites_input = are(makers, name, nn.CONVOLUTIONS)
-        rectifies = are(readers, name, nn.RELUS)
+        rectifies = (are(readers, name, nn.RELUS)
+                     and all(len(call.readers) == 1 for call in calls_of_one))
         neighbours = (makers if overwrites_input else set()) | (readers if rectifies else set())
         result[name] = nn.Surroundings(rectifies, overwrites_input,
                                        tuple(modules[other] for other in neighbours))

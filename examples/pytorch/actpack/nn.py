@@ -87,6 +87,7 @@ class Shared:
     tensors: tuple  # what `source` loads from
     options: Options
     version: int  # of the tensor: once it has been changed in place, the note does not hold
+    awaits_relu: bool = False  # a batch normalisation has applied the ReLU that comes next
 
     @staticmethod
     def on(tensor):
@@ -453,6 +454,7 @@ class _CompressedBatchNorm(_Compressed):
         if keeps_output:
             share(y, PackedInput(packed, Part.RELU if rectifies else Part.ALL), self._options,
                   packed_bytes)
+            y._actpack_shared.awaits_relu = rectifies
         return y
 
     def _surroundings(self, x):
@@ -551,13 +553,14 @@ class _MaskedReLU(torch.autograd.Function):
 
 
 class ReLU(_Compressed, torch.nn.ReLU):
-    """torch.nn.ReLU with an exact mask; what is already a ReLU's output passes unchanged."""
+    """torch.nn.ReLU with an exact mask; what a batch normalisation has rectified passes unchanged."""
 
     def forward(self, x):
         if not is_recorded(x):
             return super().forward(x)
         shared = Shared.on(x)
-        if shared is not None and shared.source.part == Part.RELU:
+        if shared is not None and shared.awaits_relu:
+            shared.awaits_relu = False
             return x
         if self._options.context == "affine":
             return _MaskedReLU.apply(x, self.inplace, self._describe())
