@@ -120,8 +120,8 @@ class Classification:
 
 
 def fusions(model, *arguments):
-    """Of each call of a batch normalisation in model(*arguments): "rectifies", if it applied the ReLU behind
-    it, and "overwrites", if its output took the place of its input."""
+    """Of each call of a batch normalisation in model(*arguments): "rectifies", if it applied the
+    ReLU behind it, and "overwrites", if its output took the place of its input."""
     batch_norm = _native.batch_norm
     calls = []
 
@@ -356,8 +356,8 @@ class Branching(Pair):
 
 
 class FusionTest(unittest.TestCase):
-    """A normalisation shares a context with the ReLU behind it, and overwrites a convolution's output,
-    where nobody else sees what is between them."""
+    """A normalisation shares a context with the ReLU behind it, and overwrites a convolution's
+    output, where nobody else sees what is between them."""
 
     @on_devices
     def test_sequences(self, device):

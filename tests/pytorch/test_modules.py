@@ -467,7 +467,7 @@ class TypesAndLayoutsTest(unittest.TestCase):
                     y_of_converted, gradients = case.run(converted(case.module, bits=8))
                     self.assertTrue(torch.allclose(y, y_of_converted, atol=1e-5))
                     if layout == "channels last" and y.dim() == 4:
-                        # Or the next layer would have to copy. PyTorch before 2.0 does when it pads.
+                        # Or the next layer would have to copy, as PyTorch 1.13 does when it pads.
                         if getattr(case.module, "padding_mode", "zeros") != "zeros":
                             y, exact["input"] = (x.contiguous(memory_format=torch.channels_last)
                                                  for x in (y, exact["input"]))

@@ -150,8 +150,8 @@ def decode(context, first, out, part, is_subtractive):
 
 
 def decode_keeping_signs(context, out):
-    """Writes all values of a sign-magnitude context, decoded plainly, to the dense tensor `out`; but
-    positive ones that were rounded to 0 are the smallest positive number."""
+    """Writes a sign-magnitude context, decoded plainly, to the dense tensor `out`; but positive
+    values that were rounded to 0 are the smallest positive number."""
     _call(_library.actpack_decode_keeping_signs, out, context, out.data_ptr())
 
 

@@ -57,6 +57,8 @@ def _surroundings_of_normalizations(model):
     """Of the batch normalisations that torch.fx finds outside of running torch.nn.Sequential, by
     name."""
     modules = dict(model.named_modules())
+    if not any(type(module) in nn.NORMALIZATIONS for module in modules.values()):
+        return {}
     calls = {}
     for call in _calls(model):
         calls.setdefault(call.name, []).append(call)

@@ -553,7 +553,7 @@ class _MaskedReLU(torch.autograd.Function):
 
 
 class ReLU(_Compressed, torch.nn.ReLU):
-    """torch.nn.ReLU with an exact mask; what a batch normalisation has rectified passes unchanged."""
+    """torch.nn.ReLU with an exact mask; what a normalisation has rectified for it passes."""
 
     def forward(self, x):
         if not is_recorded(x):
@@ -827,8 +827,8 @@ class ScaledDotProductAttention(_Compressed, torch.nn.Module):
 
 
 class Sequential(torch.nn.Sequential):
-    """torch.nn.Sequential that tells a batch normalisation what surrounds it: of what passes between
-    its modules, nobody else knows."""
+    """torch.nn.Sequential that tells a batch normalisation what surrounds it: of what passes
+    between its modules, nobody else knows."""
 
     def forward(self, x):
         modules = list(self)

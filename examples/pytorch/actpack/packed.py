@@ -124,7 +124,8 @@ class Packed:
         return out
 
     def decode_keeping_signs(self, packed_bytes):
-        """The whole tensor, decoded plainly; what was positive is so. A sign-magnitude context's."""
+        """The whole tensor, decoded plainly; what was positive stays so. A sign-magnitude
+        context's."""
         out = self._empty(self.dtype)
         _native.decode_keeping_signs(self.at(packed_bytes), out)
         return out

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# What only a machine with a GPU can say of the Python package: its tests on the device, its kernels
-# of batch norm under compute-sanitizer, and ResNet-50's memory, speed and losses. Fails if a step
+# What only a machine with a GPU can say of the Python package: its tests on the device, its own
+# kernels under compute-sanitizer, and ResNet-50's memory, speed and losses. Fails if a step
 # does; exits with 77 where PyTorch or the package finds no device.
 #
 #   [PYTHON=python3] [TIME_LIMIT=240] examples/pytorch/benchmarks/gpu_check.sh PACKAGE [OUT]
@@ -40,7 +40,8 @@ if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck; do
     step "$tool" env -C tests/pytorch PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
       compute-sanitizer --tool $tool --kernel-name kns=packed_ --error-exitcode 1 \
-      "$python" -B -m unittest test_modules.TypesAndLayoutsTest test_convert.OverwritingTest
+      "$python" -B -m unittest test_modules.TypesAndLayoutsTest test_convert.OverwritingTest \
+      test_hooks.ExactTest
   done
 else
   echo "-- no compute-sanitizer on PATH: its steps are left out"
