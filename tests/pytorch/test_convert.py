@@ -268,6 +268,9 @@ class SameModelTest(unittest.TestCase):
         actpack.convert(net)
         self.assertEqual([type(module) for module in net], [Mine, nn.Linear, torch.nn.Tanh])
         actpack.convert(net, replace={Mine: nn.Linear})
+        kept = actpack.convert(torch.nn.Sequential(torch.nn.BatchNorm1d(8)),
+                               replace={torch.nn.BatchNorm1d: torch.nn.BatchNorm1d})
+        self.assertIs(type(kept[0]), torch.nn.BatchNorm1d)
         self.assertEqual([type(module) for module in net], [nn.Linear, nn.Linear, torch.nn.Tanh])
 
     @on_devices
