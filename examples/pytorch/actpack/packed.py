@@ -54,7 +54,7 @@ def next_stream():
 def drawn_stream():
     """An offset out of torch's generator: who restores that, as checkpointing does when it runs a
     forward pass again, gets the same noise again."""
-    return _first_stream() | 1 << 43 | int(torch.randint(1 << 43, ()))
+    return _first_stream() | 1 << 43 | int(torch.randint(1 << 43, (), device="cpu"))
 
 
 def _first_stream():
