@@ -337,13 +337,7 @@ std::vector<T> make(std::uint32_t kind, const Case& c) {
   if (kind >= kinds_of_support) {
     return make_own<T>(static_cast<Kind>(kind - kinds_of_support), c);
   }
-  std::vector<T> x;
-  for (const float value :
-       support::make(support::all_data[kind], static_cast<std::size_t>(c.layout.numel()), c.seed,
-                     support::largest_finite<T>(), support::smallest_positive<T>())) {
-    x.push_back(T(value));
-  }
-  return x;
+  return support::make<T>(support::all_data[kind], c.layout.numel(), c.seed);
 }
 
 // ---- Verbs ------------------------------------------------------------------------------------

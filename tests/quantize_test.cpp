@@ -37,6 +37,7 @@ using actpack::PackedView;
 using actpack::Rounding;
 using support::GuardedBuffer;
 using support::GuardedPacked;
+using support::make;
 using support::RoundingPair;
 
 // Quantizes and decodes plainly and subtractively, everything as the reference does it.
@@ -62,16 +63,6 @@ void check_against_reference(const Layout& layout, const std::vector<T>& x,
   const std::vector<T> subtractive = support::stored<T>(
       reference::dequantize(expected, tensor.shape, {true, rounding.reference, alpha}));
   support::check_same_values<T>(subtracted.span(), subtractive);
-}
-
-template <class T>
-std::vector<T> make(support::Data data, std::int64_t size, std::uint64_t seed) {
-  const std::vector<float> values =
-      support::make(data, static_cast<std::size_t>(size), seed, support::largest_finite<T>(),
-                    support::smallest_positive<T>());
-  std::vector<T> x;
-  for (const float value : values) x.push_back(T(value));
-  return x;
 }
 
 template <class T>

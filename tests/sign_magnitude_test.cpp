@@ -45,18 +45,8 @@ using actpack::SignMagnitudeView;
 using reference::Consumer;
 using support::GuardedBuffer;
 using support::GuardedSignMagnitude;
+using support::make;
 using support::RoundingPair;
-
-template <class T>
-std::vector<T> make(support::Data data, std::int64_t size, std::uint64_t seed) {
-  std::vector<T> y;
-  for (const float value :
-       support::make(data, static_cast<std::size_t>(size), seed, support::largest_finite<T>(),
-                     support::smallest_positive<T>())) {
-    y.push_back(T(value));
-  }
-  return y;
-}
 
 template <class T>
 void check_against_reference(const Layout& layout, const std::vector<T>& y,

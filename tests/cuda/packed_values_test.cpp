@@ -9,7 +9,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -72,13 +71,6 @@ void check_signs(const std::vector<T>& y, const std::vector<T>& values) {
   CHECK(wrong == 0);
 }
 
-struct Backwards {
-  template <class Body>
-  void operator()(std::int64_t count, const Body& body) const {
-    for (std::int64_t i = count - 1; i >= 0; --i) body(i);
-  }
-};
-
 template <class T>
 void check(const std::vector<T>& y, int bits) {
   CAPTURE(y.size());
@@ -93,7 +85,10 @@ void check(const std::vector<T>& y, int bits) {
 
   GuardedBuffer<T> on_host(y.size()), backwards(y.size());
   packed_values::decode_keeping_signs(context.view(), on_host.span());
-  packed_values::decode_keeping_signs(context.view(), backwards.span(), Backwards{});
+  packed_values::decode_keeping_signs(context.view(), backwards.span(),
+                                      [](std::int64_t count, const auto& body) {
+                                        while (count-- > 0) body(count);
+                                      });
   support::check_same_values<T>(on_host.span(), expected);
   support::check_same_values<T>(backwards.span(), expected);
 
@@ -112,29 +107,18 @@ void check(const std::vector<T>& y, int bits) {
   }
 }
 
-template <class T>
-std::vector<T> make(support::Data data, std::size_t size) {
-  std::vector<T> y;
-  for (const float value : support::make(data, size, 7, support::largest_finite<T>(),
-                                         support::smallest_positive<T>())) {
-    y.push_back(T(value));
-  }
-  return y;
-}
-
 }  // namespace
 
 TEST_CASE_TEMPLATE("decode_keeping_signs: every kind of data", T, float, bfloat16, float16) {
   for (const support::Data data : support::all_data) {
     CAPTURE(static_cast<int>(data));
-    for (const int bits : support::all_widths) check(make<T>(data, 700), bits);
+    for (const int bits : support::all_widths) check(support::make<T>(data, 700, 7), bits);
   }
 }
 
 TEST_CASE("decode_keeping_signs: sizes around groups, blocks and tiles") {
-  for (const std::size_t size : std::initializer_list<std::size_t>{
-           1, 7, 9, 255, 256, 257, 1001, 2047, 2048, 2049, 4095, 4096, 4097, 9000}) {
-    check(make<float>(support::Data::gaussian, size), 2);
+  for (const int size : {1, 7, 9, 255, 256, 257, 1001, 2047, 2048, 2049, 4095, 4096, 4097, 9000}) {
+    check(support::make<float>(support::Data::gaussian, size, 7), 2);
   }
 }
 

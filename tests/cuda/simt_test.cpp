@@ -8,7 +8,6 @@
 #include "simt.hpp"  // before the kernels
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <limits>

@@ -21,6 +21,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/data.hpp"
 #include "support/reference.hpp"
 
 namespace support {
@@ -72,6 +73,17 @@ std::vector<float> floats(const std::vector<T>& values) {
   std::vector<float> result;
   for (const T value : values) result.push_back(static_cast<float>(value));
   return result;
+}
+
+// Values of a type, between the smallest and the largest that it has.
+template <class T>
+std::vector<T> make(Data data, std::int64_t size, std::uint64_t seed) {
+  std::vector<T> x;
+  for (const float value : make(data, static_cast<std::size_t>(size), seed, largest_finite<T>(),
+                                smallest_positive<T>())) {
+    x.push_back(T(value));
+  }
+  return x;
 }
 
 // The first index at which the bits differ, any NaN being as good as any other; -1 if there is
