@@ -12,7 +12,7 @@
 #include <limits>
 
 #include "actpack/bit_allocation.hpp"
-#include "actpack/detail/workspace.hpp"
+#include "actpack/detail/allocation/workspace.hpp"
 #include "device_crew.hpp"
 
 namespace actpack::detail {

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "actpack/cuda/team.hpp"
-#include "actpack/detail/crew.hpp"
+#include "actpack/detail/allocation/thread_block.hpp"
 
 namespace actpack::detail {
 

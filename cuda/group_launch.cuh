@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "actpack/detail/group_loop.hpp"
+#include "actpack/detail/host/group_loop.hpp"
 #include "group_bodies.hpp"
 #include "launch.cuh"
 

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Quantizing and dequantizing, for every type.
-#include "actpack/detail/affine_groups.hpp"
+#include "actpack/detail/host/affine_groups.hpp"
 
 namespace actpack::detail {
 

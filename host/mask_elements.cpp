@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // ReLU, dropout and their backward passes, for every type.
-#include "actpack/detail/mask_elements.hpp"
+#include "actpack/detail/host/mask_elements.hpp"
 
 namespace actpack::detail {
 

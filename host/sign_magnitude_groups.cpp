@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Encoding and decoding sign-magnitude contexts, for every type.
-#include "actpack/detail/sign_magnitude_groups.hpp"
+#include "actpack/detail/host/sign_magnitude_groups.hpp"
 
 namespace actpack::detail {
 

@@ -14,15 +14,15 @@
 #include <span>
 #include <vector>
 
-#include "actpack/detail/allocation_items.hpp"
-#include "actpack/detail/crew.hpp"
-#include "actpack/detail/knapsack.hpp"
-#include "actpack/detail/knapsack_search.hpp"
+#include "actpack/detail/allocation/items.hpp"
+#include "actpack/detail/allocation/thread_block.hpp"
+#include "actpack/detail/allocation/knapsack.hpp"
+#include "actpack/detail/allocation/knapsack_search.hpp"
 #include "actpack/detail/require.hpp"
-#include "actpack/detail/sensitivity_bins.hpp"
-#include "actpack/detail/step_list.hpp"
-#include "actpack/detail/variance_sum.hpp"
-#include "actpack/detail/workspace.hpp"
+#include "actpack/detail/allocation/sensitivity_bins.hpp"
+#include "actpack/detail/allocation/step_list.hpp"
+#include "actpack/detail/allocation/variance_sum.hpp"
+#include "actpack/detail/allocation/workspace.hpp"
 #include "actpack/variance.hpp"
 
 namespace actpack {

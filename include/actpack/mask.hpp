@@ -15,8 +15,8 @@
 #include <span>
 
 #include "actpack/bit_pack.hpp"
-#include "actpack/detail/element_range.hpp"
-#include "actpack/detail/mask_elements.hpp"
+#include "actpack/detail/host/element_range.hpp"
+#include "actpack/detail/host/mask_elements.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/parallel.hpp"

@@ -8,9 +8,9 @@
 #include <cstdint>
 #include <span>
 
-#include "actpack/detail/affine_groups.hpp"
-#include "actpack/detail/element_range.hpp"
-#include "actpack/detail/group_loop.hpp"
+#include "actpack/detail/host/affine_groups.hpp"
+#include "actpack/detail/host/element_range.hpp"
+#include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/packed.hpp"

@@ -15,10 +15,10 @@
 #include <cstdint>
 #include <span>
 
-#include "actpack/detail/element_range.hpp"
-#include "actpack/detail/group_loop.hpp"
+#include "actpack/detail/host/element_range.hpp"
+#include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/require.hpp"
-#include "actpack/detail/sign_magnitude_groups.hpp"
+#include "actpack/detail/host/sign_magnitude_groups.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/layout.hpp"
 #include "actpack/parallel.hpp"

@@ -19,8 +19,8 @@
 
 #include "actpack/affine.hpp"
 #include "actpack/config.hpp"
-#include "actpack/detail/element_range.hpp"
-#include "actpack/detail/group_loop.hpp"
+#include "actpack/detail/host/element_range.hpp"
+#include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/layout.hpp"
 #include "actpack/rounding.hpp"

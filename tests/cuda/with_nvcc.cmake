@@ -15,7 +15,6 @@ set_property(TEST stream_api_test PROPERTY LABELS unit)
 set_tests_properties(stream_gpu_test PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 1800)
 
 # Label sass: the cubins of the kernels whose instructions are limited, for one architecture.
-find_package(Python3 QUIET COMPONENTS Interpreter)
 if(NOT Python3_FOUND)
   message(STATUS "The instruction counts are left out: they need Python 3")
   return()

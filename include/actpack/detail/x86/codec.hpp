@@ -13,7 +13,7 @@
 
 #include "actpack/bit_pack.hpp"
 #include "actpack/detail/group.hpp"
-#include "actpack/detail/group_loop.hpp"
+#include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/x86/avx2.hpp"
 #include "actpack/detail/x86/avx512.hpp"
 #include "actpack/rounding.hpp"

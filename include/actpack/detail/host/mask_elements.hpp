@@ -10,7 +10,7 @@
 #include <cstdint>
 
 #include "actpack/bit_pack.hpp"
-#include "actpack/detail/host_path.hpp"
+#include "actpack/detail/host/host_path.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/philox.hpp"
 #include "actpack/rounding.hpp"

@@ -11,9 +11,9 @@
 
 #include "actpack/bit_pack.hpp"
 #include "actpack/detail/group.hpp"
-#include "actpack/detail/group_loop.hpp"
-#include "actpack/detail/host_path.hpp"
-#include "actpack/detail/mask_elements.hpp"
+#include "actpack/detail/host/group_loop.hpp"
+#include "actpack/detail/host/host_path.hpp"
+#include "actpack/detail/host/mask_elements.hpp"
 #include "actpack/detail/sides.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"

@@ -21,7 +21,7 @@
 #include "network.hpp"
 #include "options.hpp"
 #include "report.hpp"
-#include "support/trainer.hpp"
+#include "examples/train_fashion_mnist/support.hpp"
 #include "variance_check.hpp"
 #include "variance_picture.hpp"
 

@@ -12,10 +12,10 @@
 #include <cstdint>
 #include <span>
 
-#include "actpack/detail/allocation_items.hpp"
-#include "actpack/detail/knapsack.hpp"
-#include "actpack/detail/step_list.hpp"
-#include "actpack/detail/workspace.hpp"
+#include "actpack/detail/allocation/items.hpp"
+#include "actpack/detail/allocation/knapsack.hpp"
+#include "actpack/detail/allocation/step_list.hpp"
+#include "actpack/detail/allocation/workspace.hpp"
 
 namespace actpack::detail {
 

@@ -10,8 +10,8 @@
 #include <limits>
 
 #include "actpack/config.hpp"
-#include "actpack/detail/crew.hpp"
-#include "actpack/detail/knapsack.hpp"
+#include "actpack/detail/allocation/thread_block.hpp"
+#include "actpack/detail/allocation/knapsack.hpp"
 
 namespace actpack::detail {
 

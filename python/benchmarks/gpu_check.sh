@@ -6,7 +6,7 @@
 # kernels under compute-sanitizer, and ResNet-50's memory, speed and losses. Fails if a step
 # does; exits with 77 where PyTorch or the package finds no device.
 #
-#   [PYTHON=python3] [TIME_LIMIT=240] examples/pytorch/benchmarks/gpu_check.sh PACKAGE [OUT]
+#   [PYTHON=python3] [TIME_LIMIT=240] python/benchmarks/gpu_check.sh PACKAGE [OUT]
 #
 # PACKAGE is the folder that has actpack/libactpack.so, as the target actpack_python_modules builds
 # it; tables and pictures go to OUT. TIME_LIMIT, in seconds, is for each of the two tables.
@@ -19,8 +19,8 @@ fi
 package=$(realpath "$1") || exit 1
 out=$(realpath -m "${2:-.}")
 python=${PYTHON:-python3}
-cd "$(dirname "$0")/../../.." || exit 1
-benchmarks=$PWD/examples/pytorch/benchmarks
+cd "$(dirname "$0")/../.." || exit 1
+benchmarks=$PWD/python/benchmarks
 export PYTHONPATH="$package:$benchmarks"
 mkdir -p "$out"
 
@@ -31,14 +31,14 @@ status=$?
 
 . bench/steps.sh
 
-for test in tests/pytorch/test_*.py; do
+for test in tests/python/test_*.py; do
   name=$(basename "$test" .py)
-  step "$name" env -C tests/pytorch "$python" -B -m unittest "$name"
+  step "$name" env -C tests/python "$python" -B -m unittest "$name"
 done
 
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck; do
-    step "$tool" env -C tests/pytorch PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+    step "$tool" env -C tests/python PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
       compute-sanitizer --tool $tool --kernel-name kns=packed_ --error-exitcode 1 \
       "$python" -B -m unittest test_modules.TypesAndLayoutsTest test_convert.OverwritingTest \
       test_hooks.ExactTest

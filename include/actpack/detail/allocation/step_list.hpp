@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <span>
 
-#include "actpack/detail/knapsack.hpp"
-#include "actpack/detail/workspace.hpp"
+#include "actpack/detail/allocation/knapsack.hpp"
+#include "actpack/detail/allocation/workspace.hpp"
 
 namespace actpack::detail {
 

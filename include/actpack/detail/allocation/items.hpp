@@ -11,7 +11,7 @@
 
 #include "actpack/bit_pack.hpp"
 #include "actpack/config.hpp"
-#include "actpack/detail/knapsack.hpp"
+#include "actpack/detail/allocation/knapsack.hpp"
 #include "actpack/detail/require.hpp"
 
 namespace actpack::detail {
