@@ -17,8 +17,11 @@ option(ACTPACK_BUILD_CUDA "Compile the device code" ${compiler_found})
 if(ACTPACK_BUILD_CUDA)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES) # before the language, which would choose the oldest
     set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real 100-real 120)
-    # Our own programs have the oldest as PTX, which a driver compiles for every GPU: five of each
-    # would take five times as long and show what the library shows.
+  endif()
+  list(LENGTH CMAKE_CUDA_ARCHITECTURES count)
+  if(count GREATER 1)
+    # Our own programs have the oldest as PTX, which a driver compiles for every GPU: several of
+    # each would take several times as long and show what the library shows.
     set(program_architectures 75-virtual)
   endif()
   enable_language(CUDA)

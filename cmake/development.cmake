@@ -4,6 +4,7 @@
 # For our own programs only: warnings, sanitizers, and the targets format-check and tidy.
 
 option(ACTPACK_WERROR "Make warnings in our own programs errors" OFF)
+option(ACTPACK_NIGHTLY "Build and run the tests that .ci/nightly has time for" OFF)
 set(ACTPACK_SANITIZE "" CACHE STRING "Sanitizers for our own programs, as after -fsanitize=")
 
 add_library(actpack_warnings INTERFACE)
@@ -22,9 +23,13 @@ find_program(ACTPACK_CLANG_FORMAT NAMES clang-format-14 clang-format)
 find_program(ACTPACK_CLANG_TIDY NAMES run-clang-tidy-14 run-clang-tidy)
 mark_as_advanced(ACTPACK_CLANG_FORMAT ACTPACK_CLANG_TIDY)
 
-file(GLOB_RECURSE sources CONFIGURE_DEPENDS
-     include/*.hpp cuda/*.hpp cuda/*.cu cuda/*.cuh tests/*.[ch]pp tests/*.cu examples/*.[ch]pp
-     examples/*.cu bench/*.[ch]pp bench/*.cu bench/*.cuh)
+set(patterns "")
+foreach(folder include host cuda python libtorch examples bench tests)
+  foreach(extension hpp cpp inl cu cuh)
+    list(APPEND patterns ${folder}/*.${extension})
+  endforeach()
+endforeach()
+file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${patterns})
 add_custom_target(format-check VERBATIM
   COMMAND ${ACTPACK_CLANG_FORMAT} --dry-run -Werror ${sources})
 add_custom_target(tidy VERBATIM WORKING_DIRECTORY ${PROJECT_BINARY_DIR}

@@ -43,12 +43,15 @@
 #define ACTPACK_EXTERN_KERNELS 0
 #endif
 
-/// Whether this file has the loops for those instructions. nvcc cannot compile them: what it does
-/// compile takes the portable path, with the same results.
+/// Whether this file has the loops for those instructions; 0, defined for a whole program, leaves
+/// them out. nvcc cannot compile them: what it does compile takes the portable path, with the same
+/// results.
+#ifndef ACTPACK_X86_KERNELS
 #if ACTPACK_X86 && !defined(__CUDACC__)
 #define ACTPACK_X86_KERNELS 1
 #else
 #define ACTPACK_X86_KERNELS 0
+#endif
 #endif
 
 /// What the compiler may use where the processor has it.

@@ -4,6 +4,7 @@
 // Prints checksums of everything the library computes on fixed data and fails if one has changed:
 // the same program, built by any compiler with any flags that keep IEEE arithmetic, must succeed.
 #include <actpack/bit_allocation.hpp>
+#include <actpack/instruction_set.hpp>
 #include <actpack/mask.hpp>
 #include <actpack/packed.hpp>
 #include <actpack/quantize.hpp>
@@ -23,6 +24,7 @@ namespace {
 using actpack::bfloat16;
 using actpack::Decoding;
 using actpack::float16;
+using actpack::InstructionSet;
 using actpack::Layout;
 using actpack::Rounding;
 
@@ -223,11 +225,9 @@ int check(const char* name, std::uint64_t got, std::uint64_t expected) {
   return got == expected ? 0 : 1;
 }
 
-}  // namespace
-
 // The constants change with the format and with nothing else: after such a change, and once the
-// tests against the reference pass, copy what this program prints.
-int main() {
+// tests against the reference pass, copy the checksums that this program prints.
+int check_verbs() {
   int wrong = 0;
   wrong += check("quantize float", checksum_of_quantize<float>(), 0x81C43124F2A656AA);
   wrong += check("quantize bfloat16", checksum_of_quantize<bfloat16>(), 0xF5F316EBBF558511);
@@ -240,6 +240,21 @@ int main() {
   wrong += check("masks float", checksum_of_masks<float>(), 0x6CAABDA64E002962);
   wrong += check("masks bfloat16", checksum_of_masks<bfloat16>(), 0xFDC34AB96EC00285);
   wrong += check("masks float16", checksum_of_masks<float16>(), 0x2EAEA3C15977E66A);
-  wrong += check("allocate_bits", checksum_of_allocate_bits(), 0x79CF5B4CF330154C);
+  return wrong;
+}
+
+}  // namespace
+
+int main() {
+  int wrong = check("allocate_bits", checksum_of_allocate_bits(), 0x79CF5B4CF330154C);
+  // Every path of this processor's that the program was compiled with.
+  const auto best = ACTPACK_X86_KERNELS ? actpack::best_instruction_set() : InstructionSet::portable;
+  for (const InstructionSet set :
+       {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512}) {
+    if (set > best) break;
+    std::printf("instruction set %d of %d\n", static_cast<int>(set), static_cast<int>(best));
+    actpack::use_instruction_set(set);
+    wrong += check_verbs();
+  }
   return wrong;
 }
