@@ -4,7 +4,7 @@
 # Training with activations in two bits a value: `compressed` for any model as it is, `convert` and
 # the modules of `nn` for the least memory and noise.
 from . import nn
-from ._native import has_cuda
+from ._native import has_cuda, version as __version__
 from .convert import convert
 from .hooks import compressed
 from .packed import Options

@@ -109,6 +109,8 @@ def _load():
 
 _library = _load()
 has_cuda = bool(_library.actpack_has_cuda())
+_version = _library.actpack_version()  # 10000 · major + 100 · minor + patch
+version = f"{_version // 10000}.{_version // 100 % 100}.{_version % 100}"
 
 
 def size_bytes(context):
