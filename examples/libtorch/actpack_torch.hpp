@@ -36,12 +36,12 @@
 #include <utility>
 #include <vector>
 
+#include "actpack/batch_norm.hpp"
 #include "actpack/bit_pack.hpp"
 #include "actpack/mask.hpp"
 #include "actpack/quantize.hpp"
+#include "actpack/sign_keeping.hpp"
 #include "actpack/sign_magnitude.hpp"
-#include "packed_batch_norm.hpp"
-#include "packed_values.hpp"
 
 namespace actpack_torch {
 
@@ -169,8 +169,7 @@ class SignMagnitudeValues final : public PackedValues {
     at::Tensor flat = at::empty({layout_.numel()}, type_);
     dispatch_element(type_, [&](auto element) {
       const std::span<decltype(element)> values = values_of<decltype(element)>(flat);
-      packed_values::decode_keeping_signs(sign_magnitude_view(layout_, bytes_), values,
-                                          torch_threads);
+      actpack::decode_keeping_signs(sign_magnitude_view(layout_, bytes_), values, torch_threads);
     });
     return flat;
   }
@@ -560,15 +559,15 @@ struct ContextFormat {
   std::vector<std::int64_t> sizes;  // of y: samples, channels, height, width
   actpack::Layout layout;           // of y
   actpack::Rounding rounding;
-  packed_batch_norm::Kept kept;  // see BlockContext
+  actpack::batch_norm::SavedValue kept;  // see BlockContext
   bool is_pooled;
 
-  bool is_affine() const { return kept == packed_batch_norm::Kept::input; }
+  bool is_affine() const { return kept == actpack::batch_norm::SavedValue::input; }
 
   std::int64_t samples() const { return sizes[0]; }
   std::int64_t sample_numel() const { return sizes[1] * sizes[2] * sizes[3]; }
   Pooling pooling() const { return {sizes[2], sizes[3]}; }
-  packed_batch_norm::Channels channels() const { return {sizes[1], pooling().plane()}; }
+  actpack::batch_norm::Channels channels() const { return {sizes[1], pooling().plane()}; }
 
   at::Tensor make_values(std::int64_t samples) const {
     return at::empty({samples, sizes[1], sizes[2], sizes[3]});
@@ -596,8 +595,8 @@ class BlockContext {
 
   const ContextFormat& format() const { return format_; }
   const Tensors& tensors() const { return tensors_; }
-  const packed_batch_norm::Channel* channels() const {
-    return static_cast<const packed_batch_norm::Channel*>(tensors_.channels.data_ptr());
+  const actpack::batch_norm::Channel* channels() const {
+    return static_cast<const actpack::batch_norm::Channel*>(tensors_.channels.data_ptr());
   }
 
   // In the forward pass, given nothing but channels: keeps what `z` says and returns the block's
@@ -640,7 +639,7 @@ class BlockContext {
   }
   std::int64_t first(Samples samples) const { return samples.first * format_.sample_numel(); }
 
-  // What packed_batch_norm reads: y or z, and gradients behind the ReLU's mask.
+  // What actpack::batch_norm reads: y or z, and gradients behind the ReLU's mask.
   void decode(std::int64_t first, std::span<float> values) const {
     if (format_.is_affine()) {
       actpack::dequantize(affine(), first, values, decoding());
@@ -676,8 +675,8 @@ class BlockContext {
 
   // In place: z -> y.
   void normalize(const at::Tensor& z) const {
-    packed_batch_norm::normalize(values_of<const float>(z), format_.channels(), channels(),
-                                 values_of<float>(z), torch_threads);
+    actpack::batch_norm::normalize(values_of<const float>(z), format_.channels(), channels(),
+                                   values_of<float>(z), torch_threads);
   }
 
   // The ReLU's output, pooled; keeps where the maxima were.
@@ -800,8 +799,9 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     TORCH_CHECK(z.numel() > z.size(1), "actpack: batch norm needs more than one value a channel, ",
                 "but the convolution's output is ", describe(z));
     const auto [mean, variance] = update_statistics(call->batch_norm, z);
-    const packed_batch_norm::Kept kept =
-        is_invertible(gamma) ? packed_batch_norm::Kept::output : packed_batch_norm::Kept::input;
+    const actpack::batch_norm::SavedValue kept = is_invertible(gamma)
+                                                     ? actpack::batch_norm::SavedValue::output
+                                                     : actpack::batch_norm::SavedValue::input;
     BlockContext context(
         {z.sizes().vec(), flat_layout(z.numel(), call->options), call->rounding, kept,
          call->is_pooled},
@@ -820,20 +820,21 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     const BlockContext& context = saved.context;
     const at::Tensor output_gradient = gradients[0].contiguous();
     const std::int64_t samples = context.format().samples();
-    const packed_batch_norm::Channels channels = context.format().channels();
+    const actpack::batch_norm::Channels channels = context.format().channels();
 
     std::vector<double> sums(2 * static_cast<std::size_t>(channels.count));
     for_each_piece_of(samples, [&](Samples piece) {
       const at::Tensor gradient =
           context.relu_output_gradient(piece, slice(output_gradient, piece));
-      packed_batch_norm::add_gradient_sums(values_of<const float>(gradient), context.first(piece),
-                                           context, channels, std::span(sums), torch_threads);
+      actpack::batch_norm::add_gradient_sums(values_of<const float>(gradient), context.first(piece),
+                                             context, channels, std::span(sums), torch_threads);
     });
     at::Tensor gamma_gradient = at::empty({channels.count});
     at::Tensor beta_gradient = at::empty({channels.count});
-    const std::vector<packed_batch_norm::InputGradient> input_gradients = packed_batch_norm::finish(
-        context.channels(), context.format().kept, sums, samples * channels.inner,
-        gamma_gradient.data_ptr<float>(), beta_gradient.data_ptr<float>());
+    const std::vector<actpack::batch_norm::InputGradient> input_gradients =
+        actpack::batch_norm::finish_gradients(
+            context.channels(), context.format().kept, sums, samples * channels.inner,
+            gamma_gradient.data_ptr<float>(), beta_gradient.data_ptr<float>());
 
     const bool wants_x = graph->needs_input_grad(0);
     at::Tensor x_gradient = wants_x ? at::empty(saved.input_sizes) : at::Tensor();
@@ -842,9 +843,9 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
       const at::Tensor gradient =
           context.relu_output_gradient(piece, slice(output_gradient, piece));
       const at::Tensor dz = context.format().make_values(piece.count);
-      packed_batch_norm::input_gradient(values_of<const float>(gradient), context.first(piece),
-                                        context, channels, input_gradients.data(),
-                                        values_of<float>(dz), torch_threads);
+      actpack::batch_norm::input_gradient(values_of<const float>(gradient), context.first(piece),
+                                          context, channels, input_gradients.data(),
+                                          values_of<float>(dz), torch_threads);
       const at::Tensor x =
           saved.of_input ? saved.of_input->output(piece) : slice(saved.input, piece);
       const auto [of_x, of_weight] = saved.convolution.gradients(dz, x, saved.weight, wants_x);
@@ -889,18 +890,18 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
 
   static at::Tensor make_channels(const at::Tensor& mean, const at::Tensor& variance,
                                   double epsilon, const at::Tensor& gamma, const at::Tensor& beta,
-                                  packed_batch_norm::Kept kept) {
+                                  actpack::batch_norm::SavedValue kept) {
     at::Tensor channels = at::empty({mean.numel(), 4});
-    packed_batch_norm::write_channels(
+    actpack::batch_norm::write_channels(
         {.channels = {.count = mean.numel(), .inner = 1},
-         .kept = kept,
+         .saved = kept,
          .epsilon = static_cast<float>(epsilon),
-         .least = 0,
+         .smallest_gamma = 0,
          .mean = mean.data_ptr<float>(),
          .variance = variance.data_ptr<float>(),
          .gamma = gamma.data_ptr<float>(),
          .beta = beta.data_ptr<float>(),
-         .by_channel = static_cast<packed_batch_norm::Channel*>(channels.data_ptr())});
+         .by_channel = static_cast<actpack::batch_norm::Channel*>(channels.data_ptr())});
     return channels;
   }
 

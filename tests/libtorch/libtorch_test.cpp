@@ -658,10 +658,11 @@ TEST_CASE("libtorch: a block's context has the noise of subtractive decoding, ha
   torch::manual_seed(24);
   const at::Tensor y = torch::randn({32, 16, 16, 16});
   const at::Tensor channels = at::tensor({1.0f, 0.0f, 0.0f, 1.0f}).repeat({16, 1});  // y = x
-  BlockContext context({y.sizes().vec(), flat_layout(y.numel(), Options{}),
-                        noise(Options{}, Origin::chain, 0, 0), packed_batch_norm::Kept::output,
-                        /*is_pooled=*/false},
-                       {{}, {}, channels});
+  BlockContext context(
+      {y.sizes().vec(), flat_layout(y.numel(), Options{}), noise(Options{}, Origin::chain, 0, 0),
+       actpack::batch_norm::SavedValue::output,
+       /*is_pooled=*/false},
+      {{}, {}, channels});
   const at::Tensor relu = context.keep(y.clone());
   CHECK(at::equal(relu, at::relu(y)));
   // Known for normal values in groups of 256: a step's square, whose noise is proportional to it,
