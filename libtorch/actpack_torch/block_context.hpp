@@ -14,15 +14,17 @@
 #include <utility>
 #include <vector>
 
+#include "actpack/batch_norm.hpp"
 #include "actpack/bit_pack.hpp"
 #include "actpack/mask.hpp"
 #include "actpack/quantize.hpp"
 #include "actpack/sign_magnitude.hpp"
 #include "actpack_torch/dense_tensor.hpp"
 #include "actpack_torch/packed_tensor.hpp"
-#include "packed_batch_norm.hpp"
 
 namespace actpack_torch {
+
+namespace batch_norm = actpack::batch_norm;
 
 // Some samples of a batch. Passes go through a batch piece by piece, so that no decoded tensor is
 // larger than a piece.
@@ -79,15 +81,15 @@ struct ContextFormat {
   std::vector<std::int64_t> sizes;  // of y: samples, channels, height, width
   actpack::Layout layout;           // of y
   actpack::Rounding rounding;
-  packed_batch_norm::Kept kept;  // see BlockContext
+  batch_norm::SavedValue saved;  // see BlockContext
   bool is_pooled;
 
-  bool is_affine() const { return kept == packed_batch_norm::Kept::input; }
+  bool is_affine() const { return saved == batch_norm::SavedValue::input; }
 
   std::int64_t samples() const { return sizes[0]; }
   std::int64_t sample_numel() const { return sizes[1] * sizes[2] * sizes[3]; }
   Pooling pooling() const { return {sizes[2], sizes[3]}; }
-  packed_batch_norm::Channels channels() const { return {sizes[1], pooling().plane()}; }
+  batch_norm::Channels channels() const { return {sizes[1], pooling().plane()}; }
 
   at::Tensor make_values(std::int64_t samples) const {
     return at::empty({samples, sizes[1], sizes[2], sizes[3]});
@@ -115,8 +117,8 @@ class BlockContext {
 
   const ContextFormat& format() const { return format_; }
   const Tensors& tensors() const { return tensors_; }
-  const packed_batch_norm::Channel* channels() const {
-    return static_cast<const packed_batch_norm::Channel*>(tensors_.channels.data_ptr());
+  const batch_norm::Channel* channels() const {
+    return static_cast<const batch_norm::Channel*>(tensors_.channels.data_ptr());
   }
 
   // Packs the convolution's output `z`, overwrites it, and returns the block's output. For the
@@ -159,7 +161,7 @@ class BlockContext {
   }
   std::int64_t first(Samples samples) const { return samples.first * format_.sample_numel(); }
 
-  // For packed_batch_norm: y or z.
+  // For batch_norm: y or z.
   void decode(std::int64_t first, std::span<float> values) const {
     if (format_.is_affine()) {
       actpack::dequantize(affine(), first, values, decoding());
@@ -167,7 +169,7 @@ class BlockContext {
       actpack::decode(sign_magnitude(), first, values, decoding());
     }
   }
-  // For packed_batch_norm: the gradients behind the ReLU's mask.
+  // For batch_norm: the gradients behind the ReLU's mask.
   std::span<const float> rectify(std::int64_t first, std::span<const float> from,
                                  std::span<float> to) const {
     if (format_.is_affine()) {
@@ -196,8 +198,8 @@ class BlockContext {
 
   // Turns z into y, in place.
   void normalize(const at::Tensor& z) const {
-    packed_batch_norm::normalize(values_of<const float>(z), format_.channels(), channels(),
-                                 values_of<float>(z), torch_threads);
+    batch_norm::normalize(values_of<const float>(z), format_.channels(), channels(),
+                          values_of<float>(z), torch_threads);
   }
 
   // Pools the ReLU's output and keeps the code of each maximum.

@@ -16,10 +16,10 @@
 #include <utility>
 #include <vector>
 
+#include "actpack/batch_norm.hpp"
 #include "actpack_torch/block_context.hpp"
 #include "actpack_torch/dense_tensor.hpp"
 #include "actpack_torch/options.hpp"
-#include "packed_batch_norm.hpp"
 
 namespace actpack_torch {
 
@@ -83,12 +83,14 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     TORCH_CHECK(z.numel() > z.size(1), "actpack: batch norm needs more than one value a channel, ",
                 "but the convolution's output is ", describe(z));
     const auto [mean, variance] = update_statistics(call->batch_norm, z);
-    const packed_batch_norm::Kept kept =
-        is_invertible(gamma) ? packed_batch_norm::Kept::output : packed_batch_norm::Kept::input;
+    const batch_norm::SavedValue saved =
+        is_invertible(gamma) ? batch_norm::SavedValue::output : batch_norm::SavedValue::input;
     BlockContext context(
-        {z.sizes().vec(), flat_layout(z.numel(), call->options), call->rounding, kept,
+        {z.sizes().vec(), flat_layout(z.numel(), call->options), call->rounding, saved,
          call->is_pooled},
-        {{}, {}, make_channels(mean, variance, call->batch_norm.options.eps(), gamma, beta, kept)});
+        {{},
+         {},
+         make_channels(mean, variance, call->batch_norm.options.eps(), gamma, beta, saved)});
     at::Tensor output = context.keep(z);
     save(graph, x, weight, context, *call);
     call->of_output = std::make_shared<const BlockContext>(std::move(context));
@@ -103,19 +105,19 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     const BlockContext& context = saved.context;
     const at::Tensor output_gradient = gradients[0].contiguous();
     const std::int64_t samples = context.format().samples();
-    const packed_batch_norm::Channels channels = context.format().channels();
+    const batch_norm::Channels channels = context.format().channels();
 
     std::vector<double> sums(2 * static_cast<std::size_t>(channels.count));
     for_each_piece_of(samples, [&](Samples piece) {
       const at::Tensor gradient =
           context.relu_output_gradient(piece, slice(output_gradient, piece));
-      packed_batch_norm::add_gradient_sums(values_of<const float>(gradient), context.first(piece),
-                                           context, channels, std::span(sums), torch_threads);
+      batch_norm::add_gradient_sums(values_of<const float>(gradient), context.first(piece), context,
+                                    channels, std::span(sums), torch_threads);
     });
     at::Tensor gamma_gradient = at::empty({channels.count});
     at::Tensor beta_gradient = at::empty({channels.count});
-    const std::vector<packed_batch_norm::InputGradient> input_gradients = packed_batch_norm::finish(
-        context.channels(), context.format().kept, sums, samples * channels.inner,
+    const std::vector<batch_norm::InputGradient> input_gradients = batch_norm::finish_gradients(
+        context.channels(), context.format().saved, sums, samples * channels.inner,
         gamma_gradient.data_ptr<float>(), beta_gradient.data_ptr<float>());
 
     const bool wants_x = graph->needs_input_grad(0);
@@ -125,9 +127,9 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
       const at::Tensor gradient =
           context.relu_output_gradient(piece, slice(output_gradient, piece));
       const at::Tensor dz = context.format().make_values(piece.count);
-      packed_batch_norm::input_gradient(values_of<const float>(gradient), context.first(piece),
-                                        context, channels, input_gradients.data(),
-                                        values_of<float>(dz), torch_threads);
+      batch_norm::input_gradient(values_of<const float>(gradient), context.first(piece), context,
+                                 channels, input_gradients.data(), values_of<float>(dz),
+                                 torch_threads);
       const at::Tensor x =
           saved.of_input ? saved.of_input->output(piece) : slice(saved.input, piece);
       const auto [of_x, of_weight] = saved.convolution.gradients(dz, x, saved.weight, wants_x);
@@ -172,18 +174,18 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
 
   static at::Tensor make_channels(const at::Tensor& mean, const at::Tensor& variance,
                                   double epsilon, const at::Tensor& gamma, const at::Tensor& beta,
-                                  packed_batch_norm::Kept kept) {
+                                  batch_norm::SavedValue saved) {
     at::Tensor channels = at::empty({mean.numel(), 4});
-    packed_batch_norm::write_channels(
+    batch_norm::write_channels(
         {.channels = {.count = mean.numel(), .inner = 1},
-         .kept = kept,
+         .saved = saved,
          .epsilon = static_cast<float>(epsilon),
-         .least = 0,
+         .smallest_gamma = 0,
          .mean = mean.data_ptr<float>(),
          .variance = variance.data_ptr<float>(),
          .gamma = gamma.data_ptr<float>(),
          .beta = beta.data_ptr<float>(),
-         .by_channel = static_cast<packed_batch_norm::Channel*>(channels.data_ptr())});
+         .by_channel = static_cast<batch_norm::Channel*>(channels.data_ptr())});
     return channels;
   }
 

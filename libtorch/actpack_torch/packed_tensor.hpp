@@ -17,10 +17,10 @@
 #include <utility>
 #include <vector>
 
+#include "actpack/sign_keeping.hpp"
 #include "actpack/sign_magnitude.hpp"
 #include "actpack_torch/dense_tensor.hpp"
 #include "actpack_torch/options.hpp"
-#include "packed_values.hpp"
 
 namespace actpack_torch {
 
@@ -72,8 +72,7 @@ class SignMagnitudeValues final : public PackedValues {
     at::Tensor flat = at::empty({layout_.numel()}, type_);
     dispatch_element(type_, [&](auto element) {
       const std::span<decltype(element)> values = values_of<decltype(element)>(flat);
-      packed_values::decode_keeping_signs(sign_magnitude_view(layout_, bytes_), values,
-                                          torch_threads);
+      actpack::decode_keeping_signs(sign_magnitude_view(layout_, bytes_), values, torch_threads);
     });
     return flat;
   }

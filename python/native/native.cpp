@@ -13,25 +13,26 @@
 #include <vector>
 
 #include "actpack/actpack.hpp"
-#include "packed_batch_norm.hpp"
-#include "packed_values.hpp"
+#include "actpack/batch_norm.hpp"
+#include "actpack/sign_keeping.hpp"
 
 #ifdef ACTPACK_PYTHON_CUDA
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "actpack/cuda/batch_norm.hpp"
 #include "actpack/cuda/mask.hpp"
 #include "actpack/cuda/quantize.hpp"
+#include "actpack/cuda/sign_keeping.hpp"
 #include "actpack/cuda/sign_magnitude.hpp"
-#include "device_kernels.hpp"
 #endif
 
 namespace {
 
-using packed_batch_norm::Kept;
-using packed_batch_norm::Operation;
+namespace batch_norm = actpack::batch_norm;
+using batch_norm::Operation;
 
-// Values that share parameters: what device_kernels.hpp takes.
+// Values that share parameters: as many as batch_norm.hpp takes on a device.
 constexpr std::int32_t group_size = 256;
 
 enum class Form : std::int32_t { affine, sign_magnitude };
@@ -77,6 +78,15 @@ class Planes {
     return {layout_, words_at(signs_at()), words_at(0),
             reinterpret_cast<actpack::SignMagnitudeParams*>(words_at(params_at()))};
   }
+  // Calls call(view) with the view of the context's form.
+  template <class Call>
+  void with_view(const Call& call) const {
+    if (has_signs()) {
+      call(sign_magnitude());
+    } else {
+      call(affine());
+    }
+  }
   actpack::Rounding rounding() const {
     return context_.is_stochastic != 0
                ? actpack::Rounding::stochastic(context_.seed, context_.offset)
@@ -117,28 +127,6 @@ std::span<T> span_of(Bytes* x, std::int64_t numel) {
   return {static_cast<T*>(x), static_cast<std::size_t>(numel)};
 }
 
-// A kept tensor as packed_batch_norm reads it.
-template <class T>
-struct KeptTensor {
-  const Planes& planes;
-  actpack::Decoding decoding;
-
-  void decode(std::int64_t first, std::span<float> v) const {
-    if (planes.has_signs()) {
-      actpack::decode(planes.sign_magnitude(), first, v, decoding);
-    } else {
-      actpack::dequantize(planes.affine(), first, v, decoding);
-    }
-  }
-  std::span<const T> rectify(std::int64_t first, std::span<const T> dz, std::span<T> dy) const {
-    if (!planes.has_signs()) {
-      return dz;
-    }
-    actpack::relu_backward(dz, planes.sign_magnitude(), first, dy);
-    return dy;
-  }
-};
-
 template <class T>
 struct HostVerbs {
   const Place& place;
@@ -166,7 +154,7 @@ struct HostVerbs {
     }
   }
   void decode_keeping_signs(const Planes& from, std::int64_t numel, void* x) const {
-    packed_values::decode_keeping_signs(from.sign_magnitude(), span_of<T>(x, numel), loop());
+    actpack::decode_keeping_signs(from.sign_magnitude(), span_of<T>(x, numel), loop());
   }
   void apply_signs(const void* dy, const Planes& signs, std::int64_t numel, void* dx) const {
     actpack::relu_backward(span_of<const T>(dy, numel), signs.sign_magnitude(),
@@ -187,49 +175,28 @@ struct HostVerbs {
   }
   void batch_norm(const Operation& operation, const void* x, const Planes& to, std::int64_t numel,
                   void* y) const {
-    packed_batch_norm::write_channels(operation);
-    if (operation.kept == Kept::input) {
-      encode(x, to, numel);
-    }
-    const std::span<T> output = span_of<T>(y, numel);
-    packed_batch_norm::normalize(span_of<const T>(x, numel), operation.channels,
-                                 operation.by_channel, output, loop());
-    if (operation.kept == Kept::output) {
-      encode(y, to, numel);
-    }
-    if (to.has_signs()) {
-      relu_in_place(output);
-    }
+    to.with_view([&](const auto& view) {
+      batch_norm::forward(operation, span_of<const T>(x, numel), view, to.rounding(),
+                          span_of<T>(y, numel), loop());
+    });
   }
   void batch_norm_backward(const Operation& operation, const void* dz, const Planes& from,
                            std::int64_t numel, const actpack::Decoding& decoding,
                            std::int64_t elements, float*, float* gamma_gradient,
                            float* beta_gradient, void* dx) const {
-    const KeptTensor<T> kept{from, decoding};
-    const std::span<const T> gradients = span_of<const T>(dz, numel);
-    std::vector<double> sums(2 * static_cast<std::size_t>(operation.channels.count));
-    packed_batch_norm::add_gradient_sums(gradients, 0, kept, operation.channels, std::span(sums),
-                                         loop());
-    const std::vector<packed_batch_norm::InputGradient> input_gradients = packed_batch_norm::finish(
-        operation.by_channel, operation.kept, sums, elements, gamma_gradient, beta_gradient);
-    if (dx != nullptr) {
-      packed_batch_norm::input_gradient(gradients, 0, kept, operation.channels,
-                                        input_gradients.data(), span_of<T>(dx, numel), loop());
+    const auto read = [&](const auto& saved) {
+      batch_norm::backward(operation, span_of<const T>(dz, numel), saved, elements, gamma_gradient,
+                           beta_gradient, span_of<T>(dx, dx == nullptr ? 0 : numel), loop());
+    };
+    if (from.has_signs()) {
+      read(batch_norm::SavedSigns{from.sign_magnitude(), decoding});
+    } else {
+      read(batch_norm::SavedCodes{from.affine(), decoding});
     }
   }
   static std::int64_t batch_norm_workspace(const Operation&, const Planes&) { return 0; }
 
  private:
-  void relu_in_place(std::span<T> y) const {
-    const std::int64_t count = static_cast<std::int64_t>(y.size());
-    constexpr std::int64_t piece = packed_batch_norm::tile_numel;
-    loop()((count + piece - 1) / piece, [&](std::int64_t i) {
-      for (std::int64_t e = i * piece; e < std::min(count, (i + 1) * piece); ++e) {
-        y.data()[e] = float{y.data()[e]} <= 0 ? T(0.0f) : y.data()[e];
-      }
-    });
-  }
-
   template <class Word>
   static std::span<Word> mask_of(Word* mask, std::int64_t numel) {
     return {mask, static_cast<std::size_t>(actpack::words_for(numel, 1))};
@@ -239,10 +206,6 @@ struct HostVerbs {
 #ifdef ACTPACK_PYTHON_CUDA
 template <class T>
 struct DeviceVerbs {
-  // What examples' own kernels call T.
-  using Storage = std::conditional_t<
-      std::is_same_v<T, float>, float,
-      std::conditional_t<std::is_same_v<T, __half>, actpack::float16, actpack::bfloat16>>;
   const Place& place;
 
   cudaStream_t stream() const { return static_cast<cudaStream_t>(place.stream); }
@@ -267,7 +230,7 @@ struct DeviceVerbs {
     }
   }
   void decode_keeping_signs(const Planes& from, std::int64_t, void* x) const {
-    packed_values::decode_keeping_signs(from.sign_magnitude(), static_cast<Storage*>(x), stream());
+    actpack::decode_keeping_signs(from.sign_magnitude(), static_cast<T*>(x), stream());
   }
   void apply_signs(const void* dy, const Planes& signs, std::int64_t, void* dx) const {
     actpack::relu_backward(static_cast<const T*>(dy), signs.sign_magnitude(), static_cast<T*>(dx),
@@ -288,33 +251,22 @@ struct DeviceVerbs {
   }
   void batch_norm(const Operation& operation, const void* x, const Planes& to, std::int64_t,
                   void* y) const {
-    with_view(to, [&](const auto& view) {
-      packed_batch_norm::forward(operation, static_cast<const Storage*>(x), view, to.rounding(),
-                                 static_cast<Storage*>(y), stream());
+    to.with_view([&](const auto& view) {
+      batch_norm::forward(operation, static_cast<const T*>(x), view, to.rounding(),
+                          static_cast<T*>(y), stream());
     });
   }
   void batch_norm_backward(const Operation& operation, const void* dz, const Planes& from,
                            std::int64_t, const actpack::Decoding& decoding, std::int64_t elements,
                            float* workspace, float* gamma_gradient, float* beta_gradient,
                            void* dx) const {
-    with_view(from, [&](const auto& view) {
-      packed_batch_norm::backward(operation, static_cast<const Storage*>(dz), view, decoding,
-                                  elements, workspace, gamma_gradient, beta_gradient,
-                                  static_cast<Storage*>(dx), stream());
+    from.with_view([&](const auto& view) {
+      batch_norm::backward(operation, static_cast<const T*>(dz), view, decoding, elements,
+                           workspace, gamma_gradient, beta_gradient, static_cast<T*>(dx), stream());
     });
   }
   static std::int64_t batch_norm_workspace(const Operation& operation, const Planes& planes) {
-    return packed_batch_norm::workspace_numel(operation, planes.layout());
-  }
-
- private:
-  template <class Call>
-  static void with_view(const Planes& planes, const Call& call) {
-    if (planes.has_signs()) {
-      call(planes.sign_magnitude());
-    } else {
-      call(planes.affine());
-    }
+    return batch_norm::workspace_numel(operation, planes.layout());
   }
 };
 #endif
@@ -386,7 +338,7 @@ const char* actpack_decode(const Place* place, const Context* from, std::int64_t
   });
 }
 
-// The whole of a sign-magnitude context, as packed_values has it.
+// The whole of a sign-magnitude context, keeping signs.
 const char* actpack_decode_keeping_signs(const Place* place, const Context* from, void* x) {
   return run(*place,
              [&](const auto& verbs) { verbs.decode_keeping_signs(Planes(*from), from->numel, x); });
@@ -417,7 +369,7 @@ const char* actpack_apply_mask(const Place* place, const void* dy, const std::ui
   return run(*place, [&](const auto& verbs) { verbs.apply_mask(dy, mask, numel, p, dx); });
 }
 
-// Batch normalisation: packs what operation->kept says, in sign-magnitude form if a ReLU stands
+// Batch normalisation: packs what operation->saved says, in sign-magnitude form if a ReLU stands
 // behind it, and writes y, or max(y, 0). `y` may be `x`.
 const char* actpack_batch_norm(const Place* place, const Operation* operation, const void* x,
                                const Context* to, void* y) {

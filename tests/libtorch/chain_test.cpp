@@ -60,7 +60,7 @@ TEST_CASE("libtorch: a block's context has the noise of subtractive decoding, ha
   const at::Tensor y = torch::randn({32, 16, 16, 16});
   const at::Tensor channels = at::tensor({1.0f, 0.0f, 0.0f, 1.0f}).repeat({16, 1});  // y = x
   BlockContext context({y.sizes().vec(), flat_layout(y.numel(), Options{}),
-                        noise(Options{}, Origin::chain, 0, 0), packed_batch_norm::Kept::output,
+                        noise(Options{}, Origin::chain, 0, 0), batch_norm::SavedValue::output,
                         /*is_pooled=*/false},
                        {{}, {}, channels});
   const at::Tensor relu = context.keep(y.clone());
