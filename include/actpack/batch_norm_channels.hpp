@@ -65,13 +65,13 @@ ACTPACK_HD inline Channel make_channel(float mean, float variance, float epsilon
 struct Operation {
   Channels channels;
   SavedValue saved;
-  float epsilon;
-  float smallest_gamma;  // see make_channel
-  const float* mean;
-  const float* variance;
-  const float* gamma;  // null: 1
-  const float* beta;   // null: 0
-  Channel* by_channel;
+  float epsilon = 0;
+  float smallest_gamma = 0;  // see make_channel
+  const float* mean = nullptr;
+  const float* variance = nullptr;
+  const float* gamma = nullptr;  // null: 1
+  const float* beta = nullptr;   // null: 0
+  Channel* by_channel = nullptr;
 };
 
 /// Returns channel `c` of an operation.
