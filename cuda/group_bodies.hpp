@@ -13,8 +13,9 @@
 
 #include "actpack/cuda/group.hpp"
 #include "actpack/detail/group.hpp"
+#include "actpack/detail/smallest_positive.hpp"
 #include "actpack/packed.hpp"
-#include "actpack/sign_magnitude.hpp"
+#include "actpack/sign_magnitude_view.hpp"
 #include "block.hpp"
 
 namespace actpack::detail {
@@ -297,6 +298,42 @@ struct ChannelEpilogue {
     }
     return saturate_cast<T>(fma(value, scale != nullptr ? scale[channel] : 1.0f,
                                 shift != nullptr ? shift[channel] : 0.0f));
+  }
+};
+
+/// Decodes all of `in` plainly, but to the smallest positive number where a positive value was
+/// rounded to 0.
+template <class T>
+struct DecodeKeepingSigns {
+  ConstSignMagnitudeView in;
+  T* x;
+  RowWalk walk;
+
+  static constexpr int blocks_per_multiprocessor = row_blocks;
+  ACTPACK_HD int lanes() const { return team_lanes(in.layout.group_size); }
+
+  template <class Team>
+  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+    const Group group = walk.group_of(in.layout, index);
+    if (group.size == 0) {
+      return;
+    }
+    const CodePlace place = code_place(in, group);
+    const GroupShape shape = shape_of(in.layout, group, place.bits);
+    const GroupWords words = words_of(in.layout, group, place);
+    T* elements = x + group.first;
+    const bool is_aligned = is_vector_aligned(elements);
+    decode_from<T>(in, team, shape, words, 0, shape.size, NearestNoise{}, {0, NegativeSide::kept},
+                   [&](const SlicePlace& slice, Slice values) {
+                     const auto signs =
+                         load_codes<1>(in.sign_words + words.signs, words_of(shape, 1), slice);
+                     for (int j = 0; j < elements_per_call; ++j) {
+                       if ((signs.run[j / run_size] >> j % run_size & 1) != 0) {
+                         values.value[j] = float{nonzero(T(values[j]), smallest_positive<T>())};
+                       }
+                     }
+                     store_slice(elements, slice, is_aligned, values);
+                   });
   }
 };
 

@@ -23,7 +23,7 @@
 #include <string_view>
 #include <vector>
 
-#include "counting_allocator.hpp"
+#include "actpack_torch/counting_allocator.hpp"
 #include "data.hpp"
 #include "memory.hpp"
 #include "options.hpp"

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <actpack/quantize.hpp>
+#include <actpack/sign_keeping.hpp>
 #include <actpack/sign_magnitude.hpp>
 
 #include "group_bodies.hpp"
@@ -35,6 +36,7 @@ using detail::RowWalk;
 using support::GuardedBuffer;
 using support::GuardedPacked;
 using support::GuardedSignMagnitude;
+using support::PlacedBuffer;
 
 // Calls a body for indices [0, count), and a few beyond, as a grid of whole blocks does.
 template <class Body>
@@ -159,6 +161,21 @@ void check_flat(const std::vector<T>& values) {
         layout.num_groups(), 0);
     support::check_same_values<T>(out.span(), want);
   });
+}
+
+template <class T>
+void check_keeping_signs(const Layout& layout, const std::vector<T>& y) {
+  GuardedSignMagnitude context(layout);
+  context.encode(y, Rounding::stochastic(3, 4));
+  GuardedBuffer<T> want(y.size());
+  decode_keeping_signs(context.view(), want.span());
+  for (const bool is_aligned : {true, false}) {
+    CAPTURE(is_aligned);
+    PlacedBuffer<T> got(layout.numel(), is_aligned);
+    run(detail::DecodeKeepingSigns<T>{context.view(), got.data(), all_groups(layout)},
+        layout.num_groups());
+    support::check_same_values<T>(got.span(), want.span());
+  }
 }
 
 constexpr std::array<std::int64_t, 11> sizes{0, 1, 31, 33, 64, 255, 256, 257, 511, 1000, 3001};
@@ -291,6 +308,27 @@ TEST_CASE("group bodies: the epilogue multiplies, shifts and masks by channel") 
     std::vector<float16> want;
     for (std::int64_t e = first; e < first + count; ++e) want.push_back(expected(e));
     support::check_same_values<float16>(out.span(), want);
+  }
+}
+
+TEST_CASE_TEMPLATE("group bodies: decoding that keeps signs gives the host's values", T, float,
+                   bfloat16, float16) {
+  for (const support::Data data : support::all_data) {
+    CAPTURE(support::name_of(data));
+    for (const int bits : support::all_widths) {
+      CAPTURE(bits);
+      const Layout layout{.row_size = 700, .bits = bits};
+      check_keeping_signs<T>(layout, support::make<T>(data, 700, 7));
+    }
+  }
+  // Small values beside one large one, in groups and rows of other sizes.
+  std::vector<T> y;
+  for (const float value : support::gaussian(999, 11)) y.push_back(T(value * 1e-4F));
+  y[10] = T(3.0F);
+  y[700] = T(-3.0F);
+  for (const std::int32_t group_size : support::all_group_sizes) {
+    CAPTURE(group_size);
+    check_keeping_signs<T>({.rows = 3, .row_size = 333, .group_size = group_size, .bits = 2}, y);
   }
 }
 

@@ -1,11 +1,9 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Compares the examples' decoding that keeps signs, on the host and by the kernel on threads of the
-// CPU, with the reference's decoding and with what was encoded.
+// Compares decoding that keeps signs with the reference's decoding and with the values that were
+// encoded.
 #include <doctest/doctest.h>
-
-#include "simt.hpp"  // before the kernels
 
 #include <cstddef>
 #include <cstdint>
@@ -15,9 +13,8 @@
 #include <actpack/float16.hpp>
 #include <actpack/layout.hpp>
 #include <actpack/rounding.hpp>
+#include <actpack/sign_keeping.hpp>
 
-#include "packed_values.hpp"
-#include "packed_values_kernels.hpp"
 #include "support/compare.hpp"
 #include "support/config_grid.hpp"
 #include "support/data.hpp"
@@ -29,7 +26,7 @@ namespace {
 
 using actpack::bfloat16, actpack::float16;
 using actpack::Layout;
-using support::GuardedBuffer, support::PlacedBuffer;
+using support::GuardedBuffer;
 using support::GuardedSignMagnitude;
 
 template <class T>
@@ -83,28 +80,14 @@ void check(const std::vector<T>& y, int bits) {
       context.shape);
   check_signs(y, expected);
 
-  GuardedBuffer<T> on_host(y.size()), backwards(y.size());
-  packed_values::decode_keeping_signs(context.view(), on_host.span());
-  packed_values::decode_keeping_signs(context.view(), backwards.span(),
-                                      [](std::int64_t count, const auto& body) {
-                                        while (count-- > 0) body(count);
-                                      });
-  support::check_same_values<T>(on_host.span(), expected);
+  GuardedBuffer<T> forwards(y.size()), backwards(y.size());
+  actpack::decode_keeping_signs(context.view(), forwards.span());
+  actpack::decode_keeping_signs(context.view(), backwards.span(),
+                                [](std::int64_t count, const auto& body) {
+                                  while (count-- > 0) body(count);
+                                });
+  support::check_same_values<T>(forwards.span(), expected);
   support::check_same_values<T>(backwards.span(), expected);
-
-  constexpr int block_threads = packed_values::block_threads;
-  const auto blocks =
-      static_cast<unsigned>((context.layout.num_groups() + packed_values::teams_per_block - 1) /
-                            packed_values::teams_per_block);
-  for (const bool is_aligned : {true, false}) {
-    CAPTURE(is_aligned);
-    PlacedBuffer<T> on_device(context.layout.numel(), is_aligned);
-    const packed_values::Context<actpack::SignMagnitudeView, actpack::NearestNoise> in{
-        context.view(), {}, 0};
-    simt::launch(blocks, block_threads, &packed_values::decode_groups_keeping_signs<T>, in,
-                 context.layout.numel(), context.layout.bits, on_device.data(), is_aligned);
-    support::check_same_values<T>(on_device.span(), expected);
-  }
 }
 
 }  // namespace
@@ -134,7 +117,7 @@ TEST_CASE_TEMPLATE("decode_keeping_signs: small values keep their signs", T, flo
   GuardedSignMagnitude context(Layout{.row_size = 256, .bits = 2});
   context.encode(y, actpack::Rounding::nearest());
   GuardedBuffer<T> values(y.size());
-  packed_values::decode_keeping_signs(context.view(), values.span());
+  actpack::decode_keeping_signs(context.view(), values.span());
   for (std::size_t e = 0; e < y.size(); ++e) {
     CAPTURE(e);
     const float expected = float{y[e]} > 0 ? Smallest<T>::value : 0;
@@ -145,5 +128,5 @@ TEST_CASE_TEMPLATE("decode_keeping_signs: small values keep their signs", T, flo
 TEST_CASE("decode_keeping_signs: no elements, nothing written") {
   GuardedSignMagnitude context(Layout{.rows = 1, .row_size = 0, .bits = 2});
   GuardedBuffer<float> values(std::size_t{0});
-  packed_values::decode_keeping_signs(context.view(), values.span());
+  actpack::decode_keeping_signs(context.view(), values.span());
 }

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// torch's CPU allocator with a count of what lives: every tensor's memory goes through it, packed
-// ones' too.
+// torch's CPU allocator with a count of live bytes. The memory of every tensor goes through it,
+// that of packed ones too.
 #pragma once
 
 #include <c10/core/Allocator.h>
@@ -18,7 +18,7 @@ namespace actpack_torch {
 
 class CountingAllocator final : public c10::Allocator {
  public:
-  // The only one, which serves every tensor made from the first call on.
+  // The only instance. It serves every tensor made from the first call on.
   static CountingAllocator& instance() {
     static CountingAllocator allocator;
     static const bool is_installed =
@@ -31,7 +31,7 @@ class CountingAllocator final : public c10::Allocator {
   std::int64_t peak_bytes() const { return peak_; }  // since the last restart_peak()
   void restart_peak() { peak_ = live_.load(); }
 
-  // The size lies in front of the memory, in room that keeps its alignment.
+  // The size precedes the memory, in room that keeps the alignment.
   c10::DataPtr allocate(std::size_t size) const override {
     if (size == 0) {
       return {nullptr, c10::Device(c10::DeviceType::CPU)};
@@ -42,7 +42,7 @@ class CountingAllocator final : public c10::Allocator {
     return {block + room, block + room, &release, c10::Device(c10::DeviceType::CPU)};
   }
 
-  // oneDNN allocates by raw pointers.
+  // oneDNN allocates through raw pointers.
   c10::DeleterFnPtr raw_deleter() const override { return &release; }
 
  private:

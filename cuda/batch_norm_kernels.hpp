@@ -1,0 +1,342 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Batch normalisation on packed contexts: kernels that normalise, rectify and pack in one pass, and
+// whose backward pass decodes as it goes. The same source for devices and for tests on the host.
+//
+// A lane's elements must belong to the same channels in every group it takes, so that sums stay in
+// registers and channels are found once. Channels repeat after a period: an image, or where they
+// are innermost a pixel. So groups that lie a multiple of both apart, of period and group, go to
+// the same team.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <type_traits>
+
+#include "actpack/batch_norm_channels.hpp"
+#include "actpack/cuda/group.hpp"
+#include "block.hpp"
+#include "group_bodies.hpp"
+
+namespace actpack::detail {
+
+using batch_norm::Channel;
+using batch_norm::Channels;
+using batch_norm::InputGradient;
+using batch_norm::SavedValue;
+
+/// How a tensor's groups are dealt out: team t takes groups t, t + teams, t + 2 teams, …
+struct Deal {
+  std::int64_t numel;
+  std::int64_t groups;
+  std::int64_t teams;
+  std::int32_t bits;
+
+  /// Teams for several waves of blocks on a large device, lest half of the last wave idle.
+  static Deal of(const Layout& layout, Channels channels) {
+    constexpr std::int64_t wanted = 1 << 14;
+    const std::int64_t period = channels.period();
+    const std::int64_t groups = layout.num_groups();
+    const std::int64_t stride = period / std::gcd(period, std::int64_t{flat_group_size});
+    const std::int64_t teams = stride * std::max<std::int64_t>(wanted / stride, 1);
+    return {layout.numel(), groups, std::min(teams, groups), layout.bits};
+  }
+
+  /// Elements that all teams take together in one round: each has its own sums.
+  ACTPACK_HD std::int64_t positions() const { return teams * flat_group_size; }
+
+  ACTPACK_HD GroupShape group(std::int64_t index) const {
+    const std::int64_t left = numel - index * flat_group_size;
+    const std::int64_t size = left < flat_group_size ? left : std::int64_t{flat_group_size};
+    return {index, static_cast<std::int32_t>(size), flat_group_size, bits};
+  }
+  ACTPACK_HD GroupWords words(std::int64_t index) const {
+    return {index * (flat_group_size / 32) * bits, index * (flat_group_size / 32)};
+  }
+};
+
+/// The channels of eight neighbours.
+class OctetChannels {
+ public:
+  ACTPACK_HD OctetChannels(Channels channels, std::int64_t first)
+      : count_(static_cast<std::int32_t>(channels.count)),
+        inner_(static_cast<std::int32_t>(channels.inner)),
+        first_(static_cast<std::int32_t>(channels.of(first))),
+        left_(static_cast<std::int32_t>(channels.inner - first % channels.inner)) {}
+
+  /// Calls f(j, the entry of `by_channel` for neighbour j).
+  template <class ByChannel, class F>
+  ACTPACK_HD void for_each(const ByChannel* by_channel, const F& f) const {
+    const bool is_one = left_ >= 8;
+    const bool are_in_a_row = inner_ == 1 && first_ + 8 <= count_;
+    if (is_one || are_in_a_row) {
+      const std::int32_t step = is_one ? 0 : 1;
+      for (int j = 0; j < 8; ++j) {
+        f(j, by_channel[first_ + j * step]);
+      }
+      return;
+    }
+    std::int32_t channel = first_;
+    std::int32_t left = left_;
+    for (int j = 0; j < 8; ++j) {
+      f(j, by_channel[channel]);
+      if (--left == 0) {
+        left = inner_;
+        channel = channel + 1 == count_ ? 0 : channel + 1;
+      }
+    }
+  }
+
+ private:
+  std::int32_t count_, inner_, first_, left_;
+};
+
+/// Those of a lane's slice, which are the same in every group that its team takes.
+struct LaneChannels {
+  OctetChannels octet[2];
+
+  template <class ByChannel, class F>
+  ACTPACK_HD void for_each(const ByChannel* by_channel, const F& f) const {
+    for (int i = 0; i < 2; ++i) {
+      octet[i].for_each(by_channel,
+                        [&](int j, const ByChannel& of_channel) { f(8 * i + j, of_channel); });
+    }
+  }
+};
+
+/// Whether a ReLU stands behind: gradients pass where signs are set.
+template <class View>
+inline constexpr bool rectifies =
+    std::is_same_v<View, SignMagnitudeView> || std::is_same_v<View, ConstSignMagnitudeView>;
+
+/// The elements of a slice that gradients pass through, as a set; all of them in a poisoned group,
+/// whose signs say nothing.
+ACTPACK_HD inline SliceMask passing(const ConstPackedView&, const GroupShape&,
+                                    const SlicePlace& place) {
+  return place.present;
+}
+ACTPACK_HD inline SliceMask passing(const ConstSignMagnitudeView& in, const GroupShape& group,
+                                    const SlicePlace& place) {
+  if (is_poisoned(in.params[group.index])) {
+    return place.present;
+  }
+  const auto signs = load_codes<1>(in.sign_words + group.index * (flat_group_size / 32),
+                                   words_of(group, 1), place);
+  return (signs.run[0] | SliceMask{signs.run[1]} << 8) & place.present;
+}
+
+/// Writes the operation's by_channel, before the forward pass.
+struct MakeChannels {
+  batch_norm::Operation operation;
+
+  static constexpr int blocks_per_multiprocessor = row_blocks;
+  ACTPACK_HD static constexpr int lanes() { return 1; }
+
+  template <class Team>
+  ACTPACK_HD void operator()(const Team&, std::int64_t c) const {
+    if (c < operation.channels.count) {
+      operation.by_channel[c] = make_channel(operation, c);
+    }
+  }
+};
+
+#if defined(__CUDACC__) || defined(ACTPACK_SIMT)
+
+/// Of the kernels below, which run a team for each share of a deal.
+struct DealtBody {
+  static constexpr int blocks_per_multiprocessor = row_blocks;
+  ACTPACK_HD static constexpr int lanes() { return flat_lanes; }
+
+  __device__ static LaneChannels channels_of_lane(const DeviceTeam& team, Channels channels,
+                                                  std::int64_t number) {
+    return team.map([&](int lane) {
+      const std::int64_t first = number * flat_group_size + 8 * lane;
+      return LaneChannels{{{channels, first}, {channels, first + flat_group_size / 2}}};
+    });
+  }
+
+  /// The calling lane's slice of a group, which starts at `first`.
+  template <class T>
+  __device__ static auto load(const DeviceTeam& team, const GroupShape& group, const T* first,
+                              bool is_aligned) {
+    return team.map([&](int lane) {
+      return load_slice(first, slice_at(group, lane, 0, group.size), is_aligned);
+    });
+  }
+};
+
+/// Packs y or x and writes y, or max(y, 0). `y` may be `x`.
+template <SavedValue saved, class T, class View, class Noise>
+struct NormalizeAndPack : DealtBody {
+  const T* x;
+  View out;
+  Noise noise;
+  Deal deal;
+  Channels channels;
+  const Channel* by_channel;
+  T* y;
+  bool is_aligned;
+
+  __device__ void operator()(const DeviceTeam& team, std::int64_t number) const {
+    const LaneChannels of_lane = channels_of_lane(team, channels, number);
+    // All lanes of a warp go on together: those without a group keep the others company.
+    const std::int64_t rounds = (deal.groups + deal.teams - 1) / deal.teams;
+    for (std::int64_t round = 0; round < rounds; ++round) {
+      const std::int64_t index = number + round * deal.teams;
+      GroupShape group{index, 0, flat_group_size, deal.bits};
+      if (number < deal.teams && index < deal.groups) {
+        group = deal.group(index);
+      }
+      const std::int64_t first = index * flat_group_size;
+      encode_into(out, team, group, deal.words(index), noise, [&](const SlicePlace& place) {
+        const auto in = load_slice(x + first, place, is_aligned);
+        Slice packed, written;
+        of_lane.for_each(by_channel, [&](int j, const Channel& channel) {
+          const float value{T(channel.normalize(in[j]))};
+          packed.value[j] = saved == SavedValue::output ? value : in[j];
+          written.value[j] = rectifies<View> && value <= 0 ? 0 : value;
+        });
+        store_slice(y + first, place, is_aligned, written);
+        return packed;
+      });
+    }
+  }
+};
+
+/// Writes Σdy of every position to sums[position], and Σdy · v to sums[positions + position].
+template <class T, class View, class Noise>
+struct AddGradients : DealtBody {
+  const T* dz;
+  View in;
+  Noise noise;
+  DecodeOptions options;
+  Deal deal;
+  float* sums;
+  bool is_aligned;
+
+  __device__ void operator()(const DeviceTeam& team, std::int64_t number) const {
+    if (number >= deal.teams) {
+      return;
+    }
+    Slice sum{}, product_sum{};
+    for (std::int64_t index = number; index < deal.groups; index += deal.teams) {
+      const GroupShape group = deal.group(index);
+      const auto gradient = load(team, group, dz + index * flat_group_size, is_aligned);
+      decode_from<float>(in, team, group, deal.words(index), 0, group.size, noise, options,
+                         [&](const SlicePlace& place, const Slice& v) {
+                           add(gradient, v, passing(in, group, place), sum, product_sum);
+                         });
+    }
+    team.map([&](int lane) {
+      float* const to = sums + number * flat_group_size + 8 * lane;
+      for (int j = 0; j < 16; ++j) {
+        const std::int64_t at = j % 8 + j / 8 * (flat_group_size / 2);
+        to[at] = sum[j];
+        to[at + deal.positions()] = product_sum[j];
+      }
+    });
+  }
+
+ private:
+  template <class Elements>
+  __device__ static void add(const Elements& gradient, const Slice& v, SliceMask passes, Slice& sum,
+                             Slice& product_sum) {
+    for (int j = 0; j < 16; ++j) {
+      if ((passes >> j & 1) != 0) {
+        // A gradient through a poisoned group is NaN, as v is: relu_backward has it so.
+        const float dy = rectifies<View> ? gradient[j] + 0 * v[j] : gradient[j];
+        sum.value[j] += dy;
+        product_sum.value[j] += dy * v[j];
+      }
+    }
+  }
+};
+
+/// Writes dx. `dx` may be `dz`.
+template <class T, class View, class Noise>
+struct WriteInputGradient : DealtBody {
+  const T* dz;
+  View in;
+  Noise noise;
+  DecodeOptions options;
+  Deal deal;
+  Channels channels;
+  const InputGradient* input_gradients;
+  T* dx;
+  bool is_aligned;
+
+  __device__ void operator()(const DeviceTeam& team, std::int64_t number) const {
+    if (number >= deal.teams) {
+      return;
+    }
+    const LaneChannels of_lane = channels_of_lane(team, channels, number);
+    for (std::int64_t index = number; index < deal.groups; index += deal.teams) {
+      const GroupShape group = deal.group(index);
+      const std::int64_t first = index * flat_group_size;
+      const auto gradient = load(team, group, dz + first, is_aligned);
+      decode_from<float>(
+          in, team, group, deal.words(index), 0, group.size, noise, options,
+          [&](const SlicePlace& place, const Slice& v) {
+            const SliceMask passes = passing(in, group, place);
+            Slice result;
+            of_lane.for_each(input_gradients, [&](int j, const InputGradient& of_channel) {
+              result.value[j] = of_channel((passes >> j & 1) != 0 ? gradient[j] : 0.0f, v[j]);
+            });
+            store_slice(dx + first, place, is_aligned, result);
+          });
+    }
+  }
+};
+
+/// The sums of AddGradients, and what finish_channels makes of them.
+struct ChannelSums {
+  const float* sums;
+  Deal deal;
+  Channels channels;
+  const Channel* by_channel;
+  SavedValue saved;
+  std::int64_t count;  // elements of a channel, or 0 where statistics do not depend on x
+  float* gamma_gradient;
+  float* beta_gradient;
+  InputGradient* input_gradients;
+};
+
+/// Adds up the positions of one channel with one block, always in the same order.
+static __global__ void finish_channels(const __grid_constant__ ChannelSums task) {
+  __shared__ double sum[block_threads], product_sum[block_threads];
+  const Channels& channels = task.channels;
+  const std::int64_t channel = blockIdx.x;
+  const std::int64_t period = channels.period();
+  const std::int64_t positions = task.deal.positions();
+  const std::int64_t copies = (positions + period - 1) / period;
+  const unsigned me = threadIdx.x;
+  sum[me] = product_sum[me] = 0;
+  for (std::int64_t i = me; i < copies * channels.inner; i += block_threads) {
+    const std::int64_t position =
+        i / channels.inner * period + channel * channels.inner + i % channels.inner;
+    if (position < positions) {
+      sum[me] += double{task.sums[position]};
+      product_sum[me] += double{task.sums[positions + position]};
+    }
+  }
+  for (unsigned half = block_threads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (me < half) {
+      sum[me] += sum[me + half];
+      product_sum[me] += product_sum[me + half];
+    }
+  }
+  if (me == 0) {
+    const batch_norm::ChannelGradients gradients =
+        finish_gradients(task.by_channel[channel], task.saved, sum[0], product_sum[0], task.count);
+    task.gamma_gradient[channel] = gradients.gamma;
+    task.beta_gradient[channel] = gradients.beta;
+    task.input_gradients[channel] = gradients.input;
+  }
+}
+
+#endif
+
+}  // namespace actpack::detail
