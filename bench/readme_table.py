@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
-"""Writes the README's table of speed and error from the results of the host's benchmarks.
+"""Writes the tables of speed and error, in the README and in docs/speed.md, from bench/results.
 
     readme_table.py [--check]
 
-Between its two markers the README holds, for each file of bench/results that run.sh wrote, what this
-script makes of it, and nothing else. --check writes nothing and fails where they disagree.
+Each of the two pages holds a generated block between two markers. The README's is one short table
+with every machine side by side; the page's has a table for each machine. --check writes nothing
+and fails where a block differs from what the results give.
 """
 import json
 import pathlib
@@ -15,13 +16,21 @@ import sys
 import results_table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results"
 BEGIN = "<!-- Made by bench/readme_table.py from bench/results: do not edit. -->\n"
 END = "<!-- The end of what bench/readme_table.py made. -->\n"
 
-# A line of the table: its title, the row's name up to the size, its type, width and its codec in
-# the tables of error, if it decodes.
+# A line of a table: its title, the row's name up to the size, its type, its width, and its codec in
+# the tables of error if it decodes.
+README_LINES = (
+    ("quantize, stochastic", "quantize/stochastic", "float", 2, None),
+    ("dequantize, plain", "dequantize/plain", "float", 2, "affine/plain"),
+    ("dequantize, subtractive", "dequantize/subtractive", "float", 2, "affine/subtractive"),
+    ("encode sign and magnitude", "sign_magnitude_encode/stochastic", "float", 2, None),
+    ("decode sign and magnitude, subtractive", "sign_magnitude_decode/subtractive", "float", 2,
+     "sign_magnitude/subtractive"),
+    ("for comparison: zfp, fixed rate, compress", "zfp_fixed_rate_compress", "float", 4, None),
+)
 LINES = (
     ("quantize, stochastic", "quantize/stochastic", "float", 1, None),
     ("quantize, stochastic", "quantize/stochastic", "float", 2, None),
@@ -41,12 +50,23 @@ LINES = (
     ("c-blosc (LZ4, bits shuffled), compress", "blosc_lz4_bitshuffle_compress", "float", None, None),
     ("c-blosc, decompress", "blosc_lz4_bitshuffle_decompress", "float", None, None),
 )
-SIZES = ((1 << 20, "1 MiB"), (1 << 26, "64 MiB"))
+SMALL, LARGE = (1 << 20, "1 MiB"), (1 << 26, "64 MiB")
+SIZES = (SMALL, LARGE)
 TYPE_BYTES = {"float": 4, "bfloat16": 2, "float16": 2}
 ERRORS = ("gauss", "relu")
 
 
-def lines_of(results):
+def host_results():
+    """The results of every machine's host benchmarks, by the stem of their file."""
+    for path in sorted(RESULTS.glob("*.json")):
+        with open(path, encoding="utf-8") as file:
+            results = json.load(file)
+        if "cpu" in results["context"]:  # else a device's
+            yield path.stem, results
+
+
+def lines_of(results, wanted):
+    """The table's lines that a machine has measured, by their titles and widths."""
     rows = {}
     for row in results_table.rows_of(results_table.medians(results["benchmarks"])[0]):
         if row.get("threads", 1) == 1:
@@ -54,7 +74,8 @@ def lines_of(results):
     errors = {
         (row["codec"], row["bits"], row["set"]): row["nmse"] for row in results["quality"]
     }
-    for title, verb, kind, bits, codec in LINES:
+    lines = []
+    for title, verb, kind, bits, codec in wanted:
         sizes = [rows.get((verb, kind, bits, size // TYPE_BYTES[kind])) for size, _ in SIZES]
         if None in sizes:
             continue  # a peer that was not installed
@@ -68,10 +89,45 @@ def lines_of(results):
         for name in ERRORS:
             if (codec, bits, name) in errors:
                 line[name] = errors[codec, bits, name]
-        yield line
+        lines.append(line)
+    return lines
 
 
-def columns():
+def machine(context):
+    return f"{context['cpu']} ({context['instruction_set']})".replace("(R)", "")
+
+
+def readme_block():
+    number = results_table.number
+    size = LARGE[1]
+    lines, columns, sources = {}, [], []
+    for stem, results in host_results():
+        context = results["context"]
+        for line in lines_of(results, README_LINES):
+            merged = lines.setdefault((line["title"], line["stored"]), {})
+            for key, value in line.items():
+                merged[f"{stem} {key}" if key.startswith(size) else key] = value
+        columns += [
+            number(f"{machine(context)}, GB/s", f"{stem} {size}", count=2),
+            number("of a copy's speed", f"{stem} {size} vs_copy", count=2),
+        ]
+        sources.append(f"[{machine(context)}](bench/results/{stem}.md) by `{context['command']}`")
+    if not sources:
+        return "Not yet measured.\n"
+    columns = [
+        (f"one thread, {size} of float", "---", lambda line: line["title"]),
+        number("bits a value", "stored", count=4),
+        *columns,
+        number("error, N(0, 1)", "gauss", count=2),
+    ]
+    return (
+        f"{results_table.table(list(lines.values()), columns)}\n\n"
+        f"Measured on {' and on '.join(sources)}. A copy is `memcpy` of the floats; error is "
+        "Σ (decoded − x)² / Σ x². How, and every row: [docs/speed.md](docs/speed.md).\n"
+    )
+
+
+def page_columns():
     number = results_table.number
     yield ("one thread", "---", lambda line: line["title"])
     yield number("bits a value", "stored", count=4)
@@ -95,39 +151,38 @@ def steps_of(results):
             )
 
 
-def section_of(path):
-    with open(path, encoding="utf-8") as file:
-        results = json.load(file)
-    context = results["context"]
-    if "cpu" not in context:  # a device's
-        return ""
-    clock = float(context["measured_clock_ghz"])
-    place = f"bench/results/{path.stem}"
-    table = results_table.table(list(lines_of(results)), list(columns()))
-    steps = "".join(f"- {sentence}\n" for sentence in steps_of(results))
-    return (
-        f"\n`{context['command']}` on {context['cpu']} ({context['cpu_numbers']}; {clock:.1f} GHz), "
-        f"{context['instruction_set']}, {context['compiler']}, commit {context['commit']}, "
-        f"{context['date']}; all rows with their spread in [{path.stem}.md]({place}.md):\n\n{table}\n\n{steps}"
-        f"\n![Speed against size, error against stored bits]({place}.svg)\n"
-    )
+def page_block():
+    block = ""
+    for stem, results in host_results():
+        context = results["context"]
+        clock = float(context["measured_clock_ghz"])
+        place = f"../bench/results/{stem}"
+        table = results_table.table(lines_of(results, LINES), list(page_columns()))
+        steps = "".join(f"- {sentence}\n" for sentence in steps_of(results))
+        block += (
+            f"\n### {machine(context)}\n\n"
+            f"`{context['command']}` on {context['cpu']} ({context['cpu_numbers']}; {clock:.1f} GHz), "
+            f"{context['instruction_set']}, {context['compiler']}, commit {context['commit']}, "
+            f"{context['date']}; all rows with their spread in [{stem}.md]({place}.md):\n"
+            f"\n{table}\n\n{steps}\n![Speed against size, error against stored bits]({place}.svg)\n"
+        )
+    return block or "\nNot yet measured.\n"
 
 
 def main():
     arguments = sys.argv[1:]
     if arguments not in ([], ["--check"]):
         sys.exit(__doc__)
-    readme = README.read_text(encoding="utf-8")
-    before, begin, rest = readme.partition(BEGIN)
-    made, end, after = rest.partition(END)
-    if not begin or not end:
-        sys.exit(f"{README.name}: the markers of the table are missing")
-    expected = "".join(section_of(path) for path in sorted(RESULTS.glob("*.json")))
-    expected = (expected or "\nNot yet measured.\n") + "\n"
-    if not arguments:
-        README.write_text(before + begin + expected + end + after, encoding="utf-8")
-    elif made != expected:
-        sys.exit(f"{README.name}: the table is not that of bench/results: bench/readme_table.py")
+    for page, block in ((ROOT / "README.md", readme_block()),
+                        (ROOT / "docs" / "speed.md", page_block())):
+        before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        made, end, after = rest.partition(END)
+        if not begin or not end:
+            sys.exit(f"{page.name}: the markers of the table are missing")
+        if not arguments:
+            page.write_text(before + begin + block + "\n" + end + after, encoding="utf-8")
+        elif made != block + "\n":
+            sys.exit(f"{page.name}: the table is not that of bench/results: bench/readme_table.py")
 
 
 if __name__ == "__main__":
