@@ -18,10 +18,9 @@ if(ACTPACK_BUILD_CUDA)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES) # before the language, which would choose the oldest
     set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real 100-real 120)
   endif()
-  list(LENGTH CMAKE_CUDA_ARCHITECTURES count)
-  if(count GREATER 1)
-    # Our own programs have the oldest as PTX, which a driver compiles for every GPU: several of
-    # each would take several times as long and show what the library shows.
+  if("${CMAKE_CUDA_ARCHITECTURES}" MATCHES "^75")
+    # Our own programs have the oldest as PTX alone, which a driver compiles for every GPU: more
+    # would take longer and show what the library shows.
     set(program_architectures 75-virtual)
   endif()
   enable_language(CUDA)
