@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What every verb does around its kernel: it checks what the host can check, picks the noise, and
-// enqueues.
+// The steps of every verb around its kernel: it names elements by the library's own types, picks
+// the noise, and enqueues.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,7 +16,7 @@
 #include "actpack/cuda/error.hpp"
 #include "actpack/cuda/slice.hpp"
 #include "actpack/detail/require.hpp"
-#include "kernel.hpp"
+#include "tile_kernel.hpp"
 
 namespace actpack::detail {
 
@@ -70,8 +70,8 @@ void enqueue(void (*kernel)(Body), const Body& body, std::int64_t blocks, int th
 /// Enqueues `body` for indices [0, count).
 template <class Body>
 void enqueue(const Body& body, std::int64_t count, const char* verb, cudaStream_t stream) {
-  const std::int64_t teams_per_block = block_threads / body.lanes();
-  enqueue(&team_kernel<Body>, body, (count + teams_per_block - 1) / teams_per_block, block_threads,
+  const std::int64_t tiles_per_block = block_threads / body.lanes();
+  enqueue(&tile_kernel<Body>, body, (count + tiles_per_block - 1) / tiles_per_block, block_threads,
           verb, stream);
 }
 

@@ -48,7 +48,7 @@ void decode_relu(ConstSignMagnitudeView in, T* y, Decoding decoding, cudaStream_
 template <DeviceElement T>
 void relu_backward(const T* dy, ConstSignMagnitudeView in, std::int64_t first, std::int64_t count,
                    T* dx, cudaStream_t stream) {
-  detail::require_device_view(in);
+  detail::require_arrays(in);
   detail::require_elements(in.layout, first, count);
   detail::require_memory(dy, count, "dy");
   detail::require_memory(dx, count, "dx");

@@ -27,9 +27,9 @@ file(REMOVE_RECURSE ${WORK_DIR})
 file(COPY ${SOURCE_DIR}/include ${SOURCE_DIR}/cuda DESTINATION ${WORK_DIR})
 
 if(FAULT STREQUAL "missing_barrier")
-  replace_once(cuda/statistics_body.hpp "    __syncthreads();\n" "")
+  replace_once(cuda/statistics_kernels.hpp "    __syncthreads();\n" "")
   # ThreadSanitizer tells 255 threads apart, not a block of 512: that is no part of the fault.
-  replace_once(cuda/statistics_body.hpp "statistics_threads = 512;" "statistics_threads = 128;")
+  replace_once(cuda/statistics_kernels.hpp "statistics_threads = 512;" "statistics_threads = 128;")
   set(flags -fsanitize=thread)
   set(test_case "simt: statistics<float>")
   set(evidence "ThreadSanitizer: data race")
@@ -39,7 +39,7 @@ elseif(FAULT STREQUAL "missing_scan_barrier")
   set(test_case "simt: bit allocation")
   set(evidence "ThreadSanitizer: data race")
 elseif(FAULT STREQUAL "wrong_lane_mask")
-  replace_once(include/actpack/cuda/team.hpp
+  replace_once(include/actpack/cuda/warp_tile.hpp
                "std::uint32_t active = 0xFFFFFFFFu)" "std::uint32_t active = 0x0000FFFFu)")
   set(flags "")
   set(test_case "simt: affine rows<float>")

@@ -23,15 +23,15 @@
 #include <actpack/sign_magnitude.hpp>
 
 #include "allocation_bodies.hpp"
-#include "group_bodies.hpp"
-#include "kernel.hpp"
-#include "run_bodies.hpp"
-#include "statistics_body.hpp"
+#include "group_kernels.hpp"
+#include "octet_kernels.hpp"
+#include "statistics_kernels.hpp"
 #include "support/allocation_reference.hpp"
 #include "support/compare.hpp"
 #include "support/data.hpp"
 #include "support/guarded_buffer.hpp"
 #include "support/guarded_tensor.hpp"
+#include "tile_kernel.hpp"
 
 namespace {
 
@@ -46,9 +46,9 @@ using support::PlacedBuffer;
 // Runs a body for indices [0, count), and up to a block's beyond, as the library's verbs do.
 template <class Body>
 void launch(const Body& body, std::int64_t count) {
-  const std::int64_t teams_per_block = detail::block_threads / body.lanes();
-  const std::int64_t blocks = (count + teams_per_block - 1) / teams_per_block;
-  simt::launch(static_cast<unsigned>(blocks), detail::block_threads, &detail::team_kernel<Body>,
+  const std::int64_t tiles_per_block = detail::block_threads / body.lanes();
+  const std::int64_t blocks = (count + tiles_per_block - 1) / tiles_per_block;
+  simt::launch(static_cast<unsigned>(blocks), detail::block_threads, &detail::tile_kernel<Body>,
                body);
 }
 
@@ -132,7 +132,7 @@ struct SimtQueue {
 // Kernels that show what the shim itself reports.
 
 __global__ void sum_over_lanes(std::uint32_t mask, const std::uint32_t* in, std::uint32_t* out) {
-  out[threadIdx.x] = DeviceTeam(16, mask).reduce(
+  out[threadIdx.x] = WarpTile(16, mask).reduce(
       in[threadIdx.x], [](std::uint32_t a, std::uint32_t b) { return a + b; });
 }
 
@@ -168,8 +168,8 @@ __global__ void scan_of_pairs(const std::int32_t* values, std::int64_t size, std
 
 __global__ void nearest_of(const detail::Change* changes, std::int64_t count, bool becomes_wider,
                            detail::Change* nearest, double* least_left_out) {
-  const DeviceTeam team(32);
-  detail::NearestOfTeam found(team, becomes_wider);
+  const WarpTile tile(32);
+  detail::NearestOfTeam found(tile, becomes_wider);
   found.look_at(count, [&](std::int64_t i) { return changes[i]; });
   found.write(nearest, least_left_out);
 }
@@ -238,7 +238,7 @@ TEST_CASE("simt: the ReLU's backward pass from a sign plane") {
 }
 
 TEST_CASE_TEMPLATE("simt: masks", T, float, bfloat16) {
-  constexpr std::int64_t numel = 2085;  // two blocks, the last run and the last word short
+  constexpr std::int64_t numel = 2085;  // two blocks, the last octet and the last word short
   GuardedBuffer<T> x(support::stored<T>(support::gaussian(numel, 7)));
   GuardedBuffer<T> y(numel), want(numel);
   GuardedBuffer<std::uint32_t> mask(words_for(numel, 1)), want_mask(words_for(numel, 1));
@@ -288,7 +288,7 @@ TEST_CASE("simt: small integers") {
     GuardedBuffer<std::uint8_t> unpacked(numel - first), want_codes(numel - first);
     unpack(std::as_const(words).span(), bits, first, want_codes.span());
     launch(detail::Unpack{{numel - first}, words.data(), bits, first, unpacked.data()},
-           (numel - first + detail::run_size - 1) / detail::run_size);
+           (numel - first + detail::octet_size - 1) / detail::octet_size);
     CHECK(unpacked.values() == want_codes.values());
   }
 }
@@ -398,7 +398,7 @@ TEST_CASE("simt: a scan over more than a block, in the order of the lanes") {
   CHECK(is_right);
 }
 
-TEST_CASE("simt: teams of half a warp that go their own ways") {
+TEST_CASE("simt: tiles of half a warp that go their own ways") {
   std::vector<std::uint32_t> in(32), out(32);
   for (std::uint32_t i = 0; i < 32; ++i) in[i] = i;
   simt::launch(1, 32, &sum_over_lanes, 0xFFFFFFFFu, in.data(), out.data());

@@ -1,11 +1,10 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What the kernels do that walk a tensor group by group: the same source for devices and for tests
-// on the host.
+// Kernels that walk a tensor group by group. The same source for devices and for tests on the host.
 //
-// Two forms of each: a flat one for whole groups of 256 that follow each other without gaps, and
-// one for rows of any size, width and group size.
+// Each exists twice: flat, for whole groups of 256 that follow each other without gaps, and for
+// rows of any size, width and group size.
 #pragma once
 
 #include <cstdint>
@@ -16,50 +15,50 @@
 #include "actpack/detail/smallest_positive.hpp"
 #include "actpack/packed.hpp"
 #include "actpack/sign_magnitude_view.hpp"
-#include "block.hpp"
+#include "tile_kernel.hpp"
 
 namespace actpack::detail {
 
-// One group into or out of a packed tensor of either kind.
+// One group into or out of a packed tensor of either form.
 
 /// The words a group's codes begin with: in its own width, and at one bit.
 struct GroupWords {
   std::int64_t codes, signs;
 };
 
-template <class Team, class Noise, class Load>
-ACTPACK_HD void encode_into(const PackedView& out, const Team& team, const GroupShape& group,
+template <class Tile, class Noise, class Load>
+ACTPACK_HD void encode_into(const PackedView& out, const Tile& tile, const GroupShape& group,
                             GroupWords first, const Noise& noise, const Load& load) {
-  quantize_group(team, group, noise, load, out.words + first.codes, out.params + group.index);
+  quantize_group(tile, group, noise, load, out.words + first.codes, out.params + group.index);
 }
 
-template <class Team, class Noise, class Load>
-ACTPACK_HD void encode_into(const SignMagnitudeView& out, const Team& team, const GroupShape& group,
+template <class Tile, class Noise, class Load>
+ACTPACK_HD void encode_into(const SignMagnitudeView& out, const Tile& tile, const GroupShape& group,
                             GroupWords first, const Noise& noise, const Load& load) {
-  encode_group(team, group, noise, load, out.sign_words + first.signs,
+  encode_group(tile, group, noise, load, out.sign_words + first.signs,
                out.magnitude_words + first.codes, out.params + group.index);
 }
 
-/// What decoding may be told: the share of the dither to take out, and what becomes of negatives.
+/// The options of decoding: the share of the dither to take out, and the fate of negatives.
 struct DecodeOptions {
   float alpha;
   NegativeSide negative_side;
 };
 
-template <class T, class Team, class Noise, class Store>
-ACTPACK_HD void decode_from(const ConstPackedView& in, const Team& team, const GroupShape& group,
+template <class T, class Tile, class Noise, class Store>
+ACTPACK_HD void decode_from(const ConstPackedView& in, const Tile& tile, const GroupShape& group,
                             GroupWords first, std::int32_t begin, std::int32_t end,
                             const Noise& noise, const DecodeOptions& options, const Store& store) {
-  dequantize_group<T>(team, group, begin, end, noise, options.alpha, in.words + first.codes,
+  dequantize_group<T>(tile, group, begin, end, noise, options.alpha, in.words + first.codes,
                       in.params[group.index], store);
 }
 
-template <class T, class Team, class Noise, class Store>
-ACTPACK_HD void decode_from(const ConstSignMagnitudeView& in, const Team& team,
+template <class T, class Tile, class Noise, class Store>
+ACTPACK_HD void decode_from(const ConstSignMagnitudeView& in, const Tile& tile,
                             const GroupShape& group, GroupWords first, std::int32_t begin,
                             std::int32_t end, const Noise& noise, const DecodeOptions& options,
                             const Store& store) {
-  decode_group<T>(team, group, begin, end, noise, options.alpha, options.negative_side,
+  decode_group<T>(tile, group, begin, end, noise, options.alpha, options.negative_side,
                   in.sign_words + first.signs, in.magnitude_words + first.codes,
                   in.params[group.index], store);
 }
@@ -67,7 +66,7 @@ ACTPACK_HD void decode_from(const ConstSignMagnitudeView& in, const Team& team,
 // Flat tensors: whole groups of 256 without gaps, of which everything but the number is a constant.
 
 inline constexpr std::int32_t flat_group_size = 256;
-inline constexpr int flat_lanes = team_lanes(flat_group_size);
+inline constexpr int flat_lanes = tile_lanes(flat_group_size);
 
 /// 40 registers a thread; 80 for sign-magnitude contexts.
 template <class View>
@@ -98,31 +97,31 @@ struct EncodeFlat {
   static constexpr int blocks_per_multiprocessor = flat_blocks<View>;
   ACTPACK_HD static constexpr int lanes() { return flat_lanes; }
 
-  template <class Team>
-  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+  template <class Tile>
+  ACTPACK_HD void operator()(const Tile& tile, std::int64_t index) const {
     const T* elements = x + index * flat_group_size;
-    encode_into(out, team, flat_shape<Bits>(index), flat_words<Bits>(index), noise.resolve(),
-                [&](const SlicePlace& slice) { return load_slice(elements, slice, true); });
+    encode_into(out, tile, flat_shape<Bits>(index), flat_words<Bits>(index), noise.resolve(),
+                [&](const SliceLocation& slice) { return load_slice(elements, slice, true); });
   }
 };
 
-/// As store_slice, of a whole slice at an aligned address, by all lanes of a warp together. A run
-/// of floats is a sector of memory, 32 bytes, and takes two instructions, which would write half a
-/// sector in every lane: as costly as whole ones. So neighbours exchange halves, and each
-/// instruction writes the sectors of every other lane.
-template <class T, class Team>
-ACTPACK_HD void store_flat(const Team& team, T* group, const SlicePlace& slice, const Slice& x) {
-  if constexpr (std::is_same_v<T, float> && !std::is_same_v<Team, HostTeam>) {
-    constexpr int half = run_size / 2;
+/// Writes a whole slice at an aligned address, as store_slice does, by all lanes of a warp
+/// together. An octet of floats is a sector of memory, 32 bytes, and takes two instructions. Each
+/// would write half a sector in every lane, which costs as much as whole ones. So neighbours
+/// exchange halves, and each instruction writes the sectors of every other lane.
+template <class T, class Tile>
+ACTPACK_HD void store_flat(const Tile& tile, T* group, const SliceLocation& slice, const Slice& x) {
+  if constexpr (std::is_same_v<T, float> && !std::is_same_v<Tile, HostWarpTile>) {
+    constexpr int half = octet_size / 2;
     const bool is_odd = slice.index % 2 != 0;
     for (int i = 0; i < 2; ++i) {
-      const Vector first = vector_of<T>(x.value + i * run_size);
-      const Vector second = vector_of<T>(x.value + i * run_size + half);
-      const Vector kept = is_odd ? second : first;
-      const Vector other = team.exchange(is_odd ? first : second, 1);
+      const Vector first = vector_of<T>(x.value + i * octet_size);
+      const Vector second = vector_of<T>(x.value + i * octet_size + half);
+      const Vector own = is_odd ? second : first;
+      const Vector other = tile.exchange(is_odd ? first : second, 1);
       T* to = group + slice.first[i] - (is_odd ? half : 0);
-      store_vector(to, is_odd ? other : kept);
-      store_vector(to + run_size, is_odd ? kept : other);
+      store_vector(to, is_odd ? other : own);
+      store_vector(to + octet_size, is_odd ? own : other);
     }
   } else {
     store_slice(group, slice, true, x);
@@ -140,26 +139,26 @@ struct DecodeFlat {
   static constexpr int blocks_per_multiprocessor = flat_blocks<View>;
   ACTPACK_HD static constexpr int lanes() { return flat_lanes; }
 
-  template <class Team>
-  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+  template <class Tile>
+  ACTPACK_HD void operator()(const Tile& tile, std::int64_t index) const {
     T* elements = x + index * flat_group_size;
-    decode_from<T>(in, team, flat_shape<Bits>(index), flat_words<Bits>(index), 0, flat_group_size,
-                   noise.resolve(), options, [&](const SlicePlace& slice, const Slice& values) {
-                     store_flat(team, elements, slice, values);
+    decode_from<T>(in, tile, flat_shape<Bits>(index), flat_words<Bits>(index), 0, flat_group_size,
+                   noise.resolve(), options, [&](const SliceLocation& slice, const Slice& values) {
+                     store_flat(tile, elements, slice, values);
                    });
   }
 };
 
 // Rows.
 
-/// As many registers as they like: all widths are in one kernel.
+/// These kernels hold all widths and need many registers.
 inline constexpr int row_blocks = 2;
 
 /// Walks groups [first_group, end_group) of a tensor of any layout.
 struct RowWalk {
   std::int64_t groups_per_row, first_group, end_group;
 
-  /// The group of a team; of size 0 behind the last.
+  /// The group of a tile; of size 0 behind the last.
   ACTPACK_HD Group group_of(const Layout& layout, std::int64_t index) const {
     const std::int64_t number = first_group + index;
     if (number >= end_group) {
@@ -178,18 +177,19 @@ ACTPACK_HD inline GroupShape shape_of(const Layout& layout, const Group& group, 
   return {group.index, static_cast<std::int32_t>(group.size), layout.group_size, bits};
 }
 
-ACTPACK_HD inline CodePlace code_place(const ConstPackedView& view, const Group& group) {
+ACTPACK_HD inline CodePlace locate_codes(const ConstPackedView& view, const Group& group) {
   return place_of(view, group);
 }
-ACTPACK_HD inline CodePlace code_place(const ConstSignMagnitudeView& view, const Group& group) {
+ACTPACK_HD inline CodePlace locate_codes(const ConstSignMagnitudeView& view, const Group& group) {
   return uniform_place(view.layout, group, view.layout.bits);
 }
 
-ACTPACK_HD inline GroupWords words_of(const Layout& layout, const Group& group, CodePlace place) {
-  return {place.word, uniform_place(layout, group, 1).word};
+ACTPACK_HD inline GroupWords words_of(const Layout& layout, const Group& group,
+                                      CodePlace location) {
+  return {location.word, uniform_place(layout, group, 1).word};
 }
 
-/// Where an element of the tensor is in a group, or on which end of it.
+/// The number of a tensor's element within a group, or the end of the group that is nearest to it.
 ACTPACK_HD inline std::int32_t group_element(const Group& group, std::int64_t element) {
   const std::int64_t e = element - group.first;
   return static_cast<std::int32_t>(e < 0 ? 0 : e < group.size ? e : group.size);
@@ -204,24 +204,25 @@ struct EncodeRows {
   RowWalk walk;
 
   static constexpr int blocks_per_multiprocessor = row_blocks;
-  ACTPACK_HD int lanes() const { return team_lanes(out.layout.group_size); }
+  ACTPACK_HD int lanes() const { return tile_lanes(out.layout.group_size); }
 
-  template <class Team>
-  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+  template <class Tile>
+  ACTPACK_HD void operator()(const Tile& tile, std::int64_t index) const {
     const auto& source = noise.resolve();
     const Group group = walk.group_of(out.layout, index);
-    const CodePlace place = group.size > 0 ? code_place(out, group) : CodePlace{0, 1};
+    const CodePlace location = group.size > 0 ? locate_codes(out, group) : CodePlace{0, 1};
     const T* elements = x + group.first;
     const bool is_aligned = is_vector_aligned(elements);
-    encode_into(out, team, shape_of(out.layout, group, place.bits),
-                words_of(out.layout, group, place), source,
-                [&](const SlicePlace& slice) { return load_slice(elements, slice, is_aligned); });
+    encode_into(out, tile, shape_of(out.layout, group, location.bits),
+                words_of(out.layout, group, location), source, [&](const SliceLocation& slice) {
+                  return load_slice(elements, slice, is_aligned);
+                });
   }
 };
 
-/// What decoding does to values before it stores them: nothing.
+/// Leaves decoded values as they are.
 struct NoEpilogue {
-  ACTPACK_HD void operator()(Slice&, const SlicePlace&, std::int64_t) const {}
+  ACTPACK_HD void operator()(Slice&, const SliceLocation&, std::int64_t) const {}
 };
 
 /// Decodes elements [first, end) of a tensor; `x` is where its element 0 is or would be.
@@ -236,22 +237,22 @@ struct DecodeRows {
   RowWalk walk;
 
   static constexpr int blocks_per_multiprocessor = row_blocks;
-  ACTPACK_HD int lanes() const { return team_lanes(in.layout.group_size); }
+  ACTPACK_HD int lanes() const { return tile_lanes(in.layout.group_size); }
 
-  template <class Team>
-  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+  template <class Tile>
+  ACTPACK_HD void operator()(const Tile& tile, std::int64_t index) const {
     const auto& source = noise.resolve();
     const Group group = walk.group_of(in.layout, index);
     if (group.size == 0) {
       return;
     }
-    const CodePlace place = code_place(in, group);
+    const CodePlace location = locate_codes(in, group);
     T* elements = x + group.first;
     const bool is_aligned = is_vector_aligned(elements);
-    decode_from<T>(in, team, shape_of(in.layout, group, place.bits),
-                   words_of(in.layout, group, place), group_element(group, first),
+    decode_from<T>(in, tile, shape_of(in.layout, group, location.bits),
+                   words_of(in.layout, group, location), group_element(group, first),
                    group_element(group, end), source, options,
-                   [&](const SlicePlace& slice, Slice values) {
+                   [&](const SliceLocation& slice, Slice values) {
                      epilogue(values, slice, group.first);
                      store_slice(elements, slice, is_aligned, values);
                    });
@@ -266,20 +267,22 @@ struct ChannelEpilogue {
   std::int64_t channels, inner;
   const std::uint32_t* mask;
 
-  ACTPACK_HD void operator()(Slice& x, const SlicePlace& place, std::int64_t group_first) const {
-    const std::int64_t first[2] = {group_first + place.first[0], group_first + place.first[1]};
+  ACTPACK_HD void operator()(Slice& x, const SliceLocation& location,
+                             std::int64_t group_first) const {
+    const std::int64_t first[2] = {group_first + location.first[0],
+                                   group_first + location.first[1]};
     Channel channel[2] = {channel_at(first[0]), channel_at(first[1])};
     for (int j = 0; j < elements_per_call; ++j) {
-      const int run = j / run_size;
-      if ((place.present >> j & 1) != 0) {
-        x.value[j] = apply(x.value[j], channel[run].index, first[run] + j % run_size);
+      const int octet = j / octet_size;
+      if ((location.present >> j & 1) != 0) {
+        x.value[j] = apply(x.value[j], channel[octet].index, first[octet] + j % octet_size);
       }
-      channel[run] = next(channel[run]);
+      channel[octet] = next(channel[octet]);
     }
   }
 
  private:
-  /// The channel of an element, and the elements of it that follow in a row, itself included.
+  /// The channel of an element, and how many elements of it follow in a row, itself included.
   struct Channel {
     std::int64_t index, left;
   };
@@ -310,25 +313,25 @@ struct DecodeKeepingSigns {
   RowWalk walk;
 
   static constexpr int blocks_per_multiprocessor = row_blocks;
-  ACTPACK_HD int lanes() const { return team_lanes(in.layout.group_size); }
+  ACTPACK_HD int lanes() const { return tile_lanes(in.layout.group_size); }
 
-  template <class Team>
-  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+  template <class Tile>
+  ACTPACK_HD void operator()(const Tile& tile, std::int64_t index) const {
     const Group group = walk.group_of(in.layout, index);
     if (group.size == 0) {
       return;
     }
-    const CodePlace place = code_place(in, group);
-    const GroupShape shape = shape_of(in.layout, group, place.bits);
-    const GroupWords words = words_of(in.layout, group, place);
+    const CodePlace location = locate_codes(in, group);
+    const GroupShape shape = shape_of(in.layout, group, location.bits);
+    const GroupWords words = words_of(in.layout, group, location);
     T* elements = x + group.first;
     const bool is_aligned = is_vector_aligned(elements);
-    decode_from<T>(in, team, shape, words, 0, shape.size, NearestNoise{}, {0, NegativeSide::kept},
-                   [&](const SlicePlace& slice, Slice values) {
+    decode_from<T>(in, tile, shape, words, 0, shape.size, NearestNoise{}, {0, NegativeSide::kept},
+                   [&](const SliceLocation& slice, Slice values) {
                      const auto signs =
                          load_codes<1>(in.sign_words + words.signs, words_of(shape, 1), slice);
                      for (int j = 0; j < elements_per_call; ++j) {
-                       if ((signs.run[j / run_size] >> j % run_size & 1) != 0) {
+                       if ((signs.octet[j / octet_size] >> j % octet_size & 1) != 0) {
                          values.value[j] = float{nonzero(T(values[j]), smallest_positive<T>())};
                        }
                      }
@@ -347,10 +350,10 @@ struct ReluBackwardRows {
   RowWalk walk;
 
   static constexpr int blocks_per_multiprocessor = row_blocks;
-  ACTPACK_HD int lanes() const { return team_lanes(in.layout.group_size); }
+  ACTPACK_HD int lanes() const { return tile_lanes(in.layout.group_size); }
 
-  template <class Team>
-  ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
+  template <class Tile>
+  ACTPACK_HD void operator()(const Tile& tile, std::int64_t index) const {
     const Group group = walk.group_of(in.layout, index);
     if (group.size == 0) {
       return;
@@ -360,18 +363,18 @@ struct ReluBackwardRows {
     const bool poisoned = is_poisoned(in.params[group.index]);
     const bool is_aligned =
         is_vector_aligned(dy + group.first) && is_vector_aligned(dx + group.first);
-    team.map([&](int lane) {
+    tile.map([&](int lane) {
       for_each_slice(
-          team, shape, lane, group_element(group, first), group_element(group, end),
-          [&](const SlicePlace& place) {
-            const auto codes = load_codes<1>(signs, words_of(shape, 1), place);
-            const auto gradient = load_slice(dy + group.first, place, is_aligned);
+          tile, shape, lane, group_element(group, first), group_element(group, end),
+          [&](const SliceLocation& location) {
+            const auto codes = load_codes<1>(signs, words_of(shape, 1), location);
+            const auto gradient = load_slice(dy + group.first, location, is_aligned);
             Slice x;
             for (int j = 0; j < elements_per_call; ++j) {
-              const bool pass = (codes.run[j / run_size] >> j % run_size & 1) != 0;
+              const bool pass = (codes.octet[j / octet_size] >> j % octet_size & 1) != 0;
               x.value[j] = poisoned ? float{poisoned_params.scale} : pass ? gradient[j] : 0.0f;
             }
-            store_slice(dx + group.first, place, is_aligned, x);
+            store_slice(dx + group.first, location, is_aligned, x);
           });
     });
   }
