@@ -5,7 +5,7 @@
 // textbook's in double precision, and what they pack with the host's verbs.
 #include <doctest/doctest.h>
 
-#include "simt.hpp"  // before the kernels
+#include "simt_tiles.hpp"  // before the kernels
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,6 @@
 #include "batch_norm_kernels.hpp"
 #include "support/batch_norm_reference.hpp"
 #include "support/effort.hpp"
-#include "tile_kernel.hpp"
 
 namespace {
 
@@ -57,19 +56,11 @@ auto noise_of() {
   }
 }
 
-// Runs a body with tiles [0, count), as the library does.
-template <class Body>
-void launch(const Body& body, std::int64_t count) {
-  const std::int64_t tiles_per_block = block_threads / body.lanes();
-  simt::launch(static_cast<unsigned>((count + tiles_per_block - 1) / tiles_per_block),
-               block_threads, &tile_kernel<Body>, body);
-}
-
 template <class S>
 void launch_forward(const Case& c, const Channel* by_channel, const typename S::T* x,
                     typename S::View out, typename S::T* y) {
   const auto noise = noise_of<S>();
-  launch(
+  simt::launch_tiles(
       NormalizeAndPack<S::saved, typename S::T, typename S::View, std::decay_t<decltype(noise)>>{
           {}, x, out, noise, c.deal(), c.shape.channels(), by_channel, y, c.is_aligned},
       c.deal().tiles);
@@ -113,7 +104,7 @@ void launch_backward(const Case& c, const Batch<typename S::T>& batch, Forward<S
   const DecodeOptions options = {forward.decoding.alpha, NegativeSide::kept};
   PlacedBuffer<T> dz(batch.dz, c.is_aligned), dx(c.shape.numel(), c.is_aligned);
   GuardedBuffer<float> sums(2 * deal.positions());
-  launch(
+  simt::launch_tiles(
       AddGradients<T, View, KernelNoise>{
           {}, dz.data(), in, noise, options, deal, sums.data(), c.is_aligned},
       deal.tiles);
@@ -121,17 +112,17 @@ void launch_backward(const Case& c, const Batch<typename S::T>& batch, Forward<S
                {sums.data(), deal, channels, forward.channels.data(), S::saved, elements,
                 results.gamma.data(), results.beta.data(), results.input.data()});
   const auto write = [&](T* to) {
-    launch(WriteInputGradient<T, View, KernelNoise>{{},
-                                                    dz.data(),
-                                                    in,
-                                                    noise,
-                                                    options,
-                                                    deal,
-                                                    channels,
-                                                    results.input.data(),
-                                                    to,
-                                                    c.is_aligned},
-           deal.tiles);
+    simt::launch_tiles(WriteInputGradient<T, View, KernelNoise>{{},
+                                                                dz.data(),
+                                                                in,
+                                                                noise,
+                                                                options,
+                                                                deal,
+                                                                channels,
+                                                                results.input.data(),
+                                                                to,
+                                                                c.is_aligned},
+                       deal.tiles);
   };
   write(dx.data());
   std::ranges::copy(dx.span(), results.dx.data());
@@ -341,7 +332,7 @@ TEST_CASE("batch_norm_kernels: channels are made as on the host") {
                             .gamma = has_weights ? gamma.data() : nullptr,
                             .beta = has_weights ? beta.data() : nullptr,
                             .by_channel = got.data()};
-        launch(MakeChannels{operation}, operation.channels.count);
+        simt::launch_tiles(MakeChannels{operation}, operation.channels.count);
         CHECK(have_same_bytes(got, expected));
 
         GuardedBuffer<Channel> on_host(count);
