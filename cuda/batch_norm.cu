@@ -57,15 +57,8 @@ void normalize_and_pack(const batch_norm::Operation& operation, const T* x, cons
   const auto pack = [&](auto saved) {
     enqueue(
         NormalizeAndPack<decltype(saved)::value, T, View, SeededNoise>{
-            {},
-            x,
-            out,
-            SeededNoise(rounding.seed, rounding.offset),
-            deal,
-            operation.channels,
-            operation.by_channel,
-            y,
-            are_aligned(x, y)},
+            x, out, SeededNoise(rounding.seed, rounding.offset), deal, operation.channels,
+            operation.by_channel, y, are_aligned(x, y)},
         deal.tiles, "batch_norm::forward", stream);
   };
   if constexpr (rectifies<View>) {
@@ -99,9 +92,8 @@ void write_gradients(const batch_norm::Operation& operation, const T* dz, const 
   const DecodeOptions options = {decoding.alpha, NegativeSide::kept};
   const auto run = [&](const auto& noise) {
     using Noise = std::decay_t<decltype(noise)>;
-    enqueue(
-        AddGradients<T, View, Noise>{{}, dz, in, noise, options, deal, sums, are_aligned(dz, dz)},
-        deal.tiles, verb, stream);
+    enqueue(AddGradients<T, View, Noise>{{dz, in, noise, options, deal, are_aligned(dz, dz)}, sums},
+            deal.tiles, verb, stream);
     enqueue(&finish_channels,
             ChannelSums{sums, deal, channels, operation.by_channel, operation.saved, count,
                         gamma_gradient, beta_gradient, input_gradients},
@@ -109,7 +101,7 @@ void write_gradients(const batch_norm::Operation& operation, const T* dz, const 
     if (dx != nullptr) {
       enqueue(
           WriteInputGradient<T, View, Noise>{
-              {}, dz, in, noise, options, deal, channels, input_gradients, dx, are_aligned(dz, dx)},
+              {dz, in, noise, options, deal, are_aligned(dz, dx)}, channels, input_gradients, dx},
           deal.tiles, verb, stream);
     }
   };

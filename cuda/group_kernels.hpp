@@ -21,7 +21,7 @@ namespace actpack::detail {
 
 // One group into or out of a packed tensor of either form.
 
-/// The words a group's codes begin with: in its own width, and at one bit.
+/// The words that a group's codes begin with, in its own width and at one bit.
 struct GroupWords {
   std::int64_t codes, signs;
 };
@@ -63,7 +63,8 @@ ACTPACK_HD void decode_from(const ConstSignMagnitudeView& in, const Tile& tile,
                   in.params[group.index], store);
 }
 
-// Flat tensors: whole groups of 256 without gaps, of which everything but the number is a constant.
+// Flat tensors: whole groups of 256 without gaps. Everything about a group but its number is a
+// constant.
 
 inline constexpr std::int32_t flat_group_size = 256;
 inline constexpr int flat_lanes = tile_lanes(flat_group_size);
@@ -73,8 +74,8 @@ template <class View>
 inline constexpr int flat_blocks =
     std::is_same_v<View, PackedView> || std::is_same_v<View, ConstPackedView> ? 6 : 3;
 
-/// Groups of one block, all of which a flat kernel has work for: a test for the last one would make
-/// every branch look divergent to the compiler and cost a tenth of the instructions.
+/// Groups of one block. A flat kernel has work for all of them: a test for the last group would
+/// make every branch look divergent to the compiler and cost a tenth of the instructions.
 inline constexpr std::int64_t flat_multiple = block_threads / flat_lanes;
 
 template <int Bits>
@@ -173,10 +174,6 @@ struct RowWalk {
   }
 };
 
-ACTPACK_HD inline GroupShape shape_of(const Layout& layout, const Group& group, int bits) {
-  return {group.index, static_cast<std::int32_t>(group.size), layout.group_size, bits};
-}
-
 ACTPACK_HD inline CodePlace locate_codes(const ConstPackedView& view, const Group& group) {
   return place_of(view, group);
 }
@@ -184,10 +181,22 @@ ACTPACK_HD inline CodePlace locate_codes(const ConstSignMagnitudeView& view, con
   return uniform_place(view.layout, group, view.layout.bits);
 }
 
-ACTPACK_HD inline GroupWords words_of(const Layout& layout, const Group& group,
-                                      CodePlace location) {
-  return {location.word, uniform_place(layout, group, 1).word};
-}
+/// One group of a view: its elements, its shape, and the words that its codes begin with.
+struct LocatedGroup {
+  Group group;
+  GroupShape shape;
+  GroupWords words;
+
+  /// The group of a tile; of size 0 behind the last.
+  template <class View>
+  ACTPACK_HD LocatedGroup(const View& view, const RowWalk& walk, std::int64_t index)
+      : group(walk.group_of(view.layout, index)) {
+    const CodePlace codes = group.size > 0 ? locate_codes(view, group) : CodePlace{0, 1};
+    shape = {group.index, static_cast<std::int32_t>(group.size), view.layout.group_size,
+             codes.bits};
+    words = {codes.word, uniform_place(view.layout, group, 1).word};
+  }
+};
 
 /// The number of a tensor's element within a group, or the end of the group that is nearest to it.
 ACTPACK_HD inline std::int32_t group_element(const Group& group, std::int64_t element) {
@@ -195,7 +204,7 @@ ACTPACK_HD inline std::int32_t group_element(const Group& group, std::int64_t el
   return static_cast<std::int32_t>(e < 0 ? 0 : e < group.size ? e : group.size);
 }
 
-/// Encodes groups of whole rows; `x` is where the tensor's element 0 is or would be.
+/// Encodes groups of whole rows; `x` points to the tensor's element 0, which may not exist.
 template <class T, class View, class Noise>
 struct EncodeRows {
   const T* x;
@@ -209,14 +218,12 @@ struct EncodeRows {
   template <class Tile>
   ACTPACK_HD void operator()(const Tile& tile, std::int64_t index) const {
     const auto& source = noise.resolve();
-    const Group group = walk.group_of(out.layout, index);
-    const CodePlace location = group.size > 0 ? locate_codes(out, group) : CodePlace{0, 1};
-    const T* elements = x + group.first;
+    const LocatedGroup at(out, walk, index);
+    const T* elements = x + at.group.first;
     const bool is_aligned = is_vector_aligned(elements);
-    encode_into(out, tile, shape_of(out.layout, group, location.bits),
-                words_of(out.layout, group, location), source, [&](const SliceLocation& slice) {
-                  return load_slice(elements, slice, is_aligned);
-                });
+    encode_into(out, tile, at.shape, at.words, source, [&](const SliceLocation& slice) {
+      return load_slice(elements, slice, is_aligned);
+    });
   }
 };
 
@@ -225,7 +232,7 @@ struct NoEpilogue {
   ACTPACK_HD void operator()(Slice&, const SliceLocation&, std::int64_t) const {}
 };
 
-/// Decodes elements [first, end) of a tensor; `x` is where its element 0 is or would be.
+/// Decodes elements [first, end) of a tensor; `x` points to its element 0, which may not exist.
 template <class T, class View, class Noise, class Epilogue>
 struct DecodeRows {
   View in;
@@ -242,18 +249,16 @@ struct DecodeRows {
   template <class Tile>
   ACTPACK_HD void operator()(const Tile& tile, std::int64_t index) const {
     const auto& source = noise.resolve();
-    const Group group = walk.group_of(in.layout, index);
-    if (group.size == 0) {
+    const LocatedGroup at(in, walk, index);
+    if (at.group.size == 0) {
       return;
     }
-    const CodePlace location = locate_codes(in, group);
-    T* elements = x + group.first;
+    T* elements = x + at.group.first;
     const bool is_aligned = is_vector_aligned(elements);
-    decode_from<T>(in, tile, shape_of(in.layout, group, location.bits),
-                   words_of(in.layout, group, location), group_element(group, first),
-                   group_element(group, end), source, options,
+    decode_from<T>(in, tile, at.shape, at.words, group_element(at.group, first),
+                   group_element(at.group, end), source, options,
                    [&](const SliceLocation& slice, Slice values) {
-                     epilogue(values, slice, group.first);
+                     epilogue(values, slice, at.group.first);
                      store_slice(elements, slice, is_aligned, values);
                    });
   }
@@ -317,26 +322,28 @@ struct DecodeKeepingSigns {
 
   template <class Tile>
   ACTPACK_HD void operator()(const Tile& tile, std::int64_t index) const {
-    const Group group = walk.group_of(in.layout, index);
-    if (group.size == 0) {
+    const LocatedGroup at(in, walk, index);
+    if (at.group.size == 0) {
       return;
     }
-    const CodePlace location = locate_codes(in, group);
-    const GroupShape shape = shape_of(in.layout, group, location.bits);
-    const GroupWords words = words_of(in.layout, group, location);
-    T* elements = x + group.first;
+    T* elements = x + at.group.first;
     const bool is_aligned = is_vector_aligned(elements);
-    decode_from<T>(in, tile, shape, words, 0, shape.size, NearestNoise{}, {0, NegativeSide::kept},
-                   [&](const SliceLocation& slice, Slice values) {
-                     const auto signs =
-                         load_codes<1>(in.sign_words + words.signs, words_of(shape, 1), slice);
-                     for (int j = 0; j < elements_per_call; ++j) {
-                       if ((signs.octet[j / octet_size] >> j % octet_size & 1) != 0) {
-                         values.value[j] = float{nonzero(T(values[j]), smallest_positive<T>())};
-                       }
-                     }
+    decode_from<T>(in, tile, at.shape, at.words, 0, at.shape.size, NearestNoise{},
+                   {0, NegativeSide::kept}, [&](const SliceLocation& slice, Slice values) {
+                     keep_signs(values, slice, at);
                      store_slice(elements, slice, is_aligned, values);
                    });
+  }
+
+ private:
+  ACTPACK_HD void keep_signs(Slice& values, const SliceLocation& slice,
+                             const LocatedGroup& at) const {
+    const auto signs = load_codes<1>(in.sign_words + at.words.signs, words_of(at.shape, 1), slice);
+    for (int j = 0; j < elements_per_call; ++j) {
+      if ((signs.octet[j / octet_size] >> j % octet_size & 1) != 0) {
+        values.value[j] = float{nonzero(T(values[j]), smallest_positive<T>())};
+      }
+    }
   }
 };
 
@@ -354,27 +361,27 @@ struct ReluBackwardRows {
 
   template <class Tile>
   ACTPACK_HD void operator()(const Tile& tile, std::int64_t index) const {
-    const Group group = walk.group_of(in.layout, index);
-    if (group.size == 0) {
+    const LocatedGroup at(in, walk, index);
+    if (at.group.size == 0) {
       return;
     }
-    const GroupShape shape = shape_of(in.layout, group, 1);
-    const std::uint32_t* signs = in.sign_words + uniform_place(in.layout, group, 1).word;
-    const bool poisoned = is_poisoned(in.params[group.index]);
-    const bool is_aligned =
-        is_vector_aligned(dy + group.first) && is_vector_aligned(dx + group.first);
+    const T* from = dy + at.group.first;
+    T* to = dx + at.group.first;
+    const std::uint32_t* signs = in.sign_words + at.words.signs;
+    const bool poisoned = is_poisoned(in.params[at.group.index]);
+    const bool is_aligned = is_vector_aligned(from) && is_vector_aligned(to);
     tile.map([&](int lane) {
       for_each_slice(
-          tile, shape, lane, group_element(group, first), group_element(group, end),
+          tile, at.shape, lane, group_element(at.group, first), group_element(at.group, end),
           [&](const SliceLocation& location) {
-            const auto codes = load_codes<1>(signs, words_of(shape, 1), location);
-            const auto gradient = load_slice(dy + group.first, location, is_aligned);
+            const auto codes = load_codes<1>(signs, words_of(at.shape, 1), location);
+            const auto gradient = load_slice(from, location, is_aligned);
             Slice x;
             for (int j = 0; j < elements_per_call; ++j) {
               const bool pass = (codes.octet[j / octet_size] >> j % octet_size & 1) != 0;
               x.value[j] = poisoned ? float{poisoned_params.scale} : pass ? gradient[j] : 0.0f;
             }
-            store_slice(dx + group.first, location, is_aligned, x);
+            store_slice(to, location, is_aligned, x);
           });
     });
   }

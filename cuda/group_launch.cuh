@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// How the verbs that walk groups choose their kernel.
+// The launches of verbs that walk groups: each picks its kernel.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +18,8 @@ namespace actpack::detail {
 inline bool is_mixed(const ConstPackedView& view) { return view.row_bits != nullptr; }
 inline bool is_mixed(const ConstSignMagnitudeView&) { return false; }
 
-/// The number of groups, from the first, that the flat bodies can take; the rest is left to the
-/// others: all of a tensor with gaps, at most a block's work of one without.
+/// The number of groups, from the first, that the flat bodies can take. The others take the rest:
+/// all of a tensor with gaps, at most a block's work of one without.
 template <class View>
 std::int64_t flat_groups(const View& view, const void* values) {
   const Layout& layout = view.layout;

@@ -20,7 +20,7 @@
 
 namespace actpack::detail {
 
-/// The library's own type of the same bits.
+/// The library's own type of the same bits as a device's.
 template <class T>
 struct StorageOf {
   using type = T;
@@ -75,7 +75,7 @@ void enqueue(const Body& body, std::int64_t count, const char* verb, cudaStream_
           verb, stream);
 }
 
-/// Calls f with the noise that a rounding stands for: one of two types.
+/// Calls f with the noise of a rounding, which has one of two types.
 template <class F>
 void with_noise(const Rounding& rounding, const F& f) {
   if (rounding.is_stochastic) {
@@ -86,7 +86,7 @@ void with_noise(const Rounding& rounding, const F& f) {
   }
 }
 
-/// The same for kernels that are worth a variant of their own for a seed that the host knows.
+/// The same for kernels that have a variant of their own for seeds that the host knows.
 template <class F>
 void with_fast_noise(const Rounding& rounding, const F& f) {
   if (rounding.is_stochastic && rounding.device_seed_and_offset == nullptr) {

@@ -15,11 +15,6 @@ void encode(const T* y, SignMagnitudeView out, Rounding rounding, std::int64_t f
 }
 
 template <DeviceElement T>
-void encode(const T* y, SignMagnitudeView out, Rounding rounding, cudaStream_t stream) {
-  encode(y, out, rounding, 0, out.layout.rows, stream);
-}
-
-template <DeviceElement T>
 void decode(ConstSignMagnitudeView in, std::int64_t first, std::int64_t count, T* y,
             Decoding decoding, cudaStream_t stream) {
   detail::decode_elements(in, first, count, y, "y", decoding, detail::NegativeSide::kept,
@@ -27,22 +22,10 @@ void decode(ConstSignMagnitudeView in, std::int64_t first, std::int64_t count, T
 }
 
 template <DeviceElement T>
-void decode(ConstSignMagnitudeView in, T* y, Decoding decoding, cudaStream_t stream) {
-  in.layout.validate();
-  decode(in, 0, in.layout.numel(), y, decoding, stream);
-}
-
-template <DeviceElement T>
 void decode_relu(ConstSignMagnitudeView in, std::int64_t first, std::int64_t count, T* y,
                  Decoding decoding, cudaStream_t stream) {
   detail::decode_elements(in, first, count, y, "y", decoding, detail::NegativeSide::zero,
                           detail::NoEpilogue{}, "decode_relu", stream);
-}
-
-template <DeviceElement T>
-void decode_relu(ConstSignMagnitudeView in, T* y, Decoding decoding, cudaStream_t stream) {
-  in.layout.validate();
-  decode_relu(in, 0, in.layout.numel(), y, decoding, stream);
 }
 
 template <DeviceElement T>
@@ -62,25 +45,15 @@ void relu_backward(const T* dy, ConstSignMagnitudeView in, std::int64_t first, s
                   walk.end_group - walk.first_group, "relu_backward", stream);
 }
 
-template <DeviceElement T>
-void relu_backward(const T* dy, ConstSignMagnitudeView in, T* dx, cudaStream_t stream) {
-  in.layout.validate();
-  relu_backward(dy, in, 0, in.layout.numel(), dx, stream);
-}
-
 #define ACTPACK_INSTANTIATE(T)                                                                     \
   template void encode<T>(const T*, SignMagnitudeView, Rounding, std::int64_t, std::int64_t,       \
                           cudaStream_t);                                                           \
-  template void encode<T>(const T*, SignMagnitudeView, Rounding, cudaStream_t);                    \
   template void decode<T>(ConstSignMagnitudeView, std::int64_t, std::int64_t, T*, Decoding,        \
                           cudaStream_t);                                                           \
-  template void decode<T>(ConstSignMagnitudeView, T*, Decoding, cudaStream_t);                     \
   template void decode_relu<T>(ConstSignMagnitudeView, std::int64_t, std::int64_t, T*, Decoding,   \
                                cudaStream_t);                                                      \
-  template void decode_relu<T>(ConstSignMagnitudeView, T*, Decoding, cudaStream_t);                \
   template void relu_backward<T>(const T*, ConstSignMagnitudeView, std::int64_t, std::int64_t, T*, \
-                                 cudaStream_t);                                                    \
-  template void relu_backward<T>(const T*, ConstSignMagnitudeView, T*, cudaStream_t);
+                                 cudaStream_t);
 ACTPACK_INSTANTIATE(float)
 ACTPACK_INSTANTIATE(__half)
 ACTPACK_INSTANTIATE(__nv_bfloat16)

@@ -26,7 +26,7 @@ ACTPACK_HD inline RowStatistics add(RowStatistics a, RowStatistics b) {
 /// The threads of one block, which meet in memory that they share.
 class DeviceBlock {
  public:
-  /// `shared` has a place for each warp.
+  /// `shared` has an entry for each warp.
   __device__ explicit DeviceBlock(RowStatistics* shared) : shared_(shared) {}
 
   /// The sum over all lanes of part(tile, number of the tile, number of tiles), in a fixed order.

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Runs the kernels of batch normalisation on threads of the CPU, and compares them with a
-// textbook's in double precision, and what they pack with the host's verbs.
+// Runs the kernels of batch normalisation on threads of the CPU, and compares gradients with a
+// textbook's in double precision, and words with the host's verbs.
 #include <doctest/doctest.h>
 
 #include "simt_tiles.hpp"  // before the kernels
@@ -62,7 +62,7 @@ void launch_forward(const Case& c, const Channel* by_channel, const typename S::
   const auto noise = noise_of<S>();
   simt::launch_tiles(
       NormalizeAndPack<S::saved, typename S::T, typename S::View, std::decay_t<decltype(noise)>>{
-          {}, x, out, noise, c.deal(), c.shape.channels(), by_channel, y, c.is_aligned},
+          x, out, noise, c.deal(), c.shape.channels(), by_channel, y, c.is_aligned},
       c.deal().tiles);
 }
 
@@ -105,23 +105,18 @@ void launch_backward(const Case& c, const Batch<typename S::T>& batch, Forward<S
   PlacedBuffer<T> dz(batch.dz, c.is_aligned), dx(c.shape.numel(), c.is_aligned);
   GuardedBuffer<float> sums(2 * deal.positions());
   simt::launch_tiles(
-      AddGradients<T, View, KernelNoise>{
-          {}, dz.data(), in, noise, options, deal, sums.data(), c.is_aligned},
+      AddGradients<T, View, KernelNoise>{{dz.data(), in, noise, options, deal, c.is_aligned},
+                                         sums.data()},
       deal.tiles);
   simt::launch(static_cast<unsigned>(channels.count), block_threads, &finish_channels,
                {sums.data(), deal, channels, forward.channels.data(), S::saved, elements,
                 results.gamma.data(), results.beta.data(), results.input.data()});
   const auto write = [&](T* to) {
-    simt::launch_tiles(WriteInputGradient<T, View, KernelNoise>{{},
-                                                                dz.data(),
-                                                                in,
-                                                                noise,
-                                                                options,
-                                                                deal,
+    simt::launch_tiles(WriteInputGradient<T, View, KernelNoise>{{dz.data(), in, noise, options,
+                                                                 deal, c.is_aligned},
                                                                 channels,
                                                                 results.input.data(),
-                                                                to,
-                                                                c.is_aligned},
+                                                                to},
                        deal.tiles);
   };
   write(dx.data());

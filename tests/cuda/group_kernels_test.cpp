@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Runs what the device's kernels do, group by group, on a host thread that plays all lanes, and
-// compares words, parameters and values with the host's verbs, bit for bit.
+// Runs the bodies of the device's kernels, group by group, on a host thread that plays all lanes,
+// and compares words, parameters and values with the host's verbs, bit for bit.
 #include <doctest/doctest.h>
 
 #include <array>

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Runs what the device's kernels for masks and plain packing do on the host, and compares with the
-// host's verbs, bit for bit; and the sums over rows with a loop in double.
+// Runs the bodies of the device's kernels for masks and plain packing on the host, and compares
+// with the host's verbs, bit for bit; and the sums over rows with a loop in double.
 #include <doctest/doctest.h>
 
 #include <array>

@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Who works on a group: some lanes of a warp, or one host thread that plays them all.
+// A warp tile: lanes of a warp that share one group, or one host thread that plays them all.
 //
-// Cooperative code is a function of a tile, in phases: map() is what each lane does alone, reduce()
-// is where the lanes meet. What map() returns is each lane's own until the next phase, so nothing
-// needs shared memory, and the same source runs, and is tested, without a GPU.
+// Cooperative code is a function of a tile, in phases. In map() each lane works alone; in reduce()
+// the lanes meet. The results of map() stay each lane's own until the next phase, so nothing needs
+// shared memory, and the same source runs, and is tested, without a GPU.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ namespace actpack {
 
 inline constexpr int warp_size = 32;
 
-/// All lanes of a tile, played in turn by the calling host thread. (Marked for devices as well, as
-/// the functions of tiles are that call it.)
+/// All lanes of a tile, played in turn by the calling host thread. Marked for devices as well,
+/// because the functions that call it are.
 class HostWarpTile {
  public:
   /// One value for each lane.
@@ -75,9 +75,9 @@ class WarpTile {
   template <class T>
   using PerLane = T;
 
-  /// `lanes` [1, 32] is a power of two; the block is one-dimensional. `active` names the lanes of
-  /// the warp that call every function of their tile together: all 32 of them, unless the caller
-  /// has let some go their own way.
+  /// `lanes` [1, 32] is a power of two, and the block is one-dimensional. `active` names the lanes
+  /// of the warp that call every function of their tile together: all 32, unless some have gone
+  /// their own way.
   __device__ explicit WarpTile(int lanes, std::uint32_t active = 0xFFFFFFFFu)
       : lanes_(lanes), active_(active) {}
 

@@ -1,8 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The slices of a group: which lane has which, how they are read, and what encoding and decoding do
-// with each.
+// The slices of a group: which lane owns which, and how a lane encodes and decodes its own.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +33,7 @@ ACTPACK_HD constexpr SliceMask octet_before(std::int32_t first, std::int32_t end
   return count >= octet_size ? 0xFF : count <= 0 ? 0 : (1u << count) - 1;
 }
 
-/// Slice number `index` of a group, of which elements [begin, end) are wanted.
+/// Slice number `index` of a group; elements [begin, end) of the group are present.
 ACTPACK_HD constexpr SliceLocation slice_at(const GroupShape& group, int index, std::int32_t begin,
                                             std::int32_t end) {
   SliceLocation location{index, {octet_size * index, group.group_size / 2 + octet_size * index}, 0};
@@ -62,8 +61,8 @@ ACTPACK_HD SliceDither<Shift> dither_of(const Noise& noise, const GroupShape& gr
   return noise.template dither<Shift>(group.index * slices_of(group) + slice);
 }
 
-/// Where a lane's slices end: behind the first if there are no more slices than lanes, which spares
-/// compilers that know the sizes a loop.
+/// The end of a lane's slices. It is behind the first if there are no more slices than lanes, which
+/// spares compilers that know the sizes a loop.
 template <class Tile>
 ACTPACK_HD int end_of_slices(const Tile& tile, const GroupShape& group, int lane) {
   return slices_of(group) <= tile.lanes() ? lane + 1 : slices_of(group);
@@ -75,7 +74,7 @@ ACTPACK_HD auto load_present(const SliceLocation& location, const Load& load) {
   return location.present != 0 ? load(location) : Elements{};
 }
 
-/// The range of a group and, of every lane, its first slice: most often its only one.
+/// The first slice of every lane: most often its only one.
 template <class Tile, class Load>
 ACTPACK_HD auto load_first_slices(const Tile& tile, const GroupShape& group, const Load& load) {
   return tile.map(
@@ -101,7 +100,7 @@ ACTPACK_HD ValueRange range_of_group(const Tile& tile, const GroupShape& group,
   return tile.reduce(ranges, [](ValueRange a, ValueRange b) { return join(a, b); });
 }
 
-/// Calls visit(location, slice) for a lane's slices, the first of which is at hand.
+/// Calls visit(location, slice) for a lane's slices, given the first.
 template <class Tile, class Elements, class Load, class Visit>
 ACTPACK_HD void for_each_slice(const Tile& tile, const GroupShape& group, int lane,
                                const Elements& first_slice, const Load& load, Visit visit) {
@@ -116,7 +115,7 @@ ACTPACK_HD void for_each_slice(const Tile& tile, const GroupShape& group, int la
   } while (slice < end);
 }
 
-/// Calls visit(location) for those of a lane's slices that hold some of elements [begin, end).
+/// Calls visit(location) for each slice of a lane that holds some of elements [begin, end).
 template <class Tile, class Visit>
 ACTPACK_HD void for_each_slice(const Tile& tile, const GroupShape& group, int lane,
                                std::int32_t begin, std::int32_t end, Visit visit) {
@@ -131,8 +130,8 @@ ACTPACK_HD void for_each_slice(const Tile& tile, const GroupShape& group, int la
   } while (slice < last);
 }
 
-/// Where decoding puts elements, in units of `unit` steps above the smallest: at their codes'
-/// levels for NearestNoise, else there less `alpha` times the dither that encoding added.
+/// The distances of decoded elements from the smallest, in units of `unit` steps: their codes'
+/// levels for NearestNoise, else those less `alpha` times the dither that encoding added.
 template <int Bits, class Noise>
 class DecodedSteps {
   static constexpr bool is_plain = std::is_same_v<Noise, NearestNoise>;
@@ -183,7 +182,7 @@ ACTPACK_HD void encode_slices(const Tile& tile, const GroupShape& group, const N
       first_slices);
 }
 
-/// Reads, steps and decodes the slices of elements [begin, end): calls store(location, slice).
+/// Reads and decodes the slices that hold elements [begin, end): calls store(location, slice).
 template <class T, class Tile, class Noise, class DecoderOf, class Store>
 ACTPACK_HD void decode_slices(const Tile& tile, const GroupShape& group, std::int32_t begin,
                               std::int32_t end, const Noise& noise, float alpha,

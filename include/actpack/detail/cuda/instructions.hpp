@@ -40,25 +40,29 @@ ACTPACK_HD inline std::uint32_t dot_bytes(std::uint32_t a, std::uint32_t b, std:
 #endif
 }
 
-/// (a ^ b) & c and (a & b) | c, each in one instruction, of which compilers make two when b and c
-/// are constants.
-ACTPACK_HD inline std::uint32_t xor_and(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+/// A function of three bits for each bit of a, b and c, in one instruction. `Table` is that
+/// function of 0xF0, 0xCC and 0xAA. Compilers make two instructions of it when b and c are
+/// constants.
+template <std::uint32_t Table>
+ACTPACK_HD std::uint32_t bitwise(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  std::uint32_t result = 0;
 #if ACTPACK_DEVICE_ARCH
-  std::uint32_t result;
-  asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
-  return result;
+  asm("lop3.b32 %0, %1, %2, %3, %4;" : "=r"(result) : "r"(a), "r"(b), "r"(c), "n"(Table));
 #else
-  return (a ^ b) & c;
+  for (std::uint32_t bits = 0; bits < 8; ++bits) {
+    if ((Table >> bits & 1) != 0) {
+      result |=
+          ((bits & 4) != 0 ? a : ~a) & ((bits & 2) != 0 ? b : ~b) & ((bits & 1) != 0 ? c : ~c);
+    }
+  }
 #endif
+  return result;
+}
+ACTPACK_HD inline std::uint32_t xor_and(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  return bitwise<(0xF0 ^ 0xCC) & 0xAA>(a, b, c);
 }
 ACTPACK_HD inline std::uint32_t and_or(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
-#if ACTPACK_DEVICE_ARCH
-  std::uint32_t result;
-  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
-  return result;
-#else
-  return (a & b) | c;
-#endif
+  return bitwise<(0xF0 & 0xCC) | 0xAA>(a, b, c);
 }
 
 /// The smaller (larger) of two numbers; NaN if either is.
@@ -86,7 +90,7 @@ inline constexpr std::uint32_t integer_bits = 0x4B000000u;
 inline constexpr float integer_base = 0x1p23f;
 
 /// The bits of the float 2^23 + n + ⌊distance · steps⌋, given those of 2^23 + n, if 0 ≤ n +
-/// distance · steps < 2^23; else anything, as befits elements whose codes are not kept.
+/// distance · steps < 2^23. Other arguments give anything: those elements' codes are dropped.
 ACTPACK_HD inline std::uint32_t add_floor_product(std::uint32_t integer, float distance,
                                                   float steps) {
 #if ACTPACK_DEVICE_ARCH
@@ -95,7 +99,7 @@ ACTPACK_HD inline std::uint32_t add_floor_product(std::uint32_t integer, float d
   const float product = distance * steps;
   return product >= 0 && product <= integer_base
              ? integer + static_cast<std::uint32_t>(floor_product(distance, steps))
-             : 0x7FFFFFFFu;  // as a device makes of NaN, and as visible
+             : 0x7FFFFFFFu;  // a device's NaN, and as visible
 #endif
 }
 

@@ -69,8 +69,8 @@ class SideSliceDecoder {
   std::uint32_t signs_;
 };
 
-/// Calls store(x) with the values of a slice, so many steps above the smallest each, none of them
-/// beyond T's finite values. For floats the call is in one place, where all lanes of a warp meet.
+/// Calls store(x) with the values of a slice, given their distances in steps. None is beyond T's
+/// finite values. For floats there is one call, where all lanes of a warp meet.
 template <class T, class Decoder, class Store>
 ACTPACK_HD void decode_slice(const Slice& steps, const Decoder& decoder, const Store& store) {
   Slice x;

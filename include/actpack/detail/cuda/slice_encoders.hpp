@@ -50,7 +50,7 @@ class AffineSliceEncoder {
 
   ACTPACK_HD GroupParams params() const { return params_; }
 
-  /// What is left of codes: everything, or nothing of those of a poisoned group.
+  /// The bits of codes to keep: all, or none in a poisoned group.
   ACTPACK_HD std::uint32_t keep() const { return keep_; }
 
   /// Returns the bits of 2^23 + `dither` + the position of x, given those of 2^23 + `dither`.

@@ -28,7 +28,7 @@ struct PairSlice {
   }
 };
 
-/// What a slice of T is held in.
+/// A slice of T in registers.
 template <class T>
 using SliceOf = std::conditional_t<std::is_same_v<T, float>, Slice, PairSlice<T>>;
 
