@@ -16,6 +16,8 @@
 #include "actpack/cuda/error.hpp"
 #include "actpack/cuda/slice.hpp"
 #include "actpack/detail/require.hpp"
+#include "actpack/float16.hpp"
+#include "actpack/rounding.hpp"
 #include "tile_kernel.hpp"
 
 namespace actpack::detail {
