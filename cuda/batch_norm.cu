@@ -25,7 +25,7 @@ inline void require_channels(const Channels& channels) {
 /// How the groups of a context are dealt out, if the kernels can take it.
 template <class View>
 Deal require_deal(const View& view, const Channels& channels) {
-  require_device_view(view);
+  require_arrays(view);
   require_channels(channels);
   const Layout& layout = view.layout;
   require(layout.group_size == flat_group_size, "layout.group_size = ", layout.group_size,
@@ -57,16 +57,9 @@ void normalize_and_pack(const batch_norm::Operation& operation, const T* x, cons
   const auto pack = [&](auto saved) {
     enqueue(
         NormalizeAndPack<decltype(saved)::value, T, View, SeededNoise>{
-            {},
-            x,
-            out,
-            SeededNoise(rounding.seed, rounding.offset),
-            deal,
-            operation.channels,
-            operation.by_channel,
-            y,
-            are_aligned(x, y)},
-        deal.teams, "batch_norm::forward", stream);
+            x, out, SeededNoise(rounding.seed, rounding.offset), deal, operation.channels,
+            operation.by_channel, y, are_aligned(x, y)},
+        deal.tiles, "batch_norm::forward", stream);
   };
   if constexpr (rectifies<View>) {
     require(operation.saved == SavedValue::output,
@@ -99,9 +92,8 @@ void write_gradients(const batch_norm::Operation& operation, const T* dz, const 
   const DecodeOptions options = {decoding.alpha, NegativeSide::kept};
   const auto run = [&](const auto& noise) {
     using Noise = std::decay_t<decltype(noise)>;
-    enqueue(
-        AddGradients<T, View, Noise>{{}, dz, in, noise, options, deal, sums, are_aligned(dz, dz)},
-        deal.teams, verb, stream);
+    enqueue(AddGradients<T, View, Noise>{{dz, in, noise, options, deal, are_aligned(dz, dz)}, sums},
+            deal.tiles, verb, stream);
     enqueue(&finish_channels,
             ChannelSums{sums, deal, channels, operation.by_channel, operation.saved, count,
                         gamma_gradient, beta_gradient, input_gradients},
@@ -109,8 +101,8 @@ void write_gradients(const batch_norm::Operation& operation, const T* dz, const 
     if (dx != nullptr) {
       enqueue(
           WriteInputGradient<T, View, Noise>{
-              {}, dz, in, noise, options, deal, channels, input_gradients, dx, are_aligned(dz, dx)},
-          deal.teams, verb, stream);
+              {dz, in, noise, options, deal, are_aligned(dz, dx)}, channels, input_gradients, dx},
+          deal.tiles, verb, stream);
     }
   };
   if (decoding.is_subtractive()) {

@@ -7,7 +7,7 @@
 // A lane's elements must belong to the same channels in every group it takes, so that sums stay in
 // registers and channels are found once. Channels repeat after a period: an image, or where they
 // are innermost a pixel. So groups that lie a multiple of both apart, of period and group, go to
-// the same team.
+// the same tile.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@
 
 #include "actpack/batch_norm_channels.hpp"
 #include "actpack/cuda/group.hpp"
-#include "block.hpp"
-#include "group_bodies.hpp"
+#include "group_kernels.hpp"
+#include "tile_kernel.hpp"
 
 namespace actpack::detail {
 
@@ -27,25 +27,26 @@ using batch_norm::Channels;
 using batch_norm::InputGradient;
 using batch_norm::SavedValue;
 
-/// How a tensor's groups are dealt out: team t takes groups t, t + teams, t + 2 teams, …
+/// The way a tensor's groups are dealt out: tile t takes groups t, t + tiles, t + 2 tiles, …
 struct Deal {
   std::int64_t numel;
   std::int64_t groups;
-  std::int64_t teams;
+  std::int64_t tiles;
   std::int32_t bits;
 
-  /// Teams for several waves of blocks on a large device, lest half of the last wave idle.
+  /// Enough tiles for several waves of blocks on a large device, so that the last wave is not half
+  /// idle.
   static Deal of(const Layout& layout, Channels channels) {
     constexpr std::int64_t wanted = 1 << 14;
     const std::int64_t period = channels.period();
     const std::int64_t groups = layout.num_groups();
     const std::int64_t stride = period / std::gcd(period, std::int64_t{flat_group_size});
-    const std::int64_t teams = stride * std::max<std::int64_t>(wanted / stride, 1);
-    return {layout.numel(), groups, std::min(teams, groups), layout.bits};
+    const std::int64_t tiles = stride * std::max<std::int64_t>(wanted / stride, 1);
+    return {layout.numel(), groups, std::min(tiles, groups), layout.bits};
   }
 
-  /// Elements that all teams take together in one round: each has its own sums.
-  ACTPACK_HD std::int64_t positions() const { return teams * flat_group_size; }
+  /// Elements that all tiles take together in one round: each has its own sums.
+  ACTPACK_HD std::int64_t positions() const { return tiles * flat_group_size; }
 
   ACTPACK_HD GroupShape group(std::int64_t index) const {
     const std::int64_t left = numel - index * flat_group_size;
@@ -57,7 +58,7 @@ struct Deal {
   }
 };
 
-/// The channels of eight neighbours.
+/// The channels of an octet.
 class OctetChannels {
  public:
   ACTPACK_HD OctetChannels(Channels channels, std::int64_t first)
@@ -69,18 +70,18 @@ class OctetChannels {
   /// Calls f(j, the entry of `by_channel` for neighbour j).
   template <class ByChannel, class F>
   ACTPACK_HD void for_each(const ByChannel* by_channel, const F& f) const {
-    const bool is_one = left_ >= 8;
-    const bool are_in_a_row = inner_ == 1 && first_ + 8 <= count_;
+    const bool is_one = left_ >= octet_size;
+    const bool are_in_a_row = inner_ == 1 && first_ + octet_size <= count_;
     if (is_one || are_in_a_row) {
       const std::int32_t step = is_one ? 0 : 1;
-      for (int j = 0; j < 8; ++j) {
+      for (int j = 0; j < octet_size; ++j) {
         f(j, by_channel[first_ + j * step]);
       }
       return;
     }
     std::int32_t channel = first_;
     std::int32_t left = left_;
-    for (int j = 0; j < 8; ++j) {
+    for (int j = 0; j < octet_size; ++j) {
       f(j, by_channel[channel]);
       if (--left == 0) {
         left = inner_;
@@ -93,15 +94,16 @@ class OctetChannels {
   std::int32_t count_, inner_, first_, left_;
 };
 
-/// Those of a lane's slice, which are the same in every group that its team takes.
+/// Those of a lane's slice, which are the same in every group that its tile takes.
 struct LaneChannels {
   OctetChannels octet[2];
 
   template <class ByChannel, class F>
   ACTPACK_HD void for_each(const ByChannel* by_channel, const F& f) const {
     for (int i = 0; i < 2; ++i) {
-      octet[i].for_each(by_channel,
-                        [&](int j, const ByChannel& of_channel) { f(8 * i + j, of_channel); });
+      octet[i].for_each(by_channel, [&](int j, const ByChannel& of_channel) {
+        f(octet_size * i + j, of_channel);
+      });
     }
   }
 };
@@ -114,17 +116,17 @@ inline constexpr bool rectifies =
 /// The elements of a slice that gradients pass through, as a set; all of them in a poisoned group,
 /// whose signs say nothing.
 ACTPACK_HD inline SliceMask passing(const ConstPackedView&, const GroupShape&,
-                                    const SlicePlace& place) {
-  return place.present;
+                                    const SliceLocation& location) {
+  return location.present;
 }
 ACTPACK_HD inline SliceMask passing(const ConstSignMagnitudeView& in, const GroupShape& group,
-                                    const SlicePlace& place) {
+                                    const SliceLocation& location) {
   if (is_poisoned(in.params[group.index])) {
-    return place.present;
+    return location.present;
   }
   const auto signs = load_codes<1>(in.sign_words + group.index * (flat_group_size / 32),
-                                   words_of(group, 1), place);
-  return (signs.run[0] | SliceMask{signs.run[1]} << 8) & place.present;
+                                   words_of(group, 1), location);
+  return (signs.octet[0] | SliceMask{signs.octet[1]} << 8) & location.present;
 }
 
 /// Writes the operation's by_channel, before the forward pass.
@@ -134,8 +136,8 @@ struct MakeChannels {
   static constexpr int blocks_per_multiprocessor = row_blocks;
   ACTPACK_HD static constexpr int lanes() { return 1; }
 
-  template <class Team>
-  ACTPACK_HD void operator()(const Team&, std::int64_t c) const {
+  template <class Tile>
+  ACTPACK_HD void operator()(const Tile&, std::int64_t c) const {
     if (c < operation.channels.count) {
       operation.by_channel[c] = make_channel(operation, c);
     }
@@ -144,32 +146,18 @@ struct MakeChannels {
 
 #if defined(__CUDACC__) || defined(ACTPACK_SIMT)
 
-/// Of the kernels below, which run a team for each share of a deal.
-struct DealtBody {
-  static constexpr int blocks_per_multiprocessor = row_blocks;
-  ACTPACK_HD static constexpr int lanes() { return flat_lanes; }
-
-  __device__ static LaneChannels channels_of_lane(const DeviceTeam& team, Channels channels,
-                                                  std::int64_t number) {
-    return team.map([&](int lane) {
-      const std::int64_t first = number * flat_group_size + 8 * lane;
-      return LaneChannels{{{channels, first}, {channels, first + flat_group_size / 2}}};
-    });
-  }
-
-  /// The calling lane's slice of a group, which starts at `first`.
-  template <class T>
-  __device__ static auto load(const DeviceTeam& team, const GroupShape& group, const T* first,
-                              bool is_aligned) {
-    return team.map([&](int lane) {
-      return load_slice(first, slice_at(group, lane, 0, group.size), is_aligned);
-    });
-  }
-};
+/// The channels of a lane's slice in every group that tile `number` takes.
+__device__ inline LaneChannels channels_of_lane(const WarpTile& tile, Channels channels,
+                                                std::int64_t number) {
+  return tile.map([&](int lane) {
+    const std::int64_t first = number * flat_group_size + octet_size * lane;
+    return LaneChannels{{{channels, first}, {channels, first + flat_group_size / 2}}};
+  });
+}
 
 /// Packs y or x and writes y, or max(y, 0). `y` may be `x`.
 template <SavedValue saved, class T, class View, class Noise>
-struct NormalizeAndPack : DealtBody {
+struct NormalizeAndPack {
   const T* x;
   View out;
   Noise noise;
@@ -179,118 +167,128 @@ struct NormalizeAndPack : DealtBody {
   T* y;
   bool is_aligned;
 
-  __device__ void operator()(const DeviceTeam& team, std::int64_t number) const {
-    const LaneChannels of_lane = channels_of_lane(team, channels, number);
+  static constexpr int blocks_per_multiprocessor = row_blocks;
+  ACTPACK_HD static constexpr int lanes() { return flat_lanes; }
+
+  __device__ void operator()(const WarpTile& tile, std::int64_t number) const {
+    const LaneChannels of_lane = channels_of_lane(tile, channels, number);
     // All lanes of a warp go on together: those without a group keep the others company.
-    const std::int64_t rounds = (deal.groups + deal.teams - 1) / deal.teams;
+    const std::int64_t rounds = (deal.groups + deal.tiles - 1) / deal.tiles;
     for (std::int64_t round = 0; round < rounds; ++round) {
-      const std::int64_t index = number + round * deal.teams;
+      const std::int64_t index = number + round * deal.tiles;
       GroupShape group{index, 0, flat_group_size, deal.bits};
-      if (number < deal.teams && index < deal.groups) {
+      if (number < deal.tiles && index < deal.groups) {
         group = deal.group(index);
       }
       const std::int64_t first = index * flat_group_size;
-      encode_into(out, team, group, deal.words(index), noise, [&](const SlicePlace& place) {
-        const auto in = load_slice(x + first, place, is_aligned);
+      encode_into(out, tile, group, deal.words(index), noise, [&](const SliceLocation& location) {
+        const auto in = load_slice(x + first, location, is_aligned);
         Slice packed, written;
         of_lane.for_each(by_channel, [&](int j, const Channel& channel) {
           const float value{T(channel.normalize(in[j]))};
           packed.value[j] = saved == SavedValue::output ? value : in[j];
           written.value[j] = rectifies<View> && value <= 0 ? 0 : value;
         });
-        store_slice(y + first, place, is_aligned, written);
+        store_slice(y + first, location, is_aligned, written);
         return packed;
       });
     }
   }
 };
 
-/// Writes Σdy of every position to sums[position], and Σdy · v to sums[positions + position].
+/// The inputs of the two kernels of the backward pass.
 template <class T, class View, class Noise>
-struct AddGradients : DealtBody {
+struct Gradients {
   const T* dz;
   View in;
   Noise noise;
   DecodeOptions options;
   Deal deal;
-  float* sums;
   bool is_aligned;
 
-  __device__ void operator()(const DeviceTeam& team, std::int64_t number) const {
-    if (number >= deal.teams) {
+  static constexpr int blocks_per_multiprocessor = row_blocks;
+  ACTPACK_HD static constexpr int lanes() { return flat_lanes; }
+
+  /// Calls visit(the group's first element, location, dz, v, the elements that gradients pass
+  /// through) for the calling lane's slice of every group that tile `number` takes.
+  template <class Visit>
+  __device__ void for_each_slice_of(const WarpTile& tile, std::int64_t number,
+                                    const Visit& visit) const {
+    for (std::int64_t index = number; index < deal.groups; index += deal.tiles) {
+      const GroupShape group = deal.group(index);
+      const std::int64_t first = index * flat_group_size;
+      const auto gradient = tile.map([&](int lane) {
+        return load_slice(dz + first, slice_at(group, lane, 0, group.size), is_aligned);
+      });
+      decode_from<float>(in, tile, group, deal.words(index), 0, group.size, noise, options,
+                         [&](const SliceLocation& location, const Slice& v) {
+                           visit(first, location, gradient, v, passing(in, group, location));
+                         });
+    }
+  }
+};
+
+/// Writes Σdy of every position to sums[position], and Σdy · v to sums[positions + position].
+template <class T, class View, class Noise>
+struct AddGradients : Gradients<T, View, Noise> {
+  float* sums;
+
+  __device__ void operator()(const WarpTile& tile, std::int64_t number) const {
+    if (number >= this->deal.tiles) {
       return;
     }
     Slice sum{}, product_sum{};
-    for (std::int64_t index = number; index < deal.groups; index += deal.teams) {
-      const GroupShape group = deal.group(index);
-      const auto gradient = load(team, group, dz + index * flat_group_size, is_aligned);
-      decode_from<float>(in, team, group, deal.words(index), 0, group.size, noise, options,
-                         [&](const SlicePlace& place, const Slice& v) {
-                           add(gradient, v, passing(in, group, place), sum, product_sum);
-                         });
-    }
-    team.map([&](int lane) {
-      float* const to = sums + number * flat_group_size + 8 * lane;
-      for (int j = 0; j < 16; ++j) {
-        const std::int64_t at = j % 8 + j / 8 * (flat_group_size / 2);
+    this->for_each_slice_of(tile, number,
+                            [&](std::int64_t, const SliceLocation&, const auto& gradient,
+                                const Slice& v, SliceMask passes) {
+                              for (int j = 0; j < elements_per_call; ++j) {
+                                if ((passes >> j & 1) != 0) {
+                                  // A gradient through a poisoned group is NaN, as v is:
+                                  // relu_backward has it so.
+                                  const float dy =
+                                      rectifies<View> ? gradient[j] + 0 * v[j] : gradient[j];
+                                  sum.value[j] += dy;
+                                  product_sum.value[j] += dy * v[j];
+                                }
+                              }
+                            });
+    tile.map([&](int lane) {
+      float* const to = sums + number * flat_group_size + octet_size * lane;
+      for (int j = 0; j < elements_per_call; ++j) {
+        const std::int64_t at = j % octet_size + j / octet_size * (flat_group_size / 2);
         to[at] = sum[j];
-        to[at + deal.positions()] = product_sum[j];
+        to[at + this->deal.positions()] = product_sum[j];
       }
     });
-  }
-
- private:
-  template <class Elements>
-  __device__ static void add(const Elements& gradient, const Slice& v, SliceMask passes, Slice& sum,
-                             Slice& product_sum) {
-    for (int j = 0; j < 16; ++j) {
-      if ((passes >> j & 1) != 0) {
-        // A gradient through a poisoned group is NaN, as v is: relu_backward has it so.
-        const float dy = rectifies<View> ? gradient[j] + 0 * v[j] : gradient[j];
-        sum.value[j] += dy;
-        product_sum.value[j] += dy * v[j];
-      }
-    }
   }
 };
 
 /// Writes dx. `dx` may be `dz`.
 template <class T, class View, class Noise>
-struct WriteInputGradient : DealtBody {
-  const T* dz;
-  View in;
-  Noise noise;
-  DecodeOptions options;
-  Deal deal;
+struct WriteInputGradient : Gradients<T, View, Noise> {
   Channels channels;
   const InputGradient* input_gradients;
   T* dx;
-  bool is_aligned;
 
-  __device__ void operator()(const DeviceTeam& team, std::int64_t number) const {
-    if (number >= deal.teams) {
+  __device__ void operator()(const WarpTile& tile, std::int64_t number) const {
+    if (number >= this->deal.tiles) {
       return;
     }
-    const LaneChannels of_lane = channels_of_lane(team, channels, number);
-    for (std::int64_t index = number; index < deal.groups; index += deal.teams) {
-      const GroupShape group = deal.group(index);
-      const std::int64_t first = index * flat_group_size;
-      const auto gradient = load(team, group, dz + first, is_aligned);
-      decode_from<float>(
-          in, team, group, deal.words(index), 0, group.size, noise, options,
-          [&](const SlicePlace& place, const Slice& v) {
-            const SliceMask passes = passing(in, group, place);
-            Slice result;
-            of_lane.for_each(input_gradients, [&](int j, const InputGradient& of_channel) {
-              result.value[j] = of_channel((passes >> j & 1) != 0 ? gradient[j] : 0.0f, v[j]);
-            });
-            store_slice(dx + first, place, is_aligned, result);
+    const LaneChannels of_lane = channels_of_lane(tile, channels, number);
+    this->for_each_slice_of(
+        tile, number,
+        [&](std::int64_t first, const SliceLocation& location, const auto& gradient, const Slice& v,
+            SliceMask passes) {
+          Slice result;
+          of_lane.for_each(input_gradients, [&](int j, const InputGradient& of_channel) {
+            result.value[j] = of_channel((passes >> j & 1) != 0 ? gradient[j] : 0.0f, v[j]);
           });
-    }
+          store_slice(dx + first, location, this->is_aligned, result);
+        });
   }
 };
 
-/// The sums of AddGradients, and what finish_channels makes of them.
+/// The sums of AddGradients, and the gradients that finish_channels writes.
 struct ChannelSums {
   const float* sums;
   Deal deal;

@@ -6,7 +6,7 @@
 
 #include "actpack/layout.hpp"
 #include "launch.cuh"
-#include "run_bodies.hpp"
+#include "octet_kernels.hpp"
 
 namespace actpack {
 

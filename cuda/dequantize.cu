@@ -15,17 +15,6 @@ void dequantize(ConstPackedView in, std::int64_t first, std::int64_t count, T* x
 }
 
 template <DeviceElement T>
-void dequantize(ConstPackedView in, T* x, Decoding decoding, cudaStream_t stream) {
-  in.layout.validate();
-  dequantize(in, 0, in.layout.numel(), x, decoding, stream);
-}
-
-template <DeviceElement T>
-void dequantize(ConstPackedView in, T* x, cudaStream_t stream) {
-  dequantize(in, x, Decoding::plain(), stream);
-}
-
-template <DeviceElement T>
 void dequantize(ConstPackedView in, std::int64_t first, std::int64_t count, T* x, Decoding decoding,
                 const DecodingEpilogue& epilogue, cudaStream_t stream) {
   detail::require(epilogue.channels > 0, "epilogue.channels = ", epilogue.channels,
@@ -41,8 +30,6 @@ void dequantize(ConstPackedView in, std::int64_t first, std::int64_t count, T* x
 #define ACTPACK_INSTANTIATE(T)                                                           \
   template void dequantize<T>(ConstPackedView, std::int64_t, std::int64_t, T*, Decoding, \
                               cudaStream_t);                                             \
-  template void dequantize<T>(ConstPackedView, T*, Decoding, cudaStream_t);              \
-  template void dequantize<T>(ConstPackedView, T*, cudaStream_t);                        \
   template void dequantize<T>(ConstPackedView, std::int64_t, std::int64_t, T*, Decoding, \
                               const DecodingEpilogue&, cudaStream_t);
 ACTPACK_INSTANTIATE(float)

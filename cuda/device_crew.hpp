@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "actpack/cuda/team.hpp"
+#include "actpack/cuda/warp_tile.hpp"
 #include "actpack/detail/allocation/thread_block.hpp"
 
 namespace actpack::detail {
@@ -25,7 +25,7 @@ class HostCrew : public SoloCrew {
   ACTPACK_AS_CALLABLE
   template <class F>
   ACTPACK_HD void for_each_team(std::int64_t count, const F& f) const {
-    for (std::int64_t i = 0; i < count; ++i) f(HostTeam(warp_size), i);
+    for (std::int64_t i = 0; i < count; ++i) f(HostWarpTile(warp_size), i);
   }
 
   /// Adds to what other threads and blocks may add to at the same time.
@@ -57,7 +57,7 @@ class DeviceCrew {
 
   template <class F>
   __device__ void for_each_team(std::int64_t count, const F& f) const {
-    for (std::int64_t i = warp(); i < count; i += crew_warps) f(DeviceTeam(warp_size), i);
+    for (std::int64_t i = warp(); i < count; i += crew_warps) f(WarpTile(warp_size), i);
     meet();
   }
 
@@ -97,7 +97,7 @@ class DeviceCrew {
   /// Returns what the values of a warp come to, and sets `before` to what those of lower lanes do.
   template <class T, class Op>
   __device__ static T scan_warp(T sum, T& before, const Op& op) {
-    const DeviceTeam team(warp_size);
+    const WarpTile team(warp_size);
     for (int distance = 1; distance < warp_size; distance *= 2) {
       const T other = team.exchange(sum, distance);
       if ((lane() & distance) != 0) {

@@ -1,40 +1,25 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// How the verbs that walk groups choose their kernel.
+// The launches of verbs that walk groups: each picks its kernel.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
-#include "actpack/detail/host/group_loop.hpp"
-#include "group_bodies.hpp"
+#include "actpack/detail/require_view.hpp"
+#include "group_kernels.hpp"
 #include "launch.cuh"
 
 namespace actpack::detail {
-
-// What the host can check of a view.
-
-inline void require_device_view(const ConstPackedView& view) {
-  view.layout.validate();
-  require_memory(view.words, view.layout.num_words(), "words");
-  require_memory(view.params, view.layout.num_groups(), "params");
-  require((view.row_bits == nullptr) == (view.row_offsets == nullptr), "row_bits is ",
-          view.row_bits == nullptr ? "null" : "set", " but row_offsets is ",
-          view.row_offsets == nullptr ? "null" : "set");
-}
-inline void require_device_view(const ConstSignMagnitudeView& view) {
-  view.layout.validate();
-  require_view(view);
-}
 
 /// Whether rows may have widths of their own.
 inline bool is_mixed(const ConstPackedView& view) { return view.row_bits != nullptr; }
 inline bool is_mixed(const ConstSignMagnitudeView&) { return false; }
 
-/// The number of groups, from the first, that the flat bodies can take; the rest is left to the
-/// others: all of a tensor with gaps, at most a block's work of one without.
+/// The number of groups, from the first, that the flat bodies can take. The others take the rest:
+/// all of a tensor with gaps, at most a block's work of one without.
 template <class View>
 std::int64_t flat_groups(const View& view, const void* values) {
   const Layout& layout = view.layout;
@@ -54,7 +39,7 @@ template <class T, class View>
 void encode_rows(const T* values, const char* name, const View& out, const Rounding& rounding,
                  std::int64_t first_row, std::int64_t num_rows, const char* verb,
                  cudaStream_t stream) {
-  require_device_view(out);
+  require_arrays(out);
   const Layout& layout = out.layout;
   require(first_row >= 0 && num_rows >= 0 && first_row <= layout.rows &&
               num_rows <= layout.rows - first_row,
@@ -108,7 +93,7 @@ template <class T, class View, class Epilogue>
 void decode_elements(const View& in, std::int64_t first, std::int64_t count, T* values,
                      const char* name, const Decoding& decoding, NegativeSide negative_side,
                      const Epilogue& epilogue, const char* verb, cudaStream_t stream) {
-  require_device_view(in);
+  require_arrays(in);
   const Layout& layout = in.layout;
   require_elements(layout, first, count);
   require_memory(values, count, name);

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What every verb does around its kernel: it checks what the host can check, picks the noise, and
-// enqueues.
+// The steps of every verb around its kernel: it names elements by the library's own types, picks
+// the noise, and enqueues.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,11 +16,13 @@
 #include "actpack/cuda/error.hpp"
 #include "actpack/cuda/slice.hpp"
 #include "actpack/detail/require.hpp"
-#include "kernel.hpp"
+#include "actpack/float16.hpp"
+#include "actpack/rounding.hpp"
+#include "tile_kernel.hpp"
 
 namespace actpack::detail {
 
-/// The library's own type of the same bits.
+/// The library's own type of the same bits as a device's.
 template <class T>
 struct StorageOf {
   using type = T;
@@ -70,12 +72,12 @@ void enqueue(void (*kernel)(Body), const Body& body, std::int64_t blocks, int th
 /// Enqueues `body` for indices [0, count).
 template <class Body>
 void enqueue(const Body& body, std::int64_t count, const char* verb, cudaStream_t stream) {
-  const std::int64_t teams_per_block = block_threads / body.lanes();
-  enqueue(&team_kernel<Body>, body, (count + teams_per_block - 1) / teams_per_block, block_threads,
+  const std::int64_t tiles_per_block = block_threads / body.lanes();
+  enqueue(&tile_kernel<Body>, body, (count + tiles_per_block - 1) / tiles_per_block, block_threads,
           verb, stream);
 }
 
-/// Calls f with the noise that a rounding stands for: one of two types.
+/// Calls f with the noise of a rounding, which has one of two types.
 template <class F>
 void with_noise(const Rounding& rounding, const F& f) {
   if (rounding.is_stochastic) {
@@ -86,7 +88,7 @@ void with_noise(const Rounding& rounding, const F& f) {
   }
 }
 
-/// The same for kernels that are worth a variant of their own for a seed that the host knows.
+/// The same for kernels that have a variant of their own for seeds that the host knows.
 template <class F>
 void with_fast_noise(const Rounding& rounding, const F& f) {
   if (rounding.is_stochastic && rounding.device_seed_and_offset == nullptr) {

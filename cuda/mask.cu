@@ -7,7 +7,7 @@
 #include "actpack/layout.hpp"
 #include "actpack/mask.hpp"
 #include "launch.cuh"
-#include "run_bodies.hpp"
+#include "octet_kernels.hpp"
 
 namespace actpack {
 
@@ -23,7 +23,7 @@ inline void require_arrays(const void* from, const char* from_name, const void* 
 }
 
 template <class Body>
-void enqueue_runs(const Body& body, const char* verb, cudaStream_t stream) {
+void enqueue_octets(const Body& body, const char* verb, cudaStream_t stream) {
   enqueue(body, body.count(), verb, stream);
 }
 
@@ -32,7 +32,7 @@ void enqueue_runs(const Body& body, const char* verb, cudaStream_t stream) {
 template <DeviceElement T>
 void relu(const T* x, T* y, std::uint32_t* mask, std::int64_t numel, cudaStream_t stream) {
   detail::require_arrays(x, "x", y, "y", mask, numel);
-  detail::enqueue_runs(
+  detail::enqueue_octets(
       detail::Relu<detail::Storage<T>>{{numel}, detail::as_storage(x), detail::as_storage(y), mask},
       "relu", stream);
 }
@@ -41,7 +41,7 @@ template <DeviceElement T>
 void relu_backward(const T* dy, const std::uint32_t* mask, T* dx, std::int64_t numel,
                    cudaStream_t stream) {
   detail::require_arrays(dy, "dy", dx, "dx", mask, numel);
-  detail::enqueue_runs(
+  detail::enqueue_octets(
       detail::Masked<detail::Storage<T>>{
           {numel}, detail::as_storage(dy), mask, detail::as_storage(dx), 1},
       "relu_backward", stream);
@@ -55,7 +55,7 @@ void dropout(const T* x, T* y, std::uint32_t* mask, std::int64_t numel, double d
   detail::require_dropout(rounding, first);
   detail::with_noise(rounding, [&](auto noise) {
     if constexpr (!std::is_same_v<decltype(noise), NearestNoise>) {
-      detail::enqueue_runs(
+      detail::enqueue_octets(
           detail::Dropout<detail::Storage<T>, decltype(noise)>{
               {numel},
               detail::as_storage(x),
@@ -75,12 +75,13 @@ void dropout_backward(const T* dy, const std::uint32_t* mask, T* dx, std::int64_
                       double drop_probability, cudaStream_t stream) {
   detail::require_arrays(dy, "dy", dx, "dx", mask, numel);
   detail::require_drop_probability(drop_probability);
-  detail::enqueue_runs(detail::Masked<detail::Storage<T>>{{numel},
-                                                          detail::as_storage(dy),
-                                                          mask,
-                                                          detail::as_storage(dx),
-                                                          detail::dropout_scale(drop_probability)},
-                       "dropout_backward", stream);
+  detail::enqueue_octets(
+      detail::Masked<detail::Storage<T>>{{numel},
+                                         detail::as_storage(dy),
+                                         mask,
+                                         detail::as_storage(dx),
+                                         detail::dropout_scale(drop_probability)},
+      "dropout_backward", stream);
 }
 
 #define ACTPACK_INSTANTIATE(T)                                                                    \

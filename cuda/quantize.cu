@@ -14,15 +14,9 @@ void quantize(const T* x, PackedView out, Rounding rounding, std::int64_t first_
   detail::encode_rows(x, "x", out, rounding, first_row, num_rows, "quantize", stream);
 }
 
-template <DeviceElement T>
-void quantize(const T* x, PackedView out, Rounding rounding, cudaStream_t stream) {
-  quantize(x, out, rounding, 0, out.layout.rows, stream);
-}
-
 #define ACTPACK_INSTANTIATE(T)                                                          \
   template void quantize<T>(const T*, PackedView, Rounding, std::int64_t, std::int64_t, \
-                            cudaStream_t);                                              \
-  template void quantize<T>(const T*, PackedView, Rounding, cudaStream_t);
+                            cudaStream_t);
 ACTPACK_INSTANTIATE(float)
 ACTPACK_INSTANTIATE(__half)
 ACTPACK_INSTANTIATE(__nv_bfloat16)

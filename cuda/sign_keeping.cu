@@ -10,7 +10,7 @@ namespace actpack {
 
 template <DeviceElement T>
 void decode_keeping_signs(const ConstSignMagnitudeView& in, T* y, cudaStream_t stream) {
-  detail::require_device_view(in);
+  detail::require_arrays(in);
   const Layout& layout = in.layout;
   detail::require_memory(y, layout.numel(), "y");
   if (layout.numel() == 0) {

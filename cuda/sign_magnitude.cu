@@ -15,21 +15,10 @@ void encode(const T* y, SignMagnitudeView out, Rounding rounding, std::int64_t f
 }
 
 template <DeviceElement T>
-void encode(const T* y, SignMagnitudeView out, Rounding rounding, cudaStream_t stream) {
-  encode(y, out, rounding, 0, out.layout.rows, stream);
-}
-
-template <DeviceElement T>
 void decode(ConstSignMagnitudeView in, std::int64_t first, std::int64_t count, T* y,
             Decoding decoding, cudaStream_t stream) {
   detail::decode_elements(in, first, count, y, "y", decoding, detail::NegativeSide::kept,
                           detail::NoEpilogue{}, "decode", stream);
-}
-
-template <DeviceElement T>
-void decode(ConstSignMagnitudeView in, T* y, Decoding decoding, cudaStream_t stream) {
-  in.layout.validate();
-  decode(in, 0, in.layout.numel(), y, decoding, stream);
 }
 
 template <DeviceElement T>
@@ -40,15 +29,9 @@ void decode_relu(ConstSignMagnitudeView in, std::int64_t first, std::int64_t cou
 }
 
 template <DeviceElement T>
-void decode_relu(ConstSignMagnitudeView in, T* y, Decoding decoding, cudaStream_t stream) {
-  in.layout.validate();
-  decode_relu(in, 0, in.layout.numel(), y, decoding, stream);
-}
-
-template <DeviceElement T>
 void relu_backward(const T* dy, ConstSignMagnitudeView in, std::int64_t first, std::int64_t count,
                    T* dx, cudaStream_t stream) {
-  detail::require_device_view(in);
+  detail::require_arrays(in);
   detail::require_elements(in.layout, first, count);
   detail::require_memory(dy, count, "dy");
   detail::require_memory(dx, count, "dx");
@@ -62,25 +45,15 @@ void relu_backward(const T* dy, ConstSignMagnitudeView in, std::int64_t first, s
                   walk.end_group - walk.first_group, "relu_backward", stream);
 }
 
-template <DeviceElement T>
-void relu_backward(const T* dy, ConstSignMagnitudeView in, T* dx, cudaStream_t stream) {
-  in.layout.validate();
-  relu_backward(dy, in, 0, in.layout.numel(), dx, stream);
-}
-
 #define ACTPACK_INSTANTIATE(T)                                                                     \
   template void encode<T>(const T*, SignMagnitudeView, Rounding, std::int64_t, std::int64_t,       \
                           cudaStream_t);                                                           \
-  template void encode<T>(const T*, SignMagnitudeView, Rounding, cudaStream_t);                    \
   template void decode<T>(ConstSignMagnitudeView, std::int64_t, std::int64_t, T*, Decoding,        \
                           cudaStream_t);                                                           \
-  template void decode<T>(ConstSignMagnitudeView, T*, Decoding, cudaStream_t);                     \
   template void decode_relu<T>(ConstSignMagnitudeView, std::int64_t, std::int64_t, T*, Decoding,   \
                                cudaStream_t);                                                      \
-  template void decode_relu<T>(ConstSignMagnitudeView, T*, Decoding, cudaStream_t);                \
   template void relu_backward<T>(const T*, ConstSignMagnitudeView, std::int64_t, std::int64_t, T*, \
-                                 cudaStream_t);                                                    \
-  template void relu_backward<T>(const T*, ConstSignMagnitudeView, T*, cudaStream_t);
+                                 cudaStream_t);
 ACTPACK_INSTANTIATE(float)
 ACTPACK_INSTANTIATE(__half)
 ACTPACK_INSTANTIATE(__nv_bfloat16)

@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "launch.cuh"
-#include "statistics_body.hpp"
+#include "statistics_kernels.hpp"
 
 namespace actpack {
 

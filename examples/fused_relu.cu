@@ -18,20 +18,20 @@ namespace {
 
 constexpr int group_size = 256;
 constexpr int threads = 256;
-constexpr int lanes = actpack::team_lanes(group_size);  // half a warp works on a group
+constexpr int lanes = actpack::tile_lanes(group_size);  // half a warp works on a group
 constexpr int groups_per_block = threads / lanes;
 
 /// y = max(x + bias, 0), and y packed. The tensor has whole blocks of groups.
 __global__ void bias_relu(const float* x, float bias, float* y, actpack::PackedView packed,
                           actpack::SeededNoise noise) {
-  const actpack::DeviceTeam team(lanes);
+  const actpack::WarpTile tile(lanes);
   const long long group =
       static_cast<long long>(blockIdx.x) * groups_per_block + threadIdx.x / lanes;
   const float* in = x + group * group_size;
   float* out = y + group * group_size;
 
   // Called once by every lane, for its sixteen elements of the group.
-  const auto compute = [&](const actpack::SlicePlace& place) {
+  const auto compute = [&](const actpack::SliceLocation& place) {
     actpack::Slice values = actpack::load_slice(in, place, true);
     for (float& value : values.value) {
       value = fmaxf(value + bias, 0.0f);
@@ -40,7 +40,7 @@ __global__ void bias_relu(const float* x, float bias, float* y, actpack::PackedV
     return values;
   };
   const int bits = packed.layout.bits;
-  actpack::quantize_group(team, actpack::GroupShape{group, group_size, group_size, bits}, noise,
+  actpack::quantize_group(tile, actpack::GroupShape{group, group_size, group_size, bits}, noise,
                           compute, packed.words + group * (group_size * bits / 32),
                           packed.params + group);
 }

@@ -44,9 +44,9 @@ struct Threads {
 };
 
 // The most floats that the host's loops add one after the other: what one of 16 lanes has of
-// neighbours in a tile.
+// neighbours in a segment.
 std::int64_t additions_on_host(const Shape& shape) {
-  return std::min(shape.inner, actpack::detail::batch_norm_tile_numel) / 16 + 1;
+  return std::min(shape.inner, actpack::detail::batch_norm_segment_numel) / 16 + 1;
 }
 
 template <class S>
@@ -121,7 +121,7 @@ void check_refused(const Call& call, const std::string& reason) {
   CHECK_THROWS_WITH_AS(call(), ("actpack: " + reason).c_str(), std::invalid_argument);
 }
 
-// In one tile, in several, and with channels and images that tiles cut.
+// In one segment, in several, and with channels and images that segments cut.
 const std::vector<Shape> host_shapes{{2, 1, 37},   {3, 10, 7},   {5, 3, 49},   {4, 8, 300},
                                      {3, 96, 64},  {40, 3, 100}, {2, 3, 8191}, {1, 2, 9000},
                                      {37, 257, 1}, {1000, 3, 1}, {300, 96, 1}, {9000, 1, 1},
@@ -231,7 +231,8 @@ TEST_CASE_TEMPLATE("batch_norm: the host's gradients are the textbook's", S,
 TEST_CASE_TEMPLATE("batch_norm: results do not depend on who runs the host's loops", S,
                    Rectified<float, Noise::stochastic>, Input<bfloat16, Noise::stochastic>) {
   using T = typename S::T;
-  for (const Shape& shape : {Shape{230, 8, 300}, Shape{5600, 96, 1}}) {  // more tiles than shares
+  for (const Shape& shape :
+       {Shape{230, 8, 300}, Shape{5600, 96, 1}}) {  // more segments than shares
     CAPTURE(name_of(shape));
     const Batch<T> batch = make_batch<T>(shape, 14);
     Forward<S> forward(batch, 2);

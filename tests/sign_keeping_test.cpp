@@ -99,7 +99,7 @@ TEST_CASE_TEMPLATE("decode_keeping_signs: every kind of data", T, float, bfloat1
   }
 }
 
-TEST_CASE("decode_keeping_signs: sizes around groups, blocks and tiles") {
+TEST_CASE("decode_keeping_signs: sizes around groups, blocks and segments") {
   for (const int size : {1, 7, 9, 255, 256, 257, 1001, 2047, 2048, 2049, 4095, 4096, 4097, 9000}) {
     check(support::make<float>(support::Data::gaussian, size, 7), 2);
   }

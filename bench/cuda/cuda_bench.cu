@@ -4,10 +4,10 @@
 // Speed of the stream API, beside a copy of as many bytes in the same process. Exits with 77 where
 // there is no device.
 //
-// Times are the device's own, between events around one call, and nothing of a call's data is in
-// the L2 cache when it starts. Bytes are what a call has to read and write once. vs_copy is the
-// time of a copy that moves as many, over the call's: 1 is as fast as memory allows. At the smaller
-// size the events themselves and the start of a kernel count, in the copy as well.
+// The device takes the times itself, between events around one call. None of a call's data is in
+// the L2 cache when it starts. Bytes count everything that a call must read and write once. vs_copy
+// is the time of a copy that moves as many bytes, over the call's: 1 is as fast as memory allows.
+// At the smaller size the events and the start of a kernel count, in the copy as well.
 #include <benchmark/benchmark.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -151,7 +151,7 @@ class Device {
   /// {seed, offset} in device memory.
   const std::uint64_t* seed() const { return raw(seed_); }
 
-  /// Seconds that the device spends on what `work` enqueues, with an L2 cache full of other data.
+  /// Seconds that the device spends on the kernels of `work`, with an L2 cache full of other data.
   template <class Work>
   double seconds(const Work& work) {
     // The flush also keeps the device busy until all of `work` is enqueued.
@@ -237,7 +237,7 @@ struct Relu {
   }
 };
 
-/// Reports Σ(decoded − x)² / Σx²; what produced `decoded` may still run on the device's stream.
+/// Reports Σ(decoded − x)² / Σx². `decoded` may still be in the making on the device's stream.
 template <class T>
 void report_error(benchmark::State& state, Device& device, const thrust::device_vector<T>& x,
                   const thrust::device_vector<T>& decoded) {
@@ -770,7 +770,7 @@ std::string version_of(int number) {
   return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
 }
 
-/// What a table of results has to tell beside its rows.
+/// The facts that a table of results gives beside its rows.
 void describe(const Device& device, int argc, char** argv) {
   std::string command;
   for (int i = 0; i < argc; ++i) {

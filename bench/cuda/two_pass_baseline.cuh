@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What a straightforward compressor does, to compare with: three kernels, two reads of the input,
-// and a generator set up in every thread. 2 bits a value, and a float minimum and step a group.
+// A straightforward compressor, to compare with: three kernels, two reads of the input, and a
+// generator set up in every thread. 2 bits a value, and a float minimum and step a group.
 #pragma once
 
 #include <cuda_runtime.h>

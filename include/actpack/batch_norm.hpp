@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "actpack/batch_norm_channels.hpp"
-#include "actpack/detail/host/batch_norm_tiles.hpp"
+#include "actpack/detail/host/batch_norm_segments.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/parallel.hpp"
@@ -99,7 +99,7 @@ void normalize(std::span<const T> x, Channels channels, const Channel* by_channe
                const Loop& loop = {}) {
   detail::require_channels(channels);
   detail::require_same_size(y, "y", x, "x");
-  detail::for_each_tile(
+  detail::for_each_segment(
       static_cast<std::int64_t>(x.size()), loop, [&](std::int64_t first, std::int64_t count) {
         const T* const from = x.data() + first;
         T* const to = y.data() + first;
@@ -123,23 +123,23 @@ void add_gradient_sums(std::span<const T> dz, std::int64_t first, const Saved& s
   detail::require(sums.size() == 2 * static_cast<std::size_t>(channels.count),
                   "sums.size() = ", sums.size(), " instead of ", 2 * channels.count,
                   ", two for each channel");
-  constexpr std::int64_t tile_numel = detail::batch_norm_tile_numel;
+  constexpr std::int64_t segment_numel = detail::batch_norm_segment_numel;
   const std::int64_t numel = static_cast<std::int64_t>(dz.size());
-  const std::int64_t tiles = (numel + tile_numel - 1) / tile_numel;
-  const std::int64_t shares = std::min<std::int64_t>(tiles, 64);
+  const std::int64_t segments = (numel + segment_numel - 1) / segment_numel;
+  const std::int64_t shares = std::min<std::int64_t>(segments, 64);
   std::vector<double> partial(static_cast<std::size_t>(shares) * sums.size());
   loop(shares, [&](std::int64_t share) {
     double* const of_share = partial.data() + share * static_cast<std::int64_t>(sums.size());
-    detail::GradientTile<T> tile;
-    for (std::int64_t i = tiles * share / shares; i < tiles * (share + 1) / shares; ++i) {
-      const std::int64_t begin = i * tile_numel;
-      const std::int64_t count = std::min(tile_numel, numel - begin);
-      tile.load(saved, first + begin,
-                dz.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)));
+    detail::GradientSegment<T> segment;
+    for (std::int64_t i = segments * share / shares; i < segments * (share + 1) / shares; ++i) {
+      const std::int64_t begin = i * segment_numel;
+      const std::int64_t count = std::min(segment_numel, numel - begin);
+      segment.load(saved, first + begin,
+                   dz.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)));
       detail::for_each_stretch(channels, first + begin, count,
                                [&](auto stretch, std::int64_t from, std::int64_t to) {
-                                 detail::add_stretch(stretch, tile.dy.data() + from,
-                                                     tile.v.data() + from, to - from, of_share);
+                                 detail::add_stretch(stretch, segment.dy.data() + from,
+                                                     segment.v.data() + from, to - from, of_share);
                                });
     }
   });
@@ -173,13 +173,13 @@ void input_gradient(std::span<const T> dz, std::int64_t first, const Saved& save
                     const Loop& loop = {}) {
   detail::require_channels(channels);
   detail::require_same_size(dx, "dx", dz, "dz");
-  detail::for_each_tile(
+  detail::for_each_segment(
       static_cast<std::int64_t>(dz.size()), loop, [&](std::int64_t start, std::int64_t count) {
-        detail::GradientTile<T> tile;
-        tile.load(saved, first + start,
-                  dz.subspan(static_cast<std::size_t>(start), static_cast<std::size_t>(count)));
-        const T* const dy = tile.dy.data();
-        const float* const v = tile.v.data();
+        detail::GradientSegment<T> segment;
+        segment.load(saved, first + start,
+                     dz.subspan(static_cast<std::size_t>(start), static_cast<std::size_t>(count)));
+        const T* const dy = segment.dy.data();
+        const float* const v = segment.v.data();
         T* const out = dx.data() + start;
         detail::for_each_stretch(channels, first + start, count,
                                  [&](auto stretch, std::int64_t begin, std::int64_t end) {

@@ -12,6 +12,7 @@
 #include "actpack/detail/host/element_range.hpp"
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/require.hpp"
+#include "actpack/detail/require_view.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/packed.hpp"
 #include "actpack/parallel.hpp"
@@ -24,11 +25,7 @@ namespace detail {
 /// Validates what a view says about the rows that [first, end) touches.
 inline void require_view(const ConstPackedView& view, ElementInterval elements) {
   const Layout& layout = view.layout;
-  require_memory(view.words, layout.num_words(), "words");
-  require_memory(view.params, layout.num_groups(), "params");
-  require((view.row_bits == nullptr) == (view.row_offsets == nullptr), "row_bits is ",
-          view.row_bits == nullptr ? "null" : "set", " but row_offsets is ",
-          view.row_offsets == nullptr ? "null" : "set");
+  require_arrays(view);
   if (view.row_bits == nullptr || elements.first == elements.end) {
     return;
   }

@@ -30,18 +30,18 @@ void decode_keeping_signs(const ConstSignMagnitudeView& in, std::span<T> y,
   in.layout.validate();
   detail::require_all(in.layout, {"y", y});
   detail::require_memory(y, "y");
-  constexpr std::size_t tile_numel = 1 << 11;  // two arrays of them stay in a core's cache
-  const std::size_t tiles = (y.size() + tile_numel - 1) / tile_numel;
-  parallel(static_cast<std::int64_t>(tiles), [&](std::int64_t i) {
-    const std::size_t first = static_cast<std::size_t>(i) * tile_numel;
-    const std::span<T> tile = y.subspan(first, std::min(tile_numel, y.size() - first));
-    decode(in, static_cast<std::int64_t>(first), tile);
-    std::array<T, tile_numel> smallest;
+  constexpr std::size_t segment_numel = 1 << 11;  // two arrays of them stay in a core's cache
+  const std::size_t segments = (y.size() + segment_numel - 1) / segment_numel;
+  parallel(static_cast<std::int64_t>(segments), [&](std::int64_t i) {
+    const std::size_t first = static_cast<std::size_t>(i) * segment_numel;
+    const std::span<T> segment = y.subspan(first, std::min(segment_numel, y.size() - first));
+    decode(in, static_cast<std::int64_t>(first), segment);
+    std::array<T, segment_numel> smallest;
     smallest.fill(detail::smallest_positive<T>());
-    const std::span<T> least = std::span(smallest).first(tile.size());
+    const std::span<T> least = std::span(smallest).first(segment.size());
     relu_backward(std::span<const T>(least), in, static_cast<std::int64_t>(first), least);
-    for (std::size_t e = 0; e < tile.size(); ++e) {
-      tile.data()[e] = detail::nonzero(tile.data()[e], least.data()[e]);
+    for (std::size_t e = 0; e < segment.size(); ++e) {
+      segment.data()[e] = detail::nonzero(segment.data()[e], least.data()[e]);
     }
   });
 }

@@ -17,8 +17,9 @@
 
 #include "actpack/detail/host/element_range.hpp"
 #include "actpack/detail/host/group_loop.hpp"
-#include "actpack/detail/require.hpp"
 #include "actpack/detail/host/sign_magnitude_groups.hpp"
+#include "actpack/detail/require.hpp"
+#include "actpack/detail/require_view.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/layout.hpp"
 #include "actpack/parallel.hpp"
@@ -29,12 +30,6 @@ namespace actpack {
 
 namespace detail {
 
-inline void require_view(const ConstSignMagnitudeView& view) {
-  require_memory(view.sign_words, view.layout.with_bits(1).num_words(), "sign_words");
-  require_memory(view.magnitude_words, view.layout.num_words(), "magnitude_words");
-  require_memory(view.params, view.layout.num_groups(), "params");
-}
-
 template <class T>
 void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::span<T> y,
                   const Decoding& decoding, NegativeSide negative_side,
@@ -42,7 +37,7 @@ void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::spa
   in.layout.validate();
   const ElementInterval elements = require_range(in.layout, first, {"y", y});
   require_memory(y, "y");
-  require_view(in);
+  require_arrays(in);
   require_host(decoding.rounding);
   for_each_piece(in.layout, elements, parallel, [&](ElementInterval piece) {
     decode_groups(in, y.data() + (piece.first - elements.first), decoding, negative_side, piece,
@@ -73,7 +68,7 @@ void encode(std::span<const T> y, SignMagnitudeView out, Rounding rounding, std:
   out.layout.validate();
   const detail::ElementInterval rows = detail::require_rows(out.layout, {"y", y}, first_row);
   detail::require_memory(y, "y");
-  detail::require_view(out);
+  detail::require_arrays(out);
   detail::require_host(rounding);
   detail::for_each_piece(out.layout, rows, parallel, [&](detail::ElementInterval piece) {
     detail::encode_groups(y.data() + (piece.first - rows.first), out, rounding, piece,
@@ -129,7 +124,7 @@ void relu_backward(std::span<const T> dy, ConstSignMagnitudeView in, std::int64_
   const detail::ElementInterval elements = detail::require_range(in.layout, first, {"dy", dy});
   detail::require_memory(dy, "dy");
   detail::require_memory(dx, "dx");
-  detail::require_view(in);
+  detail::require_arrays(in);
   detail::for_each_piece(in.layout, elements, parallel, [&](detail::ElementInterval piece) {
     const std::int64_t offset = piece.first - elements.first;
     detail::relu_backward_groups(dy.data() + offset, in, dx.data() + offset, piece);

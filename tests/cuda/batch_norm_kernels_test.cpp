@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Runs the kernels of batch normalisation on threads of the CPU, and compares them with a
-// textbook's in double precision, and what they pack with the host's verbs.
+// Runs the kernels of batch normalisation on threads of the CPU, and compares gradients with a
+// textbook's in double precision, and words with the host's verbs.
 #include <doctest/doctest.h>
 
-#include "simt.hpp"  // before the kernels
+#include "simt_tiles.hpp"  // before the kernels
 
 #include <algorithm>
 #include <cmath>
@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "batch_norm_kernels.hpp"
-#include "kernel.hpp"
 #include "support/batch_norm_reference.hpp"
 #include "support/effort.hpp"
 
@@ -25,13 +24,13 @@ namespace {
 using namespace reference::batch_norm;
 using namespace actpack::detail;
 
-// With as few teams as there may be, so that they take as many groups as they can.
-Deal fewest_teams(const Layout& layout, const Shape& shape) {
-  std::int64_t teams = 1;
-  while (teams * flat_group_size % (shape.count * shape.inner) != 0) ++teams;
+// With as few tiles as there may be, so that they take as many groups as they can.
+Deal fewest_tiles(const Layout& layout, const Shape& shape) {
+  std::int64_t tiles = 1;
+  while (tiles * flat_group_size % (shape.count * shape.inner) != 0) ++tiles;
   return {.numel = layout.numel(),
           .groups = layout.num_groups(),
-          .teams = std::min(teams, layout.num_groups()),
+          .tiles = std::min(tiles, layout.num_groups()),
           .bits = layout.bits};
 }
 
@@ -39,11 +38,11 @@ struct Case {
   Shape shape;
   int bits;
   bool is_aligned = true;
-  bool has_few_teams = true;
+  bool has_few_tiles = true;
 
   Deal deal() const {
     const Layout layout = shape.layout(bits);
-    return has_few_teams ? fewest_teams(layout, shape) : Deal::of(layout, shape.channels());
+    return has_few_tiles ? fewest_tiles(layout, shape) : Deal::of(layout, shape.channels());
   }
 };
 
@@ -57,22 +56,14 @@ auto noise_of() {
   }
 }
 
-// Runs a body with teams [0, count), as the library does.
-template <class Body>
-void launch(const Body& body, std::int64_t count) {
-  const std::int64_t teams_per_block = block_threads / body.lanes();
-  simt::launch(static_cast<unsigned>((count + teams_per_block - 1) / teams_per_block),
-               block_threads, &team_kernel<Body>, body);
-}
-
 template <class S>
 void launch_forward(const Case& c, const Channel* by_channel, const typename S::T* x,
                     typename S::View out, typename S::T* y) {
   const auto noise = noise_of<S>();
-  launch(
+  simt::launch_tiles(
       NormalizeAndPack<S::saved, typename S::T, typename S::View, std::decay_t<decltype(noise)>>{
-          {}, x, out, noise, c.deal(), c.shape.channels(), by_channel, y, c.is_aligned},
-      c.deal().teams);
+          x, out, noise, c.deal(), c.shape.channels(), by_channel, y, c.is_aligned},
+      c.deal().tiles);
 }
 
 template <class S>
@@ -113,25 +104,20 @@ void launch_backward(const Case& c, const Batch<typename S::T>& batch, Forward<S
   const DecodeOptions options = {forward.decoding.alpha, NegativeSide::kept};
   PlacedBuffer<T> dz(batch.dz, c.is_aligned), dx(c.shape.numel(), c.is_aligned);
   GuardedBuffer<float> sums(2 * deal.positions());
-  launch(
-      AddGradients<T, View, KernelNoise>{
-          {}, dz.data(), in, noise, options, deal, sums.data(), c.is_aligned},
-      deal.teams);
+  simt::launch_tiles(
+      AddGradients<T, View, KernelNoise>{{dz.data(), in, noise, options, deal, c.is_aligned},
+                                         sums.data()},
+      deal.tiles);
   simt::launch(static_cast<unsigned>(channels.count), block_threads, &finish_channels,
                {sums.data(), deal, channels, forward.channels.data(), S::saved, elements,
                 results.gamma.data(), results.beta.data(), results.input.data()});
   const auto write = [&](T* to) {
-    launch(WriteInputGradient<T, View, KernelNoise>{{},
-                                                    dz.data(),
-                                                    in,
-                                                    noise,
-                                                    options,
-                                                    deal,
-                                                    channels,
-                                                    results.input.data(),
-                                                    to,
-                                                    c.is_aligned},
-           deal.teams);
+    simt::launch_tiles(WriteInputGradient<T, View, KernelNoise>{{dz.data(), in, noise, options,
+                                                                 deal, c.is_aligned},
+                                                                channels,
+                                                                results.input.data(),
+                                                                to},
+                       deal.tiles);
   };
   write(dx.data());
   std::ranges::copy(dx.span(), results.dx.data());
@@ -150,12 +136,12 @@ void check_device_backward(const Case& c, bool is_training = true, float alpha =
   Results<T> results(c.shape);
   launch_backward(c, batch, forward, is_training ? c.shape.elements() : 0, results);
   const Deal deal = c.deal();
-  const std::int64_t rounds = (deal.groups + deal.teams - 1) / deal.teams;
+  const std::int64_t rounds = (deal.groups + deal.tiles - 1) / deal.tiles;
   results.check(forward.gradients(batch, is_training, rounds));
 }
 
 // Channels first and last; octets that one channel has, several, or neighbours in a row;
-// sizes that are no multiple of 256 or 8; and, with few teams, several groups for each.
+// sizes that are no multiple of 256 or 8; and, with few tiles, several groups for each.
 const std::vector<Case> few_cases{
     {{4, 4, 64}, 2},          {{3, 8, 49}, 1},  {{2, 3, 300}, 8, false},
     {{333, 10, 1}, 4, false}, {{777, 8, 1}, 2}, {{3, 3, 100}, 4, true, false},
@@ -242,10 +228,10 @@ void check_nan(std::size_t nan_channel, const Batch<typename S::T>& batch,
 }  // namespace
 
 TEST_CASE(
-    "batch_norm_kernels: a team's groups have the same channels, and every group has a team") {
+    "batch_norm_kernels: a tile's groups have the same channels, and every group has a tile") {
   for (const std::int64_t count : {1, 3, 8, 10, 64, 96, 257, 2048}) {
     for (const std::int64_t inner : {1, 7, 8, 14, 49, 64, 100, 256, 300, 3136}) {
-      // From less than a group to several rounds of the teams that there are room for.
+      // From less than a group to several rounds of the tiles that there are room for.
       for (const std::int64_t numel :
            {count * inner, 5 * count * inner, std::int64_t{12'000'000}}) {
         const Layout layout{.row_size = numel / (count * inner) * count * inner, .bits = 4};
@@ -257,19 +243,19 @@ TEST_CASE(
         CHECK(deal.numel == layout.numel());
         CHECK(deal.groups == layout.num_groups());
         CHECK(deal.bits == layout.bits);
-        REQUIRE(deal.teams > 0);
-        CHECK(deal.positions() == 256 * deal.teams);
-        CHECK((deal.teams == deal.groups || deal.positions() % (count * inner) == 0));
-        // Several waves of blocks: not less than half of 2^14 teams, were they wanted, and more
+        REQUIRE(deal.tiles > 0);
+        CHECK(deal.positions() == 256 * deal.tiles);
+        CHECK((deal.tiles == deal.groups || deal.positions() % (count * inner) == 0));
+        // Several waves of blocks: not less than half of 2^14 tiles, were they wanted, and more
         // only where channels repeat later than that.
-        const std::int64_t fewest = fewest_teams(layout, {1, count, inner}).teams;
-        CHECK(deal.teams >= std::min<std::int64_t>(deal.groups, 8192));
-        CHECK(deal.teams <= std::max<std::int64_t>(16384, fewest));
+        const std::int64_t fewest = fewest_tiles(layout, {1, count, inner}).tiles;
+        CHECK(deal.tiles >= std::min<std::int64_t>(deal.groups, 8192));
+        CHECK(deal.tiles <= std::max<std::int64_t>(16384, fewest));
 
         std::vector<int> times_taken(static_cast<std::size_t>(deal.groups));
         std::int64_t elements = 0;
-        for (std::int64_t team = 0; team < deal.teams; ++team) {
-          for (std::int64_t group = team; group < deal.groups; group += deal.teams) {
+        for (std::int64_t tile = 0; tile < deal.tiles; ++tile) {
+          for (std::int64_t group = tile; group < deal.groups; group += deal.tiles) {
             const actpack::GroupShape shape = deal.group(group);
             elements += shape.size;
             const bool is_right = shape.index == group && shape.bits == 4 &&
@@ -341,7 +327,7 @@ TEST_CASE("batch_norm_kernels: channels are made as on the host") {
                             .gamma = has_weights ? gamma.data() : nullptr,
                             .beta = has_weights ? beta.data() : nullptr,
                             .by_channel = got.data()};
-        launch(MakeChannels{operation}, operation.channels.count);
+        simt::launch_tiles(MakeChannels{operation}, operation.channels.count);
         CHECK(have_same_bytes(got, expected));
 
         GuardedBuffer<Channel> on_host(count);

@@ -35,7 +35,7 @@ ACTPACK_HD void add_conversions(std::uint32_t bits, Digest& digest) {
   digest.add(detail::bits_of(float16::from_bits(static_cast<std::uint16_t>(bits))));
 }
 
-/// A group that spans `min` to `max`, and what becomes of `x` in it at one width.
+/// A group that spans `min` to `max`, and the code and value of `x` in it at one width.
 ACTPACK_HD void add_round_trip(float min, float x, float max, int bits, std::uint32_t dither,
                                Digest& digest) {
   const GroupParams params = fit_params(min, max, bits);

@@ -2,14 +2,14 @@
 // SPDX-License-Identifier: MIT
 //
 // Runs kernels on the CPU, from the source that nvcc compiles: each of their threads is a thread of
-// the operating system. To be included before the kernels.
+// the operating system. Include it before the kernels.
 //
-// Stricter than a device: a shuffle must name its caller and the lane whose value it takes, and
-// what not all threads come to that must, be it a shuffle or a barrier, ends the launch with an
-// exception as soon as no thread can go on, not with a hang. ThreadSanitizer sees no other order
-// between the threads of a block than __syncthreads' own: CUDA promises none for shuffles. Blocks
-// run one after another, so races between them are not seen; and newer ThreadSanitizers (clang 14,
-// GCC 13) tell 255 threads apart, and miss races in larger blocks.
+// It is stricter than a device. A shuffle must name its caller and the lane whose value it takes.
+// If a thread misses a shuffle or a barrier that it owes the others, the launch ends with an
+// exception as soon as no thread can go on, not with a hang. ThreadSanitizer sees no order between
+// the threads of a block but that of __syncthreads: CUDA promises none for shuffles. Blocks run one
+// after another, so races between them stay unseen. Newer ThreadSanitizers (clang 14, GCC 13) tell
+// 255 threads apart and miss races in larger blocks.
 #pragma once
 
 #include <array>
@@ -32,7 +32,7 @@
 #define __device__
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __shared__ static  // what the threads of the one block that runs have in common
+#define __shared__ static  // shared by the threads of the one block that runs
 
 struct SimtIndex {
   unsigned x = 0, y = 0, z = 0;
@@ -83,8 +83,8 @@ class Unseen {
 #endif
 };
 
-// Waiting and notifying as std::atomic does, but ordering only by the value itself: libstdc++ keeps
-// who waits in tables that all atomics share.
+// Waits and notifies as std::atomic does, but orders threads by the value alone: libstdc++ keeps
+// waiting threads in tables that all atomics share.
 template <class T>
 T wait_while(const std::atomic<T>& value, T old) {
   {
@@ -263,8 +263,8 @@ class Block {
 
 inline thread_local Block* current_block = nullptr;
 
-// A thread that is kept for many launches: sanitizers take their time to make one. Each answers to
-// its launcher alone, lest they order one another.
+// A thread that serves many launches: sanitizers are slow to make one. Each answers to its launcher
+// alone, so that they do not order one another.
 class Worker {
  public:
   Worker() : thread_([this] { serve(); }) {}
@@ -298,7 +298,7 @@ class Worker {
 };
 inline std::deque<Worker> workers;
 
-// Runs a grid. Throws std::runtime_error if its threads do what a device does not define.
+// Runs a grid. Throws std::runtime_error if its threads do something that a device does not define.
 template <class... P>
 void launch(unsigned blocks, unsigned threads, void (*kernel)(P...),
             const std::type_identity_t<P>&... arguments) {

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What the stream API refuses before it touches a device, and what it says where there is none: all
-// of it runs without a GPU.
+// The stream API refuses wrong arguments before it touches a device, and says so where there is
+// none. All of it runs without a GPU.
 #include <doctest/doctest.h>
 
 #include <array>

@@ -32,7 +32,7 @@
 #include "actpack/cuda/statistics.hpp"
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
-#include "statistics_body.hpp"
+#include "statistics_kernels.hpp"
 #include "support/allocation_reference.hpp"
 
 namespace {

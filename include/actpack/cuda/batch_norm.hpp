@@ -7,8 +7,8 @@
 // Contexts hold groups of 256 in one width, without gaps between rows: layout.rows is 1 or
 // layout.row_size a multiple of 256. Every function enqueues on `stream`, allocates nothing,
 // synchronises with nothing, and may be captured in a graph. Sums are added up in the same order
-// every time. Wrong arguments throw std::invalid_argument before anything is enqueued; what the
-// CUDA runtime refuses throws cuda_error.
+// every time. Wrong arguments throw std::invalid_argument before anything is enqueued. A launch
+// that the CUDA runtime refuses throws cuda_error.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +40,9 @@ std::int64_t workspace_numel(const Operation& operation, const Layout& layout);
 
 /// Writes the gradients of gamma and beta [device, channels.count each] and, unless it is null, dx
 /// [device, layout.numel()], given dz [device, layout.numel()], the gradient behind the ReLU if
-/// there is one. `in` [device] is what `forward` packed; `decoding` takes the dither out, or not;
-/// `count` are the elements of a channel, or 0 where statistics do not depend on x. `workspace`
+/// there is one. `in` [device] is the context that `forward` wrote. `decoding` takes the dither
+/// out, or not. `count` is the number of a channel's elements, or 0 where statistics do not depend
+/// on x. `workspace`
 /// [device, workspace_numel()] is aligned to 16 bytes and may be reused once the stream has gone
 /// past. `dx` may be `dz`.
 template <DeviceElement T>

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Small integers on the device, max-pool indices among them: bit_pack.hpp with device pointers and
-// a stream. What holds for every verb of cuda/quantize.hpp holds here.
+// a stream. The rules of cuda/quantize.hpp apply.
 #pragma once
 
 #include <cuda_runtime_api.h>

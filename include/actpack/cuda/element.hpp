@@ -13,7 +13,7 @@ struct __nv_bfloat16;
 
 namespace actpack {
 
-/// What the stream API takes pointers to. It includes neither cuda_fp16.h nor cuda_bf16.h.
+/// An element of the stream API, which includes neither cuda_fp16.h nor cuda_bf16.h.
 template <class T>
 concept DeviceElement =
     std::is_same_v<T, float> || std::is_same_v<T, __half> || std::is_same_v<T, __nv_bfloat16>;

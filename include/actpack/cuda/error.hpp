@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// How the stream API reports what the CUDA runtime refuses.
+// The exception for calls that the CUDA runtime refuses.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,10 +11,10 @@
 
 namespace actpack {
 
-/// A call of the CUDA runtime failed: what() names the verb and the call, the error and its number.
+/// A call of the CUDA runtime failed. what() names the verb and the call, the error and its number.
 class cuda_error : public std::runtime_error {
  public:
-  /// `call` is what was tried, as "quantize: launch".
+  /// `call` names the verb and the call, as "quantize: launch".
   cuda_error(cudaError_t code, const std::string& call)
       : std::runtime_error("actpack: " + call + ": " + cudaGetErrorString(code) + " (" +
                            cudaGetErrorName(code) + ", " + std::to_string(code) + ")"),

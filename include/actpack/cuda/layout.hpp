@@ -1,8 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Where rows of different widths start, computed on the device: no width needs to be known to the
-// host.
+// The starts of rows of different widths, computed on the device: the host needs to know no width.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -15,12 +14,12 @@
 
 namespace actpack {
 
-/// Returns the bytes of device memory that `row_offsets` needs for so many rows. Throws
+/// Returns the bytes of device memory that `row_offsets` needs for the layout's rows. Throws
 /// std::invalid_argument if the layout is wrong, cuda_error without a device.
 std::size_t row_offsets_workspace(const Layout& layout);
 
 /// Writes the running sum of the rows' words to `offsets` [device, rows + 1], given their widths
-/// `row_bits` [device, rows], each 1, 2, 4 or 8 and at most layout.bits: those are read when the
+/// `row_bits` [device, rows], each 1, 2, 4 or 8 and at most layout.bits. Widths are read when the
 /// kernel runs and cannot be checked. `workspace` [device] has at least
 /// row_offsets_workspace(layout) bytes and may be reused once the stream has gone past. Enqueues
 /// CUB's scan on `stream`.

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// One-bit contexts on the device: mask.hpp with device pointers and a stream. What holds for every
-// verb of cuda/quantize.hpp holds here; arrays may be aligned to their type only, but are fastest
-// at 16 bytes.
+// One-bit contexts on the device: mask.hpp with device pointers and a stream. The rules of
+// cuda/quantize.hpp apply. Arrays need the alignment of their type only, but are fastest at 16
+// bytes.
 #pragma once
 
 #include <cstdint>
@@ -14,19 +14,18 @@
 namespace actpack {
 
 /// Writes y = max(x, 0) and the mask x > 0 in one pass: `x`, `y` [device, numel], `mask` [device,
-/// words_for(numel, 1)], every word of it; y may be x.
+/// words_for(numel, 1)], every word of it. y may be x.
 template <DeviceElement T>
 void relu(const T* x, T* y, std::uint32_t* mask, std::int64_t numel, cudaStream_t stream);
 
-/// Writes dx = dy where the mask is set, else 0: `dy`, `dx` [device, numel]; dx may be dy.
+/// Writes dx = dy where the mask is set, else 0: `dy`, `dx` [device, numel]. dx may be dy.
 template <DeviceElement T>
 void relu_backward(const T* dy, const std::uint32_t* mask, T* dx, std::int64_t numel,
                    cudaStream_t stream);
 
 /// Drops each element with probability `drop_probability` and multiplies the others by 1 / (1 − p):
-/// `x`, `y` [device, numel], `mask` [device, words_for(numel, 1)]; y may be x. Element e counts
-/// from `first`, a multiple of 32: where this chunk starts in its tensor. The same elements stay as
-/// on the host.
+/// `x`, `y` [device, numel], `mask` [device, words_for(numel, 1)]. y may be x. This chunk starts at
+/// element `first` of its tensor, a multiple of 32. The same elements stay as on the host.
 template <DeviceElement T>
 void dropout(const T* x, T* y, std::uint32_t* mask, std::int64_t numel, double drop_probability,
              Rounding rounding, std::int64_t first, cudaStream_t stream);

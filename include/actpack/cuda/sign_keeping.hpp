@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Decoding for saved tensors whose consumer is unknown, on the device: sign_keeping.hpp with device
-// pointers and a stream. What holds for every verb of cuda/quantize.hpp holds here.
+// pointers and a stream. The rules of cuda/quantize.hpp apply.
 #pragma once
 
 #include "actpack/cuda/element.hpp"

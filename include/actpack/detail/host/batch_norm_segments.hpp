@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The loops of batch normalisation over tiles of a tensor, each small enough to stay in a core's
-// cache, and over the stretches of one channel that a tile consists of.
+// The loops of batch normalisation over segments of a tensor, each small enough to stay in a core's
+// cache, and over the stretches of one channel that a segment consists of.
 #pragma once
 
 #include <algorithm>
@@ -16,14 +16,14 @@
 namespace actpack::detail {
 
 /// Elements that are decoded at a time: two arrays of them stay in a core's cache.
-inline constexpr std::int64_t batch_norm_tile_numel = 1 << 13;
+inline constexpr std::int64_t batch_norm_segment_numel = 1 << 13;
 
-/// Calls body(first, count) for the tiles of `numel` elements, through `loop`.
+/// Calls body(first, count) for the segments of `numel` elements, through `loop`.
 template <class Loop, class Body>
-void for_each_tile(std::int64_t numel, const Loop& loop, const Body& body) {
-  constexpr std::int64_t size = batch_norm_tile_numel;
-  loop((numel + size - 1) / size, [&](std::int64_t tile) {
-    const std::int64_t first = tile * size;
+void for_each_segment(std::int64_t numel, const Loop& loop, const Body& body) {
+  constexpr std::int64_t size = batch_norm_segment_numel;
+  loop((numel + size - 1) / size, [&](std::int64_t segment) {
+    const std::int64_t first = segment * size;
     body(first, std::min(size, numel - first));
   });
 }
@@ -65,9 +65,9 @@ void for_each_stretch(batch_norm::Channels channels, std::int64_t first, std::in
 
 /// The backward pass's view of elements [first, first + v.size()) of memory: dy, and v.
 template <class T>
-struct GradientTile {
-  std::array<float, batch_norm_tile_numel> values;
-  std::array<T, batch_norm_tile_numel> memory;
+struct GradientSegment {
+  std::array<float, batch_norm_segment_numel> values;
+  std::array<T, batch_norm_segment_numel> memory;
   std::span<const T> dy;
   std::span<const float> v;
 
@@ -117,12 +117,12 @@ void add_stretch(ChannelAfterChannel stretch, const T* dy, const float* v, std::
 /// Writes 0 in place of values that are not positive; NaN stays.
 template <class T, class Loop>
 void rectify_in_place(std::span<T> y, const Loop& loop) {
-  for_each_tile(static_cast<std::int64_t>(y.size()), loop,
-                [&](std::int64_t first, std::int64_t count) {
-                  for (std::int64_t e = first; e < first + count; ++e) {
-                    y.data()[e] = float{y.data()[e]} <= 0 ? T(0.0f) : y.data()[e];
-                  }
-                });
+  for_each_segment(static_cast<std::int64_t>(y.size()), loop,
+                   [&](std::int64_t first, std::int64_t count) {
+                     for (std::int64_t e = first; e < first + count; ++e) {
+                       y.data()[e] = float{y.data()[e]} <= 0 ? T(0.0f) : y.data()[e];
+                     }
+                   });
 }
 
 }  // namespace actpack::detail

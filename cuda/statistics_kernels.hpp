@@ -1,8 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What a block of threads does to sum up a row: the same source for devices and for tests on the
-// host.
+// Kernels that sum up rows. The same source for devices and for tests on the host.
 #pragma once
 
 #include <cmath>
@@ -27,16 +26,16 @@ ACTPACK_HD inline RowStatistics add(RowStatistics a, RowStatistics b) {
 /// The threads of one block, which meet in memory that they share.
 class DeviceBlock {
  public:
-  /// `shared` has a place for each warp.
+  /// `shared` has an entry for each warp.
   __device__ explicit DeviceBlock(RowStatistics* shared) : shared_(shared) {}
 
-  /// The sum over all lanes of part(team, number of the team, number of teams), in a fixed order.
+  /// The sum over all lanes of part(tile, number of the tile, number of tiles), in a fixed order.
   template <class Part>
   __device__ RowStatistics sum(int lanes, const Part& part) const {
     const int thread = static_cast<int>(threadIdx.x);
-    const DeviceTeam warp(warp_size);
+    const WarpTile warp(warp_size);
     const RowStatistics of_warp =
-        warp.reduce(part(DeviceTeam(lanes), thread / lanes, statistics_threads / lanes), add);
+        warp.reduce(part(WarpTile(lanes), thread / lanes, statistics_threads / lanes), add);
     if (thread % warp_size == 0) {
       shared_[thread / warp_size] = of_warp;
     }
@@ -65,20 +64,20 @@ __global__ void __launch_bounds__(statistics_threads)
 
 #endif
 
-/// The same, played by the calling host thread.
+/// The same block, played by the calling host thread.
 class HostBlock {
  public:
   template <class Part>
   ACTPACK_HD RowStatistics sum(int lanes, const Part& part) const {
-    const HostTeam warp(warp_size);
-    HostTeam::PerLane<RowStatistics> of_warps{};
+    const HostWarpTile warp(warp_size);
+    HostWarpTile::PerLane<RowStatistics> of_warps{};
     for (int w = 0; w < statistics_warps; ++w) {
-      HostTeam::PerLane<RowStatistics> of_lanes{};
+      HostWarpTile::PerLane<RowStatistics> of_lanes{};
       for (int lane = 0; lane < warp_size; lane += lanes) {
-        const auto of_team =
-            part(HostTeam(lanes), (w * warp_size + lane) / lanes, statistics_threads / lanes);
+        const auto of_tile =
+            part(HostWarpTile(lanes), (w * warp_size + lane) / lanes, statistics_threads / lanes);
         for (int i = 0; i < lanes; ++i) {
-          of_lanes[lane + i] = of_team[i];
+          of_lanes[lane + i] = of_tile[i];
         }
       }
       of_warps[w] = warp.reduce(of_lanes, add);
@@ -103,43 +102,44 @@ struct SumRow {
   template <class Block>
   ACTPACK_HD void operator()(const Block& block, std::int64_t row) const {
     const RowStatistics total =
-        block.sum(team_lanes(layout.group_size), [&](const auto& team, int first, int teams) {
-          return sum_groups(team, row, first, teams);
+        block.sum(tile_lanes(layout.group_size), [&](const auto& tile, int first, int tiles) {
+          return sum_groups(tile, row, first, tiles);
         });
     block.once([&] { statistics[row] = total; });
   }
 
  private:
-  /// Each lane's share of groups first, first + teams, … of a row.
-  template <class Team>
-  ACTPACK_HD auto sum_groups(const Team& team, std::int64_t row, int first, int teams) const {
-    auto sums = team.map([](int) { return RowStatistics{}; });
-    // All teams of a warp go round together, some with a group of size 0 at the end.
-    for (std::int64_t round = 0; round * teams < groups_per_row; ++round) {
-      const Group group = group_of(row, round * teams + first);
+  /// Each lane's share of groups first, first + tiles, … of a row.
+  template <class Tile>
+  ACTPACK_HD auto sum_groups(const Tile& tile, std::int64_t row, int first, int tiles) const {
+    auto sums = tile.map([](int) { return RowStatistics{}; });
+    // All tiles of a warp go round together, some with a group of size 0 at the end.
+    for (std::int64_t round = 0; round * tiles < groups_per_row; ++round) {
+      const Group group = group_of(row, round * tiles + first);
       const GroupShape shape = {group.index, static_cast<std::int32_t>(group.size),
                                 layout.group_size, 1};
       const T* elements = x + group.first;
       const bool is_aligned = is_vector_aligned(elements);
-      const auto load = [&](const SlicePlace& place) {
-        return load_slice(elements, place, is_aligned);
+      const auto load = [&](const SliceLocation& location) {
+        return load_slice(elements, location, is_aligned);
       };
-      const auto slices = load_first_slices(team, shape, load);
-      const ValueRange range = range_of_group(team, shape, slices, load);
-      sums = team.map(
+      const auto slices = load_first_slices(tile, shape, load);
+      const ValueRange range = range_of_group(tile, shape, slices, load);
+      sums = tile.map(
           [&](int lane, RowStatistics sum, const auto& slice) {
             if (lane == 0 && group.size > 0) {
               const double width = static_cast<double>(range.max) - range.min;
               sum.squared_range_norm = std::fma(width, width, sum.squared_range_norm);
             }
-            for_each_slice(
-                team, shape, lane, slice, load, [&](const SlicePlace& place, const auto& values) {
-                  for (int j = 0; j < elements_per_call; ++j) {
-                    // The square is exact, so it may be contracted or not.
-                    const double value = (place.present >> j & 1) != 0 ? values[j] : 0.0f;
-                    sum.squared_norm += value * value;
-                  }
-                });
+            for_each_slice(tile, shape, lane, slice, load,
+                           [&](const SliceLocation& location, const auto& values) {
+                             for (int j = 0; j < elements_per_call; ++j) {
+                               // The square is exact, so it may be contracted or not.
+                               const double value =
+                                   (location.present >> j & 1) != 0 ? values[j] : 0.0f;
+                               sum.squared_norm += value * value;
+                             }
+                           });
             return sum;
           },
           sums, slices);
@@ -167,12 +167,12 @@ struct WeighRanges {
   static constexpr int blocks_per_multiprocessor = 4;
   ACTPACK_HD static constexpr int lanes() { return 1; }
 
-  template <class Team>
-  ACTPACK_HD void operator()(const Team& team, std::int64_t row) const {
+  template <class Tile>
+  ACTPACK_HD void operator()(const Tile& tile, std::int64_t row) const {
     if (row >= rows) {
       return;
     }
-    team.map([&](int) {
+    tile.map([&](int) {
       const double squared_norm = dy == nullptr ? 1 : dy[row].squared_norm;
       sensitivity[row] =
           gain * squared_norm * rounding_sensitivity(x[row].squared_range_norm, group_size);

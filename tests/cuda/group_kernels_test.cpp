@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Runs what the device's kernels do, group by group, on a host thread that plays all lanes, and
-// compares words, parameters and values with the host's verbs, bit for bit.
+// Runs the bodies of the device's kernels, group by group, on a host thread that plays all lanes,
+// and compares words, parameters and values with the host's verbs, bit for bit.
 #include <doctest/doctest.h>
 
 #include <array>
@@ -15,7 +15,7 @@
 #include <actpack/sign_keeping.hpp>
 #include <actpack/sign_magnitude.hpp>
 
-#include "group_bodies.hpp"
+#include "group_kernels.hpp"
 #include "support/compare.hpp"
 #include "support/config_grid.hpp"
 #include "support/data.hpp"
@@ -41,9 +41,9 @@ using support::PlacedBuffer;
 // Calls a body for indices [0, count), and a few beyond, as a grid of whole blocks does.
 template <class Body>
 void run(const Body& body, std::int64_t count, std::int64_t beyond = 3) {
-  const HostTeam team(body.lanes());
+  const HostWarpTile tile(body.lanes());
   for (std::int64_t index = 0; index < count + beyond; ++index) {
-    body(team, index);
+    body(tile, index);
   }
 }
 
@@ -182,8 +182,8 @@ constexpr std::array<std::int64_t, 11> sizes{0, 1, 31, 33, 64, 255, 256, 257, 51
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("group bodies: rows give the host's words and values for every configuration", T,
-                   float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("group kernels: rows give the host's words and values for every configuration",
+                   T, float, bfloat16, float16) {
   support::for_each_config(sizes, [](const support::Config& config) {
     const Layout layout{
         .row_size = config.size, .group_size = config.group_size, .bits = config.bits};
@@ -195,7 +195,7 @@ TEST_CASE_TEMPLATE("group bodies: rows give the host's words and values for ever
   });
 }
 
-TEST_CASE_TEMPLATE("group bodies: every kind of data", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("group kernels: every kind of data", T, float, bfloat16, float16) {
   for (const support::Data data : support::all_data) {
     CAPTURE(support::name_of(data));
     const auto values = support::stored<T>(support::make(
@@ -217,7 +217,7 @@ TEST_CASE_TEMPLATE("group bodies: every kind of data", T, float, bfloat16, float
   }
 }
 
-TEST_CASE("group bodies: one side of a sign-magnitude group is huge, the other tiny") {
+TEST_CASE("group kernels: one side of a sign-magnitude group is huge, the other tiny") {
   auto values = support::gaussian(512, 13);
   for (std::size_t i = 0; i < values.size(); ++i) {
     const bool huge = (values[i] > 0) == (i < 256);
@@ -230,7 +230,7 @@ TEST_CASE("group bodies: one side of a sign-magnitude group is huge, the other t
   }
 }
 
-TEST_CASE("group bodies: rows of their own widths, short last rows, many rows") {
+TEST_CASE("group kernels: rows of their own widths, short last rows, many rows") {
   for (const std::int32_t group_size : support::all_group_sizes) {
     for (const std::int64_t row_size : {1, 33, 256, 700}) {
       CAPTURE(group_size);
@@ -250,7 +250,7 @@ TEST_CASE("group bodies: rows of their own widths, short last rows, many rows") 
   }
 }
 
-TEST_CASE("group bodies: a chunk of rows writes its own groups and no others") {
+TEST_CASE("group kernels: a chunk of rows writes its own groups and no others") {
   const Layout layout{.rows = 6, .row_size = 300, .bits = 2};
   const auto x = support::gaussian(1800, 8);
   const Rounding rounding = Rounding::stochastic(1, 2);
@@ -269,7 +269,7 @@ TEST_CASE("group bodies: a chunk of rows writes its own groups and no others") {
   }
 }
 
-TEST_CASE("group bodies: the epilogue multiplies, shifts and masks by channel") {
+TEST_CASE("group kernels: the epilogue multiplies, shifts and masks by channel") {
   const Layout layout{.rows = 5, .row_size = 330, .group_size = 96, .bits = 4};
   const auto x = support::gaussian(1650, 9);
   GuardedPacked packed(layout);
@@ -311,7 +311,7 @@ TEST_CASE("group bodies: the epilogue multiplies, shifts and masks by channel") 
   }
 }
 
-TEST_CASE_TEMPLATE("group bodies: decoding that keeps signs gives the host's values", T, float,
+TEST_CASE_TEMPLATE("group kernels: decoding that keeps signs gives the host's values", T, float,
                    bfloat16, float16) {
   for (const support::Data data : support::all_data) {
     CAPTURE(support::name_of(data));
@@ -332,7 +332,7 @@ TEST_CASE_TEMPLATE("group bodies: decoding that keeps signs gives the host's val
   }
 }
 
-TEST_CASE("group bodies: the ReLU's backward pass reads the sign plane, and poison") {
+TEST_CASE("group kernels: the ReLU's backward pass reads the sign plane, and poison") {
   const Layout layout{.rows = 3, .row_size = 333, .bits = 2};
   auto y = support::gaussian(999, 10);
   y[400] = std::numeric_limits<float>::quiet_NaN();

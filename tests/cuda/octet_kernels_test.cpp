@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Runs what the device's kernels for masks and plain packing do on the host, and compares with the
-// host's verbs, bit for bit; and the sums over rows with a loop in double.
+// Runs the bodies of the device's kernels for masks and plain packing on the host, and compares
+// with the host's verbs, bit for bit; and the sums over rows with a loop in double.
 #include <doctest/doctest.h>
 
 #include <array>
@@ -14,8 +14,8 @@
 #include <actpack/bit_pack.hpp>
 #include <actpack/mask.hpp>
 
-#include "run_bodies.hpp"
-#include "statistics_body.hpp"
+#include "octet_kernels.hpp"
+#include "statistics_kernels.hpp"
 #include "support/compare.hpp"
 #include "support/config_grid.hpp"
 #include "support/data.hpp"
@@ -28,7 +28,7 @@ using support::GuardedBuffer;
 
 template <class Body>
 void run(const Body& body) {
-  const HostTeam thread(1);
+  const HostWarpTile thread(1);
   for (std::int64_t index = 0; index < body.count() + 40; ++index) {
     body(thread, index);
   }
@@ -42,7 +42,7 @@ constexpr std::array<std::int64_t, 9> sizes{0, 1, 7, 8, 31, 32, 33, 257, 1000};
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("run bodies: ReLU and dropout, forward and backward", T, float, bfloat16,
+TEST_CASE_TEMPLATE("octet kernels: ReLU and dropout, forward and backward", T, float, bfloat16,
                    float16) {
   for (const std::int64_t size : sizes) {
     CAPTURE(size);
@@ -89,7 +89,7 @@ TEST_CASE_TEMPLATE("run bodies: ReLU and dropout, forward and backward", T, floa
   }
 }
 
-TEST_CASE("run bodies: codes are packed and unpacked, whole and in part") {
+TEST_CASE("octet kernels: codes are packed and unpacked, whole and in part") {
   for (const int bits : support::all_widths) {
     for (const std::int64_t size : sizes) {
       CAPTURE(bits);
@@ -113,7 +113,7 @@ TEST_CASE("run bodies: codes are packed and unpacked, whole and in part") {
   }
 }
 
-TEST_CASE_TEMPLATE("statistics body: norms and ranges of rows", T, float, bfloat16, float16) {
+TEST_CASE_TEMPLATE("statistics kernels: norms and ranges of rows", T, float, bfloat16, float16) {
   for (const std::int32_t group_size : support::all_group_sizes) {
     for (const std::int64_t row_size : {1, 33, 256, 5000}) {
       CAPTURE(group_size);
@@ -152,7 +152,7 @@ TEST_CASE_TEMPLATE("statistics body: norms and ranges of rows", T, float, bfloat
   }
 }
 
-TEST_CASE("statistics body: NaN and infinity show") {
+TEST_CASE("statistics kernels: NaN and infinity show") {
   const Layout layout{.rows = 2, .row_size = 600};
   auto x = support::gaussian(1200, 7);
   x[100] = std::numeric_limits<float>::quiet_NaN();
@@ -167,13 +167,13 @@ TEST_CASE("statistics body: NaN and infinity show") {
   CHECK(std::isinf(statistics[1].squared_range_norm));
 }
 
-TEST_CASE("statistics body: sensitivities of rows") {
+TEST_CASE("statistics kernels: sensitivities of rows") {
   const std::vector<RowStatistics> x{{1, 6}, {2, 0}, {3, std::numeric_limits<double>::infinity()}};
   const std::vector<RowStatistics> dy{{0.5, 7}, {4, 8}, {1, 9}};
   for (const RowStatistics* gradients : {dy.data(), static_cast<const RowStatistics*>(nullptr)}) {
     GuardedBuffer<double> sensitivity(x.size());
     const detail::WeighRanges body{x.data(), gradients, 0.25, 96, sensitivity.data(), 3};
-    for (std::int64_t row = 0; row < 40; ++row) body(HostTeam(1), row);
+    for (std::int64_t row = 0; row < 40; ++row) body(HostWarpTile(1), row);
     const double norm = gradients == nullptr ? 1 : 0.5;
     CHECK(sensitivity.span()[0] == 0.25 * norm * 96 / 6 * 6);
     CHECK(sensitivity.span()[1] == 0);

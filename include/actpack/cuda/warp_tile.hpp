@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Who works on a group: some lanes of a warp, or one host thread that plays them all.
+// A warp tile: lanes of a warp that share one group, or one host thread that plays them all.
 //
-// Cooperative code is a function of a team, in phases: map() is what each lane does alone, reduce()
-// is where the lanes meet. What map() returns is each lane's own until the next phase, so nothing
-// needs shared memory, and the same source runs, and is tested, without a GPU.
+// Cooperative code is a function of a tile, in phases. In map() each lane works alone; in reduce()
+// the lanes meet. The results of map() stay each lane's own until the next phase, so nothing needs
+// shared memory, and the same source runs, and is tested, without a GPU.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,9 @@ namespace actpack {
 
 inline constexpr int warp_size = 32;
 
-/// All lanes of a team, played in turn by the calling host thread. (Marked for devices as well, as
-/// the functions of teams are that call it.)
-class HostTeam {
+/// All lanes of a tile, played in turn by the calling host thread. Marked for devices as well,
+/// because the functions that call it are.
+class HostWarpTile {
  public:
   /// One value for each lane.
   template <class T>
@@ -31,7 +31,7 @@ class HostTeam {
   };
 
   /// `lanes` [1, 32] is a power of two.
-  ACTPACK_HD explicit HostTeam(int lanes) : lanes_(lanes) {}
+  ACTPACK_HD explicit HostWarpTile(int lanes) : lanes_(lanes) {}
 
   ACTPACK_HD int lanes() const { return lanes_; }
 
@@ -69,16 +69,16 @@ class HostTeam {
 
 #if defined(__CUDACC__) || defined(ACTPACK_SIMT)
 
-/// The calling lane of a team of neighbouring lanes of one warp.
-class DeviceTeam {
+/// The calling lane of a tile of neighbouring lanes of one warp.
+class WarpTile {
  public:
   template <class T>
   using PerLane = T;
 
-  /// `lanes` [1, 32] is a power of two; the block is one-dimensional. `active` names the lanes of
-  /// the warp that call every function of their team together: all 32 of them, unless the caller
-  /// has let some go their own way.
-  __device__ explicit DeviceTeam(int lanes, std::uint32_t active = 0xFFFFFFFFu)
+  /// `lanes` [1, 32] is a power of two, and the block is one-dimensional. `active` names the lanes
+  /// of the warp that call every function of their tile together: all 32, unless some have gone
+  /// their own way.
+  __device__ explicit WarpTile(int lanes, std::uint32_t active = 0xFFFFFFFFu)
       : lanes_(lanes), active_(active) {}
 
   __device__ int lanes() const { return lanes_; }
