@@ -22,7 +22,7 @@
 #include <actpack/quantize.hpp>
 #include <actpack/sign_magnitude.hpp>
 
-#include "allocation_bodies.hpp"
+#include "allocation_kernels.hpp"
 #include "group_bodies.hpp"
 #include "kernel.hpp"
 #include "run_bodies.hpp"
@@ -120,7 +120,7 @@ struct SimtQueue {
 
   template <class Body>
   void run(const Body& body, std::int64_t blocks) const {
-    simt::launch(static_cast<unsigned>(blocks), detail::crew_threads, &detail::crew_kernel<Body>,
+    simt::launch(static_cast<unsigned>(blocks), detail::thread_block_size, &detail::thread_block_kernel<Body>,
                  body);
   }
 
@@ -151,8 +151,8 @@ struct LastAndCount {
 
 __global__ void scan_of_pairs(const std::int32_t* values, std::int64_t size, std::int32_t* lasts,
                               std::int32_t* counts) {
-  __shared__ detail::DeviceCrew::Scratch scratch[detail::crew_warps];
-  detail::DeviceCrew(scratch).scan(
+  __shared__ detail::DeviceThreadBlock::Scratch scratch[detail::thread_block_warps];
+  detail::DeviceThreadBlock(scratch).scan(
       size, LastAndCount{},
       [](const LastAndCount& a, const LastAndCount& b) {
         return LastAndCount{b.last != 0 ? b.last : a.last, a.count + b.count};
@@ -387,7 +387,7 @@ TEST_CASE("simt: a scan over more than a block, in the order of the lanes") {
   // An operation for which order counts: the last of those that are not 0, and their number.
   std::vector<std::int32_t> values(700), lasts(700), counts(700);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = i % 5 < 2 ? static_cast<int>(i) : 0;
-  simt::launch(1, detail::crew_threads, &scan_of_pairs, values.data(), std::int64_t{700},
+  simt::launch(1, detail::thread_block_size, &scan_of_pairs, values.data(), std::int64_t{700},
                lasts.data(), counts.data());
   std::int32_t last = 0, count = 0;
   bool is_right = true;
