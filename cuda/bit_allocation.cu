@@ -1,21 +1,21 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Bit allocation on the device.
+// Enqueues bit allocation on a stream.
 #include "actpack/cuda/bit_allocation.hpp"
 
 #include <algorithm>
 #include <cub/device/device_scan.cuh>
 
 #include "actpack/cuda/layout.hpp"
-#include "allocation_bodies.hpp"
+#include "allocation_kernels.hpp"
 #include "launch.cuh"
 
 namespace actpack {
 
 namespace detail {
 
-/// Enqueues on a stream, as enqueue_allocation asks for it.
+/// The queue of enqueue_allocation on a stream.
 class StreamQueue {
  public:
   StreamQueue(const char* verb, std::span<std::byte> scan_memory, cudaStream_t stream)
@@ -27,7 +27,7 @@ class StreamQueue {
 
   template <class Body>
   void run(const Body& body, std::int64_t blocks) const {
-    enqueue(&crew_kernel<Body>, body, blocks, crew_threads, verb_, stream_);
+    enqueue(&thread_block_kernel<Body>, body, blocks, thread_block_size, verb_, stream_);
   }
 
   void sum_before(std::int64_t* values, std::int64_t count) const {
@@ -46,7 +46,7 @@ class StreamQueue {
   cudaStream_t stream_;
 };
 
-/// The bytes that the scans of so many items, and of the offsets of so many rows, need.
+/// The bytes that a scan needs over `items` items, or over the offsets of as many rows.
 std::size_t scan_bytes(std::int64_t items) {
   std::size_t bytes = 0;
   check(StreamQueue::scan(nullptr, bytes, nullptr, items, nullptr), "device_allocation_workspace",
@@ -75,8 +75,7 @@ void allocate(const char* verb, const Items& items, std::span<std::uint8_t> bits
 
 std::size_t device_allocation_workspace(std::int64_t items) {
   detail::require(items >= 0, "items = ", items, " is negative");
-  detail::require(items <= std::numeric_limits<std::uint32_t>::max(), "items = ", items,
-                  " exceeds 2^32 - 1");
+  detail::require(items <= detail::max_items, "items = ", items, " exceeds 2^32 - 1");
   detail::Workspace pieces;
   const detail::DeviceAllocationMemory memory(pieces, static_cast<std::size_t>(items));
   pieces.take<std::byte>(detail::scan_bytes(items));

@@ -17,7 +17,7 @@
 
 #include <actpack/bit_allocation.hpp>
 
-#include "allocation_bodies.hpp"
+#include "allocation_kernels.hpp"
 #include "support/allocation_reference.hpp"
 #include "support/data.hpp"
 #include "support/guarded_buffer.hpp"
@@ -33,7 +33,7 @@ struct SimtQueue {
 
   template <class Body>
   void run(const Body& body, std::int64_t blocks) const {
-    simt::launch(static_cast<unsigned>(blocks), detail::crew_threads, &detail::crew_kernel<Body>,
+    simt::launch(static_cast<unsigned>(blocks), detail::thread_block_size, &detail::thread_block_kernel<Body>,
                  body);
   }
 
@@ -49,8 +49,8 @@ struct LastAndCount {
 
 __global__ void scan_of_pairs(const std::int32_t* values, std::int64_t size, std::int32_t* lasts,
                               std::int32_t* counts) {
-  __shared__ detail::DeviceCrew::Scratch scratch[detail::crew_warps];
-  detail::DeviceCrew(scratch).scan(
+  __shared__ detail::DeviceThreadBlock::Scratch scratch[detail::thread_block_warps];
+  detail::DeviceThreadBlock(scratch).scan(
       size, LastAndCount{},
       [](const LastAndCount& a, const LastAndCount& b) {
         return LastAndCount{b.last != 0 ? b.last : a.last, a.count + b.count};
@@ -67,7 +67,7 @@ __global__ void scan_of_pairs(const std::int32_t* values, std::int64_t size, std
 __global__ void nearest_of(const detail::Change* changes, std::int64_t count, bool becomes_wider,
                            detail::Change* nearest, double* least_left_out) {
   const WarpTile tile(32);
-  detail::NearestOfTeam found(tile, becomes_wider);
+  detail::NearestOfWarp found(tile, becomes_wider);
   found.look_at(count, [&](std::int64_t i) { return changes[i]; });
   found.write(nearest, least_left_out);
 }
@@ -149,7 +149,7 @@ TEST_CASE("simt: a scan over more than a block, in the order of the lanes") {
   // An operation for which order counts: the last of those that are not 0, and their number.
   std::vector<std::int32_t> values(700), lasts(700), counts(700);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = i % 5 < 2 ? static_cast<int>(i) : 0;
-  simt::launch(1, detail::crew_threads, &scan_of_pairs, values.data(), std::int64_t{700},
+  simt::launch(1, detail::thread_block_size, &scan_of_pairs, values.data(), std::int64_t{700},
                lasts.data(), counts.data());
   std::int32_t last = 0, count = 0;
   bool is_right = true;

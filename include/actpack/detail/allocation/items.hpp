@@ -1,14 +1,16 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The items of a bit allocation as the solver sees them, and what is refused of them.
+// The items of a bit allocation as the solver sees them, and the checks that they pass first.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 
+#include "actpack/allocation_problem.hpp"
 #include "actpack/bit_pack.hpp"
 #include "actpack/config.hpp"
 #include "actpack/detail/allocation/knapsack.hpp"
@@ -16,14 +18,20 @@
 
 namespace actpack::detail {
 
+/// An item's number has 32 bits.
+inline constexpr std::int64_t max_items = std::numeric_limits<std::uint32_t>::max();
+
+/// Up to so many items, the solver looks at every step of every item.
+inline constexpr std::size_t few_items = 2048;
+
 /// Sizes may add up to this, so that no sum of bits overflows.
 inline constexpr std::int64_t max_total_numel = std::numeric_limits<std::int64_t>::max() / 8;
 
-/// Variances may reach this: times all bits that there can be it is still finite.
+/// Variances may reach this: times any number of bits they are still finite.
 inline constexpr double max_variance = 0x1p960;
 
-/// The sum of sizes that may be too large, by their low and high halves: of up to 2^32 sizes, the
-/// sums of those cannot overflow.
+/// A sum of sizes that may be too large. It keeps the low and the high halves of the sizes apart:
+/// of up to 2^32 sizes, neither sum can overflow.
 struct SizeSum {
   std::uint64_t low = 0;
   std::uint64_t high = 0;
@@ -37,8 +45,8 @@ struct SizeSum {
   ACTPACK_HD std::int64_t total() const { return static_cast<std::int64_t>((high << 32) + low); }
 };
 
-/// What both forms of a problem have in common. The memory is the host's or a device's, whoever
-/// asks for items.
+/// What both kinds of problem have in common. The memory belongs to the host or to the device,
+/// wherever the items are asked for.
 struct AllocationItems {
   std::size_t count;
   const std::int64_t* numel;
@@ -49,16 +57,17 @@ struct AllocationItems {
   ACTPACK_HD std::size_t size() const { return count; }
   ACTPACK_HD bool has_limits() const { return min_bits != nullptr || max_bits != nullptr; }
   ACTPACK_HD int narrowest(std::size_t i) const {
-    return min_bits == nullptr ? 0 : width_place(min_bits[i]);
+    return min_bits == nullptr ? 0 : index_of_width(min_bits[i]);
   }
   ACTPACK_HD int widest(std::size_t i) const {
-    return max_bits == nullptr ? num_widths - 1 : width_place(max_bits[i]);
+    return max_bits == nullptr ? num_widths - 1 : index_of_width(max_bits[i]);
   }
-  /// The place of the width next to that of `place` which the item may have.
-  ACTPACK_HD int allowed_place(std::size_t i, int place) const {
-    return place < narrowest(i) ? narrowest(i) : place > widest(i) ? widest(i) : place;
+  /// The width nearest to `width_index` that the item may have.
+  ACTPACK_HD int allowed_index(std::size_t i, int width_index) const {
+    const int at_least = width_index < narrowest(i) ? narrowest(i) : width_index;
+    return at_least > widest(i) ? widest(i) : at_least;
   }
-  /// Whether there is one.
+  /// Whether the limits of the item are widths and leave it one.
   ACTPACK_HD bool has_width(std::size_t i) const {
     return (min_bits == nullptr || is_width(min_bits[i])) &&
            (max_bits == nullptr || is_width(max_bits[i])) && narrowest(i) <= widest(i);
@@ -68,17 +77,20 @@ struct AllocationItems {
   }
 };
 
-/// (2^bits − 1)² at the width in a place.
-ACTPACK_HD constexpr double squared_levels_at(int place) {
-  return place == 0 ? 1 : place == 1 ? 9 : place == 2 ? 225 : 65025;
+/// (2^bits − 1)² at a width.
+ACTPACK_HD constexpr double squared_levels_at(int width_index) {
+  return width_index == 0 ? 1 : width_index == 1 ? 9 : width_index == 2 ? 225 : 65025;
 }
 
-/// The variance of a unit of sensitivity at the width in a place.
-ACTPACK_HD constexpr double share_at(int place) {
-  return place == 0 ? 1 : place == 1 ? 1.0 / 9 : place == 2 ? 1.0 / 225 : 1.0 / 65025;
+/// The variance of a unit of sensitivity at a width.
+ACTPACK_HD constexpr double share_at(int width_index) {
+  return width_index == 0   ? 1
+         : width_index == 1 ? 1.0 / 9
+         : width_index == 2 ? 1.0 / 225
+                            : 1.0 / 65025;
 }
 
-/// An item of the closed form.
+/// An item whose variance follows from its sensitivity.
 struct SensitiveItem : KnapsackItem {
   double sensitivity = 0;
 
@@ -102,8 +114,8 @@ struct MeasuredItem : KnapsackItem {
   ACTPACK_HD double saving(int from, int to) const { return variance[from] - variance[to]; }
   ACTPACK_HD bool operator==(const MeasuredItem& other) const {
     bool are_equal = numel == other.numel && narrowest == other.narrowest && widest == other.widest;
-    for (int place = 0; place < num_widths; ++place) {
-      are_equal = are_equal && variance[place] == other.variance[place];
+    for (int w = 0; w < num_widths; ++w) {
+      are_equal = are_equal && variance[w] == other.variance[w];
     }
     return are_equal;
   }
@@ -119,7 +131,7 @@ struct SensitiveItems : AllocationItems {
     return {item_at(static_cast<std::size_t>(i)), sensitivity[i]};
   }
   ACTPACK_HD double variance(std::size_t i, int bits) const {
-    return sensitivity[i] / squared_levels_at(width_place(bits));
+    return sensitivity[i] / squared_levels_at(index_of_width(bits));
   }
   ACTPACK_HD bool is_valid(std::size_t i) const {
     return sensitivity[i] >= 0 && sensitivity[i] <= max_variance;
@@ -137,38 +149,38 @@ struct MeasuredItems : AllocationItems {
   using Item = MeasuredItem;
   static constexpr bool has_bins = false;
 
-  ACTPACK_HD double variance_at(std::size_t i, int place) const {
-    return table[num_widths * i + static_cast<std::size_t>(place)];
+  ACTPACK_HD double variance_at(std::size_t i, int width_index) const {
+    return table[num_widths * i + static_cast<std::size_t>(width_index)];
   }
   ACTPACK_HD MeasuredItem operator()(std::int64_t i) const {
     MeasuredItem item{item_at(static_cast<std::size_t>(i))};
-    for (int place = 0; place < num_widths; ++place) {
-      item.variance[place] = variance_at(static_cast<std::size_t>(i), place);
+    for (int w = 0; w < num_widths; ++w) {
+      item.variance[w] = variance_at(static_cast<std::size_t>(i), w);
     }
     return item;
   }
   ACTPACK_HD double variance(std::size_t i, int bits) const {
-    return variance_at(i, width_place(bits));
+    return variance_at(i, index_of_width(bits));
   }
   ACTPACK_HD bool is_valid(std::size_t i) const {
     bool valid = true;
-    for (int place = 0; place < num_widths; ++place) {
-      valid = valid && variance_at(i, place) >= 0 && variance_at(i, place) <= max_variance;
+    for (int w = 0; w < num_widths; ++w) {
+      valid = valid && variance_at(i, w) >= 0 && variance_at(i, w) <= max_variance;
     }
     return valid;
   }
   ACTPACK_HD bool is_noiseless(std::size_t i) const {
     bool noiseless = true;
-    for (int place = 0; place < num_widths; ++place) {
-      noiseless = noiseless && variance_at(i, place) == 0;
+    for (int w = 0; w < num_widths; ++w) {
+      noiseless = noiseless && variance_at(i, w) == 0;
     }
     return noiseless;
   }
 
   void refuse(std::size_t i) const {
-    for (int place = 0; place < num_widths; ++place) {
-      const double v = variance_at(i, place);
-      require(v >= 0 && v <= max_variance, "variance[", i, "][", place, "] = ", v,
+    for (int w = 0; w < num_widths; ++w) {
+      const double v = variance_at(i, w);
+      require(v >= 0 && v <= max_variance, "variance[", i, "][", w, "] = ", v,
               " is not in [0, 2^960]");
     }
   }
@@ -182,7 +194,14 @@ bool are_noiseless(const Items& items) {
   return true;
 }
 
-/// What the sizes and limits of all items come to.
+/// Whether bins of sensitivity hide most items from the search, and with them the losses of changes
+/// that are not among the nearest.
+template <class Items>
+ACTPACK_HD bool hides_items(const Items& items) {
+  return Items::has_bins && items.size() > few_items && !items.has_limits();
+}
+
+/// The sizes and limits of all items together.
 struct AllocationSizes {
   std::int64_t largest_numel = 0;
   bool are_equal = true;
@@ -217,7 +236,7 @@ AllocationSizes measure_sizes(const Items& items) {
   const std::size_t count = items.size();
   require_widths(items.min_bits, "min_bits", count);
   require_widths(items.max_bits, "max_bits", count);
-  // One pass, without branches, to see whether something is wrong, another one to find it.
+  // The first pass, without branches, sees whether anything is wrong; refuse() finds it.
   AllocationSizes sizes;
   bool are_valid = true;
   SizeSum sum;
@@ -243,6 +262,32 @@ AllocationSizes measure_sizes(const Items& items) {
   require(sizes.least_bits <= items.bit_budget, "bit_budget = ", items.bit_budget,
           " but the narrowest widths take ", sizes.least_bits, " bits");
   return sizes;
+}
+
+/// Returns the items of a problem of either kind, without its variances. Throws
+/// std::invalid_argument if lengths differ.
+template <class Problem>
+AllocationItems common_items_of(const Problem& problem, const char* name, std::size_t count) {
+  require(count <= static_cast<std::size_t>(max_items), name, ".size() = ", count,
+          " exceeds 2^32 - 1");
+  require(problem.numel.size() == count, "numel.size() = ", problem.numel.size(), " but ", name,
+          ".size() = ", count);
+  const auto limits_of = [&](std::span<const std::uint8_t> bits, const char* limits) {
+    require(bits.empty() || bits.size() == count, limits, ".size() = ", bits.size(),
+            " but there are ", count, " items");
+    return bits.empty() ? nullptr : bits.data();
+  };
+  return {count, problem.numel.data(), problem.bit_budget, limits_of(problem.min_bits, "min_bits"),
+          limits_of(problem.max_bits, "max_bits")};
+}
+
+inline SensitiveItems items_of(const AllocationProblem& problem) {
+  return {common_items_of(problem, "sensitivity", problem.sensitivity.size()),
+          problem.sensitivity.data()};
+}
+inline MeasuredItems items_of(const MeasuredAllocationProblem& problem) {
+  return {common_items_of(problem, "variance", problem.variance.size()),
+          reinterpret_cast<const double*>(problem.variance.data())};
 }
 
 }  // namespace actpack::detail

@@ -4,17 +4,17 @@
 // The multiple-choice knapsack that bit allocation is: one width per item, the least sum of
 // variances, and a budget for the sum of bits.
 //
-// At a price λ per bit every item has a width that makes variance + λ · bits least. At the price
-// where the budget is just not exceeded, those widths are nearly best; what is left of the budget,
-// less than one item's step to the next width, is spent by a search among the few items that may
-// change at a small loss.
+// At a price λ per bit, every item has a width that makes variance + λ · bits least. At the lowest
+// price whose widths fit into the budget, those widths are nearly best. Less than one item's step
+// to the next width is left of the budget then; a search among the few items that may change at a
+// small loss spends it.
 //
-// A *step* takes an item to a wider width; its *gain* is what it saves of the variance, per bit. A
-// *change* takes an item from its width at price λ to any other; its *loss* is by how much that
-// worsens variance + λ · bits, and never negative.
+// A *step* takes an item to a wider width; its *gain* is the variance that it saves per bit. A
+// *change* takes an item from its width at price λ to any other; its *loss*, never negative, is the
+// increase of variance + λ · bits.
 //
-// No product is added to anything here or in what builds on it but by fma(): the same widths come
-// out whatever compiler, flags and machine there are.
+// Only fma() ever adds a product to anything, here and in what builds on this: every compiler and
+// machine finds the same widths, whatever the flags.
 #pragma once
 
 #include <cmath>
@@ -27,39 +27,39 @@ namespace actpack::detail {
 
 inline constexpr double infinity = std::numeric_limits<double>::infinity();
 
-/// a · b, rounded, whatever it is then added to.
+/// a · b, rounded before it is added to anything.
 ACTPACK_HD inline double product(double a, double b) { return std::fma(a, b, 0.0); }
 
-/// Widths by their places in `widths`.
+/// A width is known by its index in `widths`: 0 to 3 for 1, 2, 4 and 8 bits.
 inline constexpr int num_widths = 4;
-ACTPACK_HD constexpr int bits_at(int place) { return 1 << place; }
-ACTPACK_HD constexpr int width_place(int bits) {
+ACTPACK_HD constexpr int bits_at(int width_index) { return 1 << width_index; }
+ACTPACK_HD constexpr int index_of_width(int bits) {
   return bits == 1 ? 0 : bits == 2 ? 1 : bits == 4 ? 2 : 3;
 }
 
-/// What is common to items of all kinds: a size, and the places of the widths it may have. A kind
-/// adds saving(from, to), by how much the variance at one width exceeds that at another, and says
-/// whether its variances are convex: then every step of the hull leads to the next width.
+/// What items of all kinds have in common: a size, and the indices of the widths that they may
+/// have. A kind adds saving(from, to), by how much the variance at one width exceeds that at
+/// another, and says whether its variances are convex: then every step leads to the next width.
 struct KnapsackItem {
   std::int64_t numel = 0;
   int narrowest = 0;
   int widest = num_widths - 1;
 
-  /// The bits that going from one width to another takes.
+  /// The bits that a change from one width to another takes.
   ACTPACK_HD constexpr std::int64_t cost(int from, int to) const {
     return numel * (bits_at(to) - bits_at(from));
   }
 };
 
-/// What a change of `item` saves of the variance per bit; positive if the variance falls with the
+/// The variance that a change of `item` saves per bit; positive if the variance falls with the
 /// width.
 template <class Item>
 ACTPACK_HD double gain_of(const Item& item, int from, int to) {
   return item.saving(from, to) / static_cast<double>(item.cost(from, to));
 }
 
-/// Calls f(gain, from, to) for the steps along the lower convex hull of an item's variances, that
-/// is, the widths that are best at some price. Their gains never increase.
+/// Calls f(gain, from, to) for the steps along the lower convex hull of an item's variances: they
+/// lead through the widths that are best at some price. Their gains never increase.
 ACTPACK_AS_CALLABLE
 template <class Item, class F>
 ACTPACK_HD void for_each_step(const Item& item, const F& f) {
@@ -82,13 +82,13 @@ ACTPACK_HD void for_each_step(const Item& item, const F& f) {
   }
 }
 
-// In units of one size, a change costs δ = ±1, 2, 3, 4, 6 or 7, and at most 6 are left of the
-// budget. Undoing changes that cost 0 together, or that save no more than remains unused, makes no
-// solution worse; so there is a best one without such changes. The sum of its δ is between -6 and
-// 6; put in an order in which a negative δ follows a positive partial sum and a positive one any
-// other, its partial sums are between -6 and 7, and all different: there are 13 changes at the
-// most. Hence, for items of one size, only the 13 changes of least loss matter of each of the 12
-// kinds (from, to), and sums beyond 13 · 7 units do not.
+// Items of one size: only the 13 changes of least loss matter of each of the 12 kinds (from, to),
+// and sums beyond 13 · 7 units do not. Proof: in units of that size, a change costs δ = ±1, 2, 3,
+// 4, 6 or 7, and at most 6 are left of the budget. Undoing changes that cost 0 together, or that
+// save no more than remains unused, makes no solution worse; so some best solution has no such
+// changes. The sum of its δ is between -6 and 6. Order them so that a negative δ follows a positive
+// partial sum, and a positive δ any other. Then all partial sums are between -6 and 7, and all
+// differ: there are at most 13 changes.
 inline constexpr int max_changes = 13;
 inline constexpr int num_kinds = num_widths * (num_widths - 1);
 inline constexpr int max_core = num_kinds * max_changes;
@@ -106,7 +106,7 @@ ACTPACK_HD constexpr int to_of(int kind) {
 struct Change {
   double distance = infinity;  // of its gain from the price
   double loss = infinity;
-  std::int64_t item = -1;  // none, further away than any
+  std::int64_t item = -1;  // no change, which is further away than any
 
   template <class Item>
   ACTPACK_HD static Change of(const Item& item, std::int64_t i, int from, int to, double price) {
@@ -118,21 +118,21 @@ struct Change {
   }
 };
 
-/// Whether `a` is nearer than `b`. Of equal items, the first become wider, the last narrower.
+/// Whether `a` is nearer than `b`. Among equal items, the first become wider, the last narrower.
 ACTPACK_HD constexpr bool is_nearer(const Change& a, const Change& b, bool becomes_wider) {
   if (a.distance != b.distance) return a.distance < b.distance;
   return becomes_wider ? a.item < b.item : a.item > b.item;
 }
 
-/// Whether a change may be of use. Wider without less variance is none.
+/// Whether a change may be of use: a wider item must have less variance.
 template <class Item>
 ACTPACK_HD bool is_useful(const Item& item, int from, int to) {
   return to < from ? to >= item.narrowest
                    : to > from && to <= item.widest && item.saving(from, to) > 0;
 }
 
-/// Of each kind the changes whose gain is nearest to the price: for items of one size, those of
-/// least loss.
+/// The changes of each kind whose gains are nearest to the price. For items of one size, they have
+/// the least losses.
 class NearestChanges {
  public:
   void insert(int from, int to, const Change& change) {
@@ -146,14 +146,14 @@ class NearestChanges {
       if (!is_in) return;
       --size;
     }
-    int place = size++;
-    for (; place > 0 && is_nearer(change, changes[place - 1], to > from); --place) {
-      changes[place] = changes[place - 1];
+    int position = size++;
+    for (; position > 0 && is_nearer(change, changes[position - 1], to > from); --position) {
+      changes[position] = changes[position - 1];
     }
-    changes[place] = change;
+    changes[position] = change;
   }
 
-  /// Inserts the changes of item `i`, which has the width `from`, to wider ones. Quickest in the
+  /// Inserts the changes of item `i` from its width `from` to wider ones. Fastest if called in the
   /// order of the items.
   template <class Item>
   void insert_wider(const Item& item, std::int64_t i, int from, double price) {
@@ -162,7 +162,7 @@ class NearestChanges {
     }
   }
 
-  /// The same for narrower ones. Quickest in the reverse order.
+  /// The same for narrower ones. Fastest in reverse order.
   template <class Item>
   void insert_narrower(const Item& item, std::int64_t i, int from, double price) {
     for (int to = item.narrowest; to < from; ++to) {
@@ -170,10 +170,10 @@ class NearestChanges {
     }
   }
 
-  /// max_changes for each kind, some of them none.
+  /// max_changes of each kind; unused ones have item -1.
   const Change* data() const { return changes_; }
 
-  /// The least loss of a change that has no place.
+  /// The least loss of all changes that were left out.
   double least_left_out() const { return least_left_out_; }
 
  private:

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Tells apart, in two passes over any number of items, those whose width is beyond doubt from the
-// few that the knapsack has to look at.
+// Separates, in two passes over any number of items, those whose width is beyond doubt from the few
+// that the knapsack must look at.
 #pragma once
 
 #include <algorithm>
@@ -20,8 +20,8 @@
 namespace actpack::detail {
 
 /// Items in bins of their sensitivity per value, 32 to an octave. The gain of a step (1 to 2, 2 to
-/// 4, 4 to 8 bits) is that times a constant, so one sum of sizes per step and bin tells what widths
-/// cost at any price per bit.
+/// 4, 4 to 8 bits) is that times a constant, so one sum of sizes per step and bin gives the cost of
+/// the widths at any price per bit.
 class SensitivityBins {
  public:
   SensitivityBins(Workspace& workspace, std::size_t items, bool has_limits)
@@ -54,9 +54,9 @@ class SensitivityBins {
     }
   }
 
-  /// Sets the windows of bins, a step each, outside which no step is in doubt if `budget` bits are
-  /// to spend on steps. On either side of those in doubt they have room for the max_changes nearest
-  /// items, if none is larger than `largest_numel`.
+  /// Sets a window of bins for each step. Outside, no step is in doubt when `budget` bits can be
+  /// spent on steps. Each window includes, on either side of the bins in doubt, room for the
+  /// max_changes nearest items if none is larger than `largest_numel`.
   void set_windows(std::int64_t budget, std::int64_t largest_numel) {
     std::size_t low = 0;  // the first bin of gains above which all steps fit into the budget
     for (std::size_t high = num_bins - 1; low < high;) {
@@ -90,7 +90,7 @@ class SensitivityBins {
     }
   }
 
-  /// What the steps above the windows cost.
+  /// The cost of the steps above the windows.
   std::int64_t cost_above_windows() const {
     std::int64_t cost = 0;
     for (std::size_t step = 0; step < num_steps; ++step) {
@@ -100,7 +100,7 @@ class SensitivityBins {
   }
 
   /// Sets all `bits` to the widths that the steps above the windows lead to, and lists the steps
-  /// within. Returns the items that have some.
+  /// within the windows. Returns the items that have such steps.
   std::span<const std::uint32_t> decide(const SensitiveItems& items, StepList& steps,
                                         std::span<std::uint8_t> bits) {
     std::ranges::fill(choices_, 1);
@@ -112,8 +112,8 @@ class SensitivityBins {
     for (const auto [first, last] : windows_) {
       for (std::uint8_t& choice : choices_.subspan(first, last + 1 - first)) choice |= in_doubt;
     }
-    // Local pointers stay in registers; members could change, for all that a compiler knows, with
-    // every byte that is written.
+    // Local pointers stay in registers. Members would be reloaded after every byte written, which
+    // may alias them.
     const std::size_t count = items.size();
     const std::uint16_t* const keys = keys_.data();
     const std::uint8_t* const choices = choices_.data();
@@ -166,13 +166,13 @@ class SensitivityBins {
     return bits_at(static_cast<int>(step));
   }
 
-  /// Of one unit of sensitivity per value, per bit.
+  /// The gain of a step for one unit of sensitivity per value.
   static constexpr double gain(std::size_t step) {
     const int from = static_cast<int>(step);
     return (share_at(from) - share_at(from + 1)) / static_cast<double>(step_cost(step));
   }
 
-  /// The bin of the sensitivity at which a step has the least gain of a bin.
+  /// The bin of the sensitivity at which a step has the least gain of `gain_bin`.
   static std::size_t bin_of_sensitivity(std::size_t gain_bin, std::size_t step) {
     return std::min(bin_of(lower_edge(gain_bin) / gain(step)), num_bins - 1);
   }
@@ -184,7 +184,7 @@ class SensitivityBins {
   bool has_limits_;
   std::span<std::uint16_t> keys_;
   std::span<std::uint32_t> candidates_;
-  std::span<std::uint8_t> choices_;  // by bin: a width, and whether a step from there is in doubt
+  std::span<std::uint8_t> choices_;  // by bin: a width, and whether a step from it is in doubt
   std::array<std::span<std::int64_t>, num_steps> numel_from_;  // of items in a bin or above
   std::array<Window, num_steps> windows_;
 };

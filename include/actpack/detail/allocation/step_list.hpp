@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Steps from width to width, of which a budget buys those of greatest gain.
+// Steps from width to width: a budget buys those of greatest gain.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ struct Step {
       : gain(g), cost(c), item(static_cast<std::uint32_t>(i)), from(static_cast<std::uint8_t>(f)),
         to(static_cast<std::uint8_t>(t)) {}
 
-  /// Larger gains come first, then lower items, then an item's own order.
+  /// Larger gains come first, then lower items, then narrower widths.
   friend bool operator<(const Step& a, const Step& b) {
     if (a.gain != b.gain) return a.gain > b.gain;
     return a.item != b.item ? a.item < b.item : a.from < b.from;
@@ -40,12 +40,12 @@ class StepList {
 
   void add(const Step& step) { steps_[size_++] = step; }
 
-  /// Widens `bits` by the first steps that together fit into the budget, and takes their cost off
-  /// it. Returns the gain of the next: the price of a bit, 0 if all steps fit.
+  /// Widens `bits` by the first steps that together fit into the budget, and subtracts their cost
+  /// from it. Returns the gain of the next step, which is the price of a bit; 0 if all steps fit.
   double take(std::int64_t& budget, std::span<std::uint8_t> bits) {
     Step* first = steps_.data();
     Step* const end = first + size_;
-    const bool is_sorted = std::is_sorted(first, end);  // as steps of items that are all alike are
+    const bool is_sorted = std::is_sorted(first, end);  // as if all items are equal
     for (Step* last = end; first != last;) {
       Step* const middle = first + (last - first) / 2;
       if (!is_sorted) std::nth_element(first, middle, last);

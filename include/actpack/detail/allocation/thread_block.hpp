@@ -1,10 +1,11 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Who works through a list: one thread, or all threads of a device's block together.
+// Threads that work through a list together: one host thread, or all threads of a device's block.
 //
-// The threads of a crew call its functions in the same order, and what those return is the same for
-// all of them. In between, they all do alike. That of a device is in cuda/device_crew.hpp.
+// The threads of a block call its functions in the same order, and every thread gets the same
+// results. Control flow between calls is uniform across the block. A device's block is in
+// cuda/device_thread_block.hpp.
 #pragma once
 
 #include <cstdint>
@@ -13,27 +14,27 @@
 
 namespace actpack::detail {
 
-/// A crew of one.
-class SoloCrew {
+/// A block of one thread.
+class OneThread {
  public:
-  static constexpr bool is_alone = true;
+  static constexpr bool is_one_thread = true;
 
-  /// Whether the calling thread is to write what all have found.
-  ACTPACK_HD bool leads() const { return true; }
+  /// Whether the calling thread writes what all threads have found.
+  ACTPACK_HD bool is_leader() const { return true; }
 
-  /// What any of them wrote before, all can read afterwards.
-  ACTPACK_HD void meet() const {}
+  /// Afterwards every thread can read what any of them wrote before.
+  ACTPACK_HD void sync() const {}
 
-  /// Calls f(i) for 0 <= i < count, in any order. All meet at the end.
+  /// Calls f(i) for 0 <= i < count, in any order, and synchronises.
   ACTPACK_AS_CALLABLE
   template <class F>
   ACTPACK_HD void for_each(std::int64_t count, const F& f) const {
     for (std::int64_t i = 0; i < count; ++i) f(i);
   }
 
-  /// Calls use(i, value(i), what the values of all lower indices come to) for 0 <= i < count, and
-  /// returns what all come to, by an associative `op` whose neutral element is `none`. use(i) may
-  /// change no other index's value. All meet at the end.
+  /// Calls use(i, value(i), sum of the values of all lower indices) for 0 <= i < count, and returns
+  /// the sum of all values. `op` adds two values and is associative; `none` is its neutral element.
+  /// use(i) may change no other index's value. Synchronises.
   ACTPACK_AS_CALLABLE
   template <class T, class Op, class Value, class Use>
   ACTPACK_HD T scan(std::int64_t count, T none, const Op& op, const Value& value,

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The total of a variance for each item, added up in an order that a device can keep to: item i
-// belongs to strand i mod 2^14, a strand is added up in turn, and then always 32 sums to one, as
-// the lanes of a warp do.
+// Adds up the variances of all items, in an order that a device can reproduce: item i belongs to
+// strand i mod 2^14, each strand is added up in turn, and then 32 sums at a time become one, as the
+// lanes of a warp add them.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@ inline constexpr std::size_t num_strands = std::size_t{1} << 14;
 
 inline constexpr std::size_t strands_for(std::size_t items) { return std::min(items, num_strands); }
 
-/// Returns the sum of each 32 neighbours' sums. Changes `sums`.
+/// Returns the sum of `sums`, 32 neighbours at a time. Overwrites them.
 inline double add_up(std::span<double> sums) {
   constexpr std::size_t lanes = 32;
   while (sums.size() > 1) {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Scratch memory of the caller's, cut into arrays.
+// Scratch memory that the caller owns, cut into arrays.
 #pragma once
 
 #include <cstddef>
@@ -11,14 +11,13 @@
 
 namespace actpack::detail {
 
-/// Memory handed out piece by piece from a caller's workspace. Without one, adds up what is needed.
+/// Hands out a caller's workspace array by array. Without memory, it adds up the bytes needed.
 class Workspace {
  public:
   Workspace() = default;
   explicit Workspace(std::span<std::byte> memory) : memory_(memory) {}
 
-  /// An array whose elements come into being uninitialised, as bytes make them of types that need
-  /// no constructor.
+  /// Returns an uninitialised array: T needs no constructor.
   template <class T>
   std::span<T> take(std::size_t count) {
     static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= alignment);
@@ -28,7 +27,7 @@ class Workspace {
     return {reinterpret_cast<T*>(bytes), count};
   }
 
-  /// Bytes for what was taken, wherever the workspace starts.
+  /// The bytes for all arrays taken, wherever the workspace starts.
   std::size_t size() const { return used_ + alignment; }
 
  private:
@@ -41,6 +40,21 @@ class Workspace {
 
   std::span<std::byte> memory_;
   std::size_t used_ = 0;
+};
+
+/// A workspace of our own. `new` leaves bytes uninitialised; std::vector would write them all.
+class UninitialisedBytes {
+ public:
+  explicit UninitialisedBytes(std::size_t size) : bytes_(new std::byte[size]), size_(size) {}
+  ~UninitialisedBytes() { delete[] bytes_; }
+  UninitialisedBytes(const UninitialisedBytes&) = delete;
+  UninitialisedBytes& operator=(const UninitialisedBytes&) = delete;
+
+  std::span<std::byte> span() const { return {bytes_, size_}; }
+
+ private:
+  std::byte* bytes_;
+  std::size_t size_;
 };
 
 }  // namespace actpack::detail

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Runs on the host what a device's bit allocation does, step by step: widths and totals are those
-// of the host's allocate_bits, to the last bit, and what the host refuses has the result that is
-// documented.
+// Runs the kernels of bit allocation on the host, one after the other: widths and totals equal
+// those of the host's allocate_bits, to the last bit, and problems that the host refuses get the
+// documented result.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -20,7 +20,9 @@
 #include <utility>
 #include <vector>
 
-#include "allocation_bodies.hpp"
+#include <actpack/bit_allocation.hpp>
+
+#include "allocation_kernels.hpp"
 #include "support/allocation_reference.hpp"
 #include "support/data.hpp"
 #include "support/effort.hpp"
@@ -32,7 +34,7 @@ using namespace actpack;
 using reference::AllocationInstance;
 using support::GuardedBuffer;
 
-// One block after the other. What blocks share holds nothing of use before.
+// Runs one block after the other. Shared memory holds rubbish at first.
 struct HostQueue {
   void zero(void* memory, std::size_t bytes) const { std::memset(memory, 0, bytes); }
 
@@ -42,7 +44,7 @@ struct HostQueue {
     const std::unique_ptr<std::byte[]> shared(new std::byte[sizeof(Shared)]);
     for (std::int64_t block = 0; block < blocks; ++block) {
       std::memset(shared.get(), 0xA5, sizeof(Shared));
-      body(detail::HostCrew(), *reinterpret_cast<Shared*>(shared.get()), block, blocks);
+      body(detail::HostThreadBlock(), *reinterpret_cast<Shared*>(shared.get()), block, blocks);
     }
   }
 
@@ -57,7 +59,7 @@ struct Result {
   AllocationTotals totals;
 };
 
-// What is in the memory before plays no part, and nothing outside is touched.
+// The result does not depend on the memory's content, and nothing outside is touched.
 template <class Problem>
 Result allocate_as_devices_do(const Problem& problem) {
   const auto items = detail::items_of(problem);
@@ -95,7 +97,7 @@ void check_same_as_host(const AllocationInstance& instance) {
 
 }  // namespace
 
-TEST_CASE("allocation bodies: the host's answer, to the last bit") {
+TEST_CASE("allocation kernels: the host's answer, to the last bit") {
   reference::for_each_kind(reference::all_noises, [](reference::Sizes sizes, reference::Noise noise,
                                                      reference::Limits limits, std::uint64_t seed) {
     for (const std::size_t items : {1U, 2U, 3U, 7U, 8U, 31U, 300U, 2048U, 2049U, 5000U}) {
@@ -111,7 +113,7 @@ TEST_CASE("allocation bodies: the host's answer, to the last bit") {
   });
 }
 
-TEST_CASE("allocation bodies: the host's answer for very many items and very large ones") {
+TEST_CASE("allocation kernels: the host's answer for very many items and very large ones") {
   using enum reference::Noise;
   for (const auto& [sizes, noise, limits] :
        {std::tuple(reference::Sizes::equal, log_uniform, reference::Limits::none),
@@ -130,7 +132,7 @@ TEST_CASE("allocation bodies: the host's answer for very many items and very lar
   }
 }
 
-TEST_CASE("allocation bodies: sizes may add up to 2^60 - 1, and to no more") {
+TEST_CASE("allocation kernels: sizes may add up to 2^60 - 1, and to no more") {
   AllocationInstance instance = reference::make_instance(
       reference::Sizes::similar, reference::Noise::log_uniform, reference::Limits::none, 100, 5);
   // The low halves of the sizes carry into the high ones.
@@ -148,7 +150,7 @@ TEST_CASE("allocation bodies: sizes may add up to 2^60 - 1, and to no more") {
   CHECK(allocate_as_devices_do(problem).totals.bits_used == -1);
 }
 
-TEST_CASE("allocation bodies: items that are all alike, budgets from the least to the most") {
+TEST_CASE("allocation kernels: items that are all alike, budgets from the least to the most") {
   AllocationInstance instance;
   instance.sensitivity.assign(2500, 0.1);
   instance.variance.assign(2500, reference::variance_by_width(0.1));
@@ -161,7 +163,7 @@ TEST_CASE("allocation bodies: items that are all alike, budgets from the least t
   }
 }
 
-TEST_CASE("allocation bodies: no noise, no items") {
+TEST_CASE("allocation kernels: no noise, no items") {
   for (const reference::Limits limits : reference::all_limits) {
     AllocationInstance instance = reference::make_instance(
         reference::Sizes::wild, reference::Noise::log_uniform, limits, 500, 3);
@@ -178,7 +180,7 @@ TEST_CASE("allocation bodies: no noise, no items") {
   CHECK(allocate_as_devices_do(no_items).totals.bits_used == -1);
 }
 
-TEST_CASE("allocation bodies: what the host refuses gets the narrowest widths and no totals") {
+TEST_CASE("allocation kernels: what the host refuses gets the narrowest widths and no totals") {
   const AllocationInstance valid = reference::make_instance(
       reference::Sizes::wild, reference::Noise::log_uniform, reference::Limits::none, 2100, 4);
   const auto check_refused = [&](auto change, bool is_measured = false) {
