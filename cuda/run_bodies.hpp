@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/cuda/slice.hpp"
 
 namespace actpack::detail {

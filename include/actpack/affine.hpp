@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
@@ -166,7 +166,7 @@ class Decoder {
 
   /// Plain: min + code · scale, rounded once.
   ACTPACK_HD float operator()(std::uint32_t code) const {
-    return near_overflow_ ? detail::saturate(fma(static_cast<float>(code), scale_, min_))
+    return near_overflow_ ? detail::saturate(detail::fma(static_cast<float>(code), scale_, min_))
                           : far_from_overflow(code);
   }
   ACTPACK_HD bool is_near_overflow() const { return near_overflow_; }
@@ -178,7 +178,8 @@ class Decoder {
 
   /// Subtractive: at `position_of(code, dither, alpha)`.
   ACTPACK_HD float operator()(std::uint32_t code, std::uint32_t dither) const {
-    const float value = fma(detail::position_of(code, dither, alpha_), scale_ * 0x1p-15f, min_);
+    const float value =
+        detail::fma(detail::position_of(code, dither, alpha_), scale_ * 0x1p-15f, min_);
     return near_overflow_ ? detail::saturate(value) : value;
   }
 

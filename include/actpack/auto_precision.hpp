@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "actpack/bit_allocation.hpp"
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/detail/byte_stream.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/layout.hpp"

@@ -23,7 +23,6 @@
 #include "actpack/detail/allocation/step_list.hpp"
 #include "actpack/detail/allocation/variance_sum.hpp"
 #include "actpack/detail/allocation/workspace.hpp"
-#include "actpack/variance.hpp"
 
 namespace actpack {
 

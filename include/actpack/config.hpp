@@ -37,10 +37,15 @@
 #define ACTPACK_X86 0
 #endif
 
-/// Whether the host verbs' loops are linked, not compiled where they are called: by whoever links
-/// the target actpack::host.
+/// Whether a program links the loops of the host verbs, and what refuses their arguments, instead
+/// of compiling them where they are called. The target actpack::host sets it.
 #ifndef ACTPACK_EXTERN_KERNELS
 #define ACTPACK_EXTERN_KERNELS 0
+#endif
+
+/// In front of a function that actpack::host defines, and that is inline without it.
+#ifndef ACTPACK_COMPILED_ONCE
+#define ACTPACK_COMPILED_ONCE inline
 #endif
 
 /// Whether this file has the loops for those instructions. nvcc cannot compile them: what it does
@@ -69,6 +74,20 @@
       _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")                                       \
           _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") /* by its AVX-512 header */
 #define ACTPACK_END_TARGET _Pragma("GCC diagnostic pop") _Pragma("GCC pop_options")
+#endif
+
+/// Returns a · b + c of floats, rounded once, and whether that is one instruction. The compiler's
+/// own function spares every file <cmath>.
+#if defined(__GNUC__)
+#define ACTPACK_FMA(a, b, c) __builtin_fmaf(a, b, c)
+#else
+#include <cmath>
+#define ACTPACK_FMA(a, b, c) std::fma(a, b, c)
+#endif
+#if defined(__FP_FAST_FMAF)
+#define ACTPACK_FAST_FMA 1
+#else
+#define ACTPACK_FAST_FMA 0
 #endif
 
 /// A function or lambda whose loops are only fast once its caller's constants are known in it; and

@@ -5,10 +5,8 @@
 // build has the fastest path of every processor, and open to an override.
 #pragma once
 
-#include <atomic>
-#include <stdexcept>
-
 #include "actpack/config.hpp"
+#include "actpack/detail/require.hpp"
 
 namespace actpack {
 
@@ -37,8 +35,9 @@ inline InstructionSet best_instruction_set() {
 
 namespace detail {
 
-inline std::atomic<InstructionSet>& chosen_instruction_set() {
-  static std::atomic<InstructionSet> chosen = best_instruction_set();
+/// Read and written atomically, by the compiler's own functions, which spare every file <atomic>.
+inline int& chosen_instruction_set() {
+  static int chosen = static_cast<int>(best_instruction_set());
   return chosen;
 }
 
@@ -46,17 +45,23 @@ inline std::atomic<InstructionSet>& chosen_instruction_set() {
 
 /// Returns what the host verbs use: the best, unless `use_instruction_set` chose another.
 inline InstructionSet instruction_set() {
-  return detail::chosen_instruction_set().load(std::memory_order_relaxed);
+#if ACTPACK_X86
+  return static_cast<InstructionSet>(
+      __atomic_load_n(&detail::chosen_instruction_set(), __ATOMIC_RELAXED));
+#else
+  return InstructionSet::portable;
+#endif
 }
 
 /// Makes the host verbs of this process use `chosen` from their next call on: for tests, for
 /// measurements and for the careful, because words and values are the same whatever is chosen.
 /// Throws std::invalid_argument if this processor lacks it. Any thread may call it at any time.
 inline void use_instruction_set(InstructionSet chosen) {
-  if (chosen > best_instruction_set()) {
-    throw std::invalid_argument("actpack: this processor lacks the chosen instruction set");
-  }
-  detail::chosen_instruction_set().store(chosen, std::memory_order_relaxed);
+  detail::require(chosen <= best_instruction_set(),
+                  "this processor lacks the chosen instruction set");
+#if ACTPACK_X86
+  __atomic_store_n(&detail::chosen_instruction_set(), static_cast<int>(chosen), __ATOMIC_RELAXED);
+#endif
 }
 
 }  // namespace actpack

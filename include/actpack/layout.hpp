@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <span>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 #include "actpack/detail/require.hpp"
 

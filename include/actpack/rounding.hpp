@@ -5,13 +5,11 @@
 // bits.
 #pragma once
 
-#include <cmath>
 #include <concepts>
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 
 #include "actpack/config.hpp"
+#include "actpack/detail/require.hpp"
 #include "actpack/philox.hpp"
 
 namespace actpack {
@@ -22,26 +20,30 @@ inline constexpr int fraction_bits = 14;
 /// The dither that rounds to nearest.
 inline constexpr std::uint32_t half_step = 1u << (fraction_bits - 1);
 
+namespace detail {
+
 /// Returns a · b + c, rounded once. The format never lets a rounded product feed a float addition,
 /// so the bits do not depend on what a compiler contracts.
 ACTPACK_HD inline float fma(float a, float b, float c) {
 #if ACTPACK_DEVICE_ARCH
   return __fmaf_rn(a, b, c);
 #else
-  return std::fma(a, b, c);
+  return ACTPACK_FMA(a, b, c);
 #endif
 }
+
+}  // namespace detail
 
 /// Returns ⌊distance · steps⌋ of the exact product. Precondition: 0 ≤ distance · steps < 2^23.
 ACTPACK_HD inline std::int32_t floor_product(float distance, float steps) {
 #if ACTPACK_DEVICE_ARCH
   // Rounding down at 2^23 leaves the floor in the mantissa.
   return __float_as_int(__fmaf_rd(distance, steps, 0x1p23f)) & 0x7FFFFF;
-#elif defined(FP_FAST_FMAF)
+#elif ACTPACK_FAST_FMA
   // The product rounds to a number with the same floor or, from just below, to the next integer:
   // then the remainder, whose sign is exact, is negative.
   const std::int32_t rounded = static_cast<std::int32_t>(distance * steps);
-  return rounded - (fma(distance, steps, -static_cast<float>(rounded)) < 0 ? 1 : 0);
+  return rounded - (detail::fma(distance, steps, -static_cast<float>(rounded)) < 0 ? 1 : 0);
 #else
   return static_cast<std::int32_t>(static_cast<double>(distance) *
                                    static_cast<double>(steps));  // exact
@@ -92,10 +94,7 @@ struct Decoding {
   /// in ±½ step). Values may lie half a step outside the group's range. Data rounded to nearest
   /// decode plainly. Throws std::invalid_argument unless alpha is in [0, 1].
   static Decoding subtractive(Rounding rounding, float alpha = 1) {
-    if (!(alpha >= 0 && alpha <= 1)) {
-      throw std::invalid_argument("actpack: alpha = " + std::to_string(alpha) +
-                                  " is not in [0, 1]");
-    }
+    detail::require(alpha >= 0 && alpha <= 1, "alpha = ", alpha, " is not in [0, 1]");
     return rounding.is_stochastic ? Decoding{rounding, alpha} : plain();
   }
 

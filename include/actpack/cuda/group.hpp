@@ -14,12 +14,12 @@
 #include <cstdint>
 
 #include "actpack/affine.hpp"
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 #include "actpack/cuda/slice.hpp"
 #include "actpack/cuda/team.hpp"
+#include "actpack/detail/sides.hpp"
 #include "actpack/rounding.hpp"
-#include "actpack/sign_magnitude.hpp"
 
 namespace actpack {
 

@@ -9,7 +9,7 @@
 
 #include "actpack/cuda/element.hpp"
 #include "actpack/rounding.hpp"
-#include "actpack/sign_magnitude.hpp"
+#include "actpack/sign_magnitude_view.hpp"
 
 namespace actpack {
 

@@ -18,9 +18,9 @@
 #include "actpack/affine.hpp"
 #include "actpack/config.hpp"
 #include "actpack/detail/group.hpp"
+#include "actpack/detail/sides.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
-#include "actpack/sign_magnitude.hpp"
 
 namespace actpack {
 

@@ -10,7 +10,7 @@
 #include <type_traits>
 
 #include "actpack/affine.hpp"
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/host/host_path.hpp"

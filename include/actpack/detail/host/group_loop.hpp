@@ -11,7 +11,7 @@
 #include <limits>
 #include <span>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"

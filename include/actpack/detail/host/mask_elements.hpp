@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/detail/host/host_path.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/philox.hpp"

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/host/host_path.hpp"

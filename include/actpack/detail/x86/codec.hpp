@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/x86/avx2.hpp"
