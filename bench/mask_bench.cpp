@@ -42,9 +42,8 @@ void add_type() {
   add_verb<T>("dropout", [](From x, To y, Mask mask) {
     dropout(x, y, mask, drop_probability, Rounding::stochastic(1));
   });
-  add_verb<T>("dropout_backward", [](From dy, To dx, Mask mask) {
-    dropout_backward(dy, mask, dx, drop_probability);
-  });
+  add_verb<T>("dropout_backward",
+              [](From dy, To dx, Mask mask) { dropout_backward(dy, mask, dx, drop_probability); });
 }
 
 void add_rows() {

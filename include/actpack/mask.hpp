@@ -15,7 +15,7 @@
 #include <span>
 
 #include "actpack/codes.hpp"
-#include "actpack/detail/host/element_range.hpp"
+#include "actpack/detail/host/arguments.hpp"
 #include "actpack/detail/host/mask_elements.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <span>
 
-#include "actpack/detail/host/affine_groups.hpp"
-#include "actpack/detail/host/element_range.hpp"
+#include "actpack/detail/host/arguments.hpp"
+#include "actpack/detail/host/group_codec.hpp"
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
@@ -71,8 +71,8 @@ void quantize(const X& x, PackedView out, Rounding rounding, std::int64_t first_
   detail::require_view(out, rows);
   detail::require_host(rounding);
   detail::for_each_piece(out.layout, rows, parallel, [&](detail::ElementInterval piece) {
-    detail::quantize_groups(values.data() + (piece.first - rows.first), out, rounding, piece,
-                            detail::footprint_of(values));
+    detail::encode_groups(values.data() + (piece.first - rows.first), out, rounding, piece,
+                          detail::footprint_of(values));
   });
 }
 
@@ -91,8 +91,8 @@ void dequantize(ConstPackedView in, std::int64_t first, X&& x,
   detail::require_view(in, elements);
   detail::require_host(decoding.rounding);
   detail::for_each_piece(in.layout, elements, parallel, [&](detail::ElementInterval piece) {
-    detail::dequantize_groups(in, values.data() + (piece.first - elements.first), decoding, piece,
-                              detail::footprint_of(values));
+    detail::decode_groups(in, values.data() + (piece.first - elements.first), decoding, piece,
+                          detail::footprint_of(values));
   });
 }
 

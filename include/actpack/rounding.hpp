@@ -106,6 +106,7 @@ namespace detail {
 /// Random bits for the elements of a group: one generator call serves 8 elements of its lower half
 /// with words 0 and 1, and the 8 elements half a group further with words 2 and 3.
 inline constexpr int elements_per_call = 16;
+inline constexpr int elements_per_half_call = elements_per_call / 2;
 
 /// The dithers of elements 2j and 2j + 1, which share the 16 random bits `half_word`. Each is
 /// uniform; the rotation and the flip leave their round-up events uncorrelated on average and

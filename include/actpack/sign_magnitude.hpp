@@ -15,9 +15,10 @@
 #include <cstdint>
 #include <span>
 
-#include "actpack/detail/host/element_range.hpp"
+#include "actpack/detail/host/arguments.hpp"
+#include "actpack/detail/host/group_codec.hpp"
 #include "actpack/detail/host/group_loop.hpp"
-#include "actpack/detail/host/sign_magnitude_groups.hpp"
+#include "actpack/detail/host/relu_groups.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/layout.hpp"
@@ -45,8 +46,8 @@ void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::spa
   require_view(in);
   require_host(decoding.rounding);
   for_each_piece(in.layout, elements, parallel, [&](ElementInterval piece) {
-    decode_groups(in, y.data() + (piece.first - elements.first), decoding, negative_side, piece,
-                  footprint_of(y));
+    decode_groups(SideSource{in, negative_side}, y.data() + (piece.first - elements.first),
+                  decoding, piece, footprint_of(y));
   });
 }
 

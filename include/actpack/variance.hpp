@@ -20,8 +20,9 @@
 #include "actpack/affine.hpp"
 #include "actpack/codes.hpp"
 #include "actpack/config.hpp"
-#include "actpack/detail/host/element_range.hpp"
+#include "actpack/detail/host/arguments.hpp"
 #include "actpack/detail/host/group_loop.hpp"
+#include "actpack/detail/host/strips.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/detail/sides.hpp"
 #include "actpack/layout.hpp"
@@ -241,7 +242,7 @@ void for_each_group_and_width(std::span<const T> row, std::int32_t group_size, V
   const Layout layout{.row_size = static_cast<std::int64_t>(row.size()), .group_size = group_size};
   layout.validate();
   require_memory(row, "row");
-  for (GroupCursor cursor(layout, {0, layout.numel()}); cursor.has_group(); cursor.advance()) {
+  for (GroupCursor cursor(layout, {0, layout.numel()}); cursor.has_group(); cursor.skip(1)) {
     const Group group = cursor.group();
     const std::span<const T> values =
         row.subspan(static_cast<std::size_t>(group.first), static_cast<std::size_t>(group.size));

@@ -17,8 +17,18 @@ LAYERS = {
     "numeric core": ["philox.hpp", "rounding.hpp", "float16.hpp", "codes.hpp", "affine.hpp"],
     "containers": ["layout.hpp", "detail/host_array.hpp", "packed.hpp", "sign_magnitude_view.hpp",
                    "detail/group.hpp", "detail/sides.hpp"],
-    "host algorithms": ["instruction_set.hpp", "parallel.hpp", "detail/host/ detail/x86/",
-                        "bit_pack.hpp", "quantize.hpp", "mask.hpp", "sign_magnitude.hpp",
+    "host algorithms": ["instruction_set.hpp", "parallel.hpp", "bit_pack.hpp",
+                        "detail/host/group_loop.hpp", "detail/host/arguments.hpp",
+                        "detail/host/strips.hpp", "detail/host/affine_codes.hpp",
+                        "detail/host/side_codes.hpp", "detail/host/host_path.hpp",
+                        "detail/x86/avx2.hpp", "detail/x86/avx512.hpp",
+                        "detail/x86/for_each_instruction_set.inl", "detail/x86/noise.inl",
+                        "detail/x86/noise.hpp", "detail/x86/mask_elements.inl",
+                        "detail/host/mask_elements.hpp", "detail/x86/ranges.inl",
+                        "detail/x86/affine.inl", "detail/x86/sides.inl", "detail/x86/blocks.inl",
+                        "detail/x86/groups.inl", "detail/x86/groups.hpp",
+                        "detail/host/group_codec.hpp", "detail/host/relu_groups.hpp",
+                        "quantize.hpp", "mask.hpp", "sign_magnitude.hpp",
                         "detail/byte_stream.hpp", "detail/allocation/", "bit_allocation.hpp",
                         "variance.hpp", "auto_precision.hpp", "actpack.hpp"],
     "cooperative": ["cuda/slice.hpp", "cuda/team.hpp", "cuda/group.hpp"],
@@ -26,6 +36,7 @@ LAYERS = {
                    "cuda/quantize.hpp", "cuda/mask.hpp", "cuda/sign_magnitude.hpp",
                    "cuda/bit_allocation.hpp", "cuda/statistics.hpp"],
 }
+INCLUDE = r'^#(?:include|define ACTPACK_KERNELS) "actpack/(.+)"'
 WITHOUT_CUDA = ["ground", "numeric core", "containers", "host algorithms"]
 
 
@@ -46,7 +57,7 @@ def mistakes_in(header, text, headers):
         return [f"{header} has no layer: give it one in {pathlib.Path(__file__).name}"]
     number, layer = place_of(header)
     mistakes = []
-    for included in re.findall(r'^#include "actpack/(.+)"', text, re.M):
+    for included in re.findall(INCLUDE, text, re.M):
         place = place_of(included)
         if included not in headers:
             mistakes.append(f"{header} includes {included}, which does not exist")

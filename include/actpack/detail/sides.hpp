@@ -30,7 +30,7 @@ ACTPACK_HD constexpr bool is_poisoned(SignMagnitudeParams params) {
   return is_nan(params.positive);
 }
 
-/// As is_near_overflow of an affine group: NaN is, too.
+/// As is_near_overflow of an affine group; also true of NaN.
 ACTPACK_HD constexpr bool is_near_overflow(SignMagnitudeParams params) {
   return is_near_overflow(params.positive, 0) || is_near_overflow(params.negative, 0);
 }
@@ -77,6 +77,11 @@ ACTPACK_HD inline float without_negative_zero(float value) {
 
 /// What becomes of values that are not positive.
 enum class NegativeSide { kept, zero };
+
+/// A context to decode.
+struct SideSource : ConstSignMagnitudeView {
+  NegativeSide negative_side;
+};
 
 /// Turns signs and magnitude codes of one group back into values.
 class SideDecoder {

@@ -66,7 +66,7 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
 #if !ACTPACK_EXTERN_KERNELS
 
 #if ACTPACK_X86_KERNELS
-#include "actpack/detail/x86/codec.hpp"
+#include "actpack/detail/x86/noise.hpp"
 #endif
 
 namespace actpack::detail {
