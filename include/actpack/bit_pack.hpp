@@ -43,8 +43,8 @@ inline void require_words(std::span<const std::uint32_t> words, std::int64_t num
 
 }  // namespace detail
 
-/// Packs small integers losslessly (max-pool indices, any code): `codes` [host] into `words`
-/// [host], of words_for(codes.size(), bits) words, all of which are written. Throws
+/// Packs small integers, such as max-pool indices, without loss: `codes` [host] into `words` [host,
+/// words_for(codes.size(), bits)]. Writes every word. Throws
 /// std::invalid_argument, before anything is written, if the width or a size is wrong or a code
 /// needs more than `bits` bits. Allocates nothing.
 template <ParallelFor Loop = Serial>

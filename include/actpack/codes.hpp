@@ -35,7 +35,7 @@ ACTPACK_HD constexpr std::uint32_t extract(const std::uint32_t* words, std::int6
 
 namespace detail {
 
-/// Codes are moved this many at a time, each in a byte of one integer, the first lowest.
+/// Loops move this many codes at a time, each in a byte of one integer, the first lowest.
 inline constexpr int block_codes = 8;
 
 /// The lowest `Kept` bits of every `Lane` bits.

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Which vector instructions the host verbs use: found out when the program runs, so that a plain
-// build has the fastest path of every processor, and open to an override.
+// Which vector instructions the host verbs use. The program finds out when it runs, so a plain
+// build has the fastest path of every processor; callers may override it.
 #pragma once
 
 #include "actpack/config.hpp"
@@ -10,7 +10,7 @@
 
 namespace actpack {
 
-/// Ways to compute the same words and the same values, in ascending order of speed.
+/// Ways to compute the same words and the same values, slowest first.
 enum class InstructionSet {
   portable,  // C++ alone
   avx2,      // x86-64 with AVX2, FMA and F16C
@@ -21,7 +21,7 @@ enum class InstructionSet {
 inline InstructionSet best_instruction_set() {
 #if ACTPACK_X86
   __builtin_cpu_init();
-  // Every processor with AVX2 and FMA has F16C, which not every compiler can ask for.
+  // Not every compiler can ask for F16C, but every processor with AVX2 and FMA has it.
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     return InstructionSet::avx512;
@@ -53,9 +53,9 @@ inline InstructionSet instruction_set() {
 #endif
 }
 
-/// Makes the host verbs of this process use `chosen` from their next call on: for tests, for
-/// measurements and for the careful, because words and values are the same whatever is chosen.
-/// Throws std::invalid_argument if this processor lacks it. Any thread may call it at any time.
+/// Makes the host verbs of this process use `chosen` from their next call on, for tests and
+/// measurements: words and values are the same whatever is chosen. Throws std::invalid_argument if
+/// this processor lacks it. Any thread may call it at any time.
 inline void use_instruction_set(InstructionSet chosen) {
   detail::require(chosen <= best_instruction_set(),
                   "this processor lacks the chosen instruction set");

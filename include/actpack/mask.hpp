@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// One-bit contexts: what a ReLU, a dropout or any predicate has to remember for its backward pass,
+// One-bit contexts: everything that the backward pass of a ReLU, a dropout or any predicate needs,
 // exactly.
 //
 // Bit e of a mask belongs to element e of the linear tensor, least significant first; a mask of n
@@ -95,7 +95,7 @@ void make_mask(const X& x, std::span<std::uint32_t> mask, Predicate keep, Loop&&
   });
 }
 
-/// Writes y = max(x, 0) and the mask x > 0 in one pass: all that the backward pass needs. `x`, `y`
+/// Writes y = max(x, 0) and, for the backward pass, the mask x > 0, in one pass. `x`, `y`
 /// [host] of one size; y may be x. NaN stays NaN in y, with a mask bit of 0. Throws
 /// std::invalid_argument, before anything is written, if sizes differ. Allocates nothing.
 template <detail::ElementRange X, detail::ElementRange Y, ParallelFor Loop = Serial>
@@ -125,13 +125,13 @@ void relu_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx,
   });
 }
 
-/// Drops each element with probability `drop_probability` and multiplies the others by 1 / (1 − p),
-/// so that the mean stays: writes `y` and the mask of kept elements. Element e, counted from
-/// `first` (a multiple of 32: where this chunk starts in its tensor), is kept if word e mod 4 of
-/// Philox call ⌊e / 4⌋ is below (1 − p) · 2^32; the result depends on nothing else. `x`, `y` [host]
-/// of one size; y may be x. Throws std::invalid_argument, before anything is written, if sizes
-/// differ, p is not in [0, 1), `first` is not a multiple of 32 or `rounding` is not a stochastic
-/// one of the host. Allocates nothing.
+/// Drops each element with probability p = `drop_probability` and multiplies the others by
+/// 1 / (1 − p), so that the mean stays. Writes `y` and the mask of kept elements. This chunk starts
+/// at element `first` of its tensor, a multiple of 32. Element e of the tensor is kept if word
+/// e mod 4 of Philox call ⌊e / 4⌋ is below (1 − p) · 2^32; the result depends on nothing else. `x`,
+/// `y` [host] of one size; y may be x. Throws std::invalid_argument, before anything is written, if
+/// sizes differ, p is not in [0, 1), `first` is not a multiple of 32 or `rounding` is not a
+/// stochastic one of the host. Allocates nothing.
 template <detail::ElementRange X, detail::ElementRange Y, ParallelFor Loop = Serial>
 void dropout(const X& x, Y&& y, std::span<std::uint32_t> mask, double drop_probability,
              Rounding rounding, std::int64_t first = 0, Loop&& parallel = {}) {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// A packed tensor in memory: views that name it, passed by value, and a buffer that owns it on the
+// A packed tensor in memory: views, which are passed by value, and a buffer that owns it on the
 // host.
 #pragma once
 

@@ -4,9 +4,9 @@
 // One context for a chain of normalisation, ReLU and convolution: the exact sign of the ReLU's
 // input, and its magnitude in a few bits.
 //
-// Of y, the input of a ReLU, three things are needed again: y itself by the normalisation before
-// it, the mask y > 0 by the ReLU, and max(y, 0) by the operation after it. The sign plane is the
-// mask, exactly. The magnitude plane rounds |y| without bias, against one scale for the positive
+// A backward pass needs three things of y, the input of a ReLU: the normalisation before it needs
+// y, the ReLU needs the mask y > 0, and the operation after it needs max(y, 0). The sign plane is
+// the mask, exactly. The magnitude plane rounds |y| without bias, with one scale for the positive
 // and one for the negative values of each group, both starting at 0. So one copy serves all three.
 #pragma once
 
@@ -54,12 +54,13 @@ void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::spa
 }  // namespace detail
 
 /// Encodes `y` [host, layout.numel() values, row-major], a ReLU's input, into `out` [host memory]:
-/// writes every word of both planes and the parameters of every group. The sign bit is y > 0, so ±0
-/// and NaN give 0. Each side's scale is the smallest bfloat16 whose largest code covers that side
-/// exactly. A group with NaN, ±∞ or a side beyond bfloat16 parameters is poisoned: both scales NaN,
-/// magnitude codes 0. Noise as in `quantize`: a function of seed, offset and element index alone.
-/// Throws std::invalid_argument, naming the argument and the numbers, before anything is written.
-/// Allocates nothing.
+/// writes every word of both planes and the parameters of every group. Elements, here and below,
+/// are contiguous ranges of float, bfloat16 or float16: spans, vectors, arrays. The sign bit is y >
+/// 0, so ±0 and NaN give 0. Each side's scale is the smallest bfloat16 whose largest code covers
+/// that side exactly. A group with NaN, ±∞ or a side beyond bfloat16 parameters is poisoned: both
+/// scales NaN, magnitude codes 0. Noise as in `quantize`: a function of seed, offset and element
+/// index alone. Throws std::invalid_argument, naming the argument and the numbers, before anything
+/// is written. Allocates nothing.
 template <detail::ElementRange Y, ParallelFor Loop = Serial>
 void encode(const Y& y, SignMagnitudeView out, Rounding rounding, Loop&& parallel = {}) {
   out.layout.validate();

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What a sign-magnitude context holds: parameters, views, and a buffer that owns host memory.
+// A sign-magnitude context in memory: parameters, views, and a buffer that owns it on the host.
 #pragma once
 
 #include <cstddef>

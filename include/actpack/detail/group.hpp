@@ -14,14 +14,14 @@ namespace actpack::detail {
 
 /// One group of a tensor.
 struct Group {
-  std::int64_t index;  // in the tensor: the place of its parameters, and the name of its noise
+  std::int64_t index;  // in the tensor: finds its parameters, and names its noise
   std::int64_t row;
   std::int64_t column;  // of its first element, within the row
   std::int64_t first;   // its first element, within the tensor
   std::int64_t size;    // elements that exist
 };
 
-/// The smallest and largest of some values; one of them is not finite if a value is not.
+/// The smallest and largest of some values. One of the two is not finite if any value is not.
 struct ValueRange {
   float min, max;
 };

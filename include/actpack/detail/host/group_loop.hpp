@@ -27,8 +27,8 @@ inline ElementInterval interval_in(const Group& group, ElementInterval elements)
           std::min(elements.end - group.first, group.size)};
 }
 
-/// Where the values of a call come from or go to, which may be far more than one of its pieces: a
-/// cache that a core has to itself, one that it shares, or memory.
+/// Where the values of a whole call, not only of one of its pieces, come from or go to: a cache
+/// that a core has to itself, one that it shares, or memory.
 enum class Footprint { near, shared, memory };
 
 template <class T>
@@ -40,7 +40,7 @@ Footprint footprint_of(std::span<T> values) {
                                                  : Footprint::memory;
 }
 
-/// The groups that hold elements of an interval of a valid layout, one after the other.
+/// Walks the groups that hold elements of an interval of a valid layout.
 class GroupCursor {
  public:
   GroupCursor(const Layout& layout, ElementInterval elements)
@@ -59,8 +59,8 @@ class GroupCursor {
   Group group() const { return group_at(layout_, index_, row_, column_); }
 
   /// The number of groups from here on that are full, lie in the interval with all their elements,
-  /// and follow each other without a gap in elements, parameters and words. `crosses_rows`: all
-  /// rows have one width.
+  /// and follow each other without a gap in elements, parameters and words. `crosses_rows` says
+  /// that all rows have one width.
   std::int64_t full_groups(bool crosses_rows) const {
     if (first() < elements_.first) {
       return 0;

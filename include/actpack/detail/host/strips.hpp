@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The portable loops' unit of work: their groups' ranges, codes and dithers.
+// Strips, the portable loops' unit of work: their ranges, codes and dithers.
 #pragma once
 
 #include <algorithm>
@@ -15,14 +15,15 @@
 
 namespace actpack::detail {
 
-/// A float's bits, so that the order of integers is that of floats, −0 is below +0 and NaN is
-/// beyond ±∞. Its own inverse on bits.
+/// Maps a float's bits so that integers order as floats do, with −0 below +0 and NaN beyond ±∞. Its
+/// own inverse.
 inline std::int32_t order_key(std::int32_t bits) { return bits ^ (bits >> 31 & 0x7FFFFFFF); }
 
 /// Precondition: size > 0.
 template <class T>
 ValueRange range_of(const T* x, std::int64_t size) {
-  // Loops of constant length vectorise everywhere: extremes of every 16th element, then of all.
+  // Loops of constant length vectorise everywhere: first the extremes of every 16th element, then
+  // those of all.
   constexpr int lanes = 16;
   std::int32_t min[lanes];
   std::int32_t max[lanes];
@@ -77,8 +78,8 @@ void for_each_strip(std::int64_t half, std::int64_t begin, std::int64_t end, Dra
   }
 }
 
-/// Calls f(0), …, f(count − 1); for a full strip by a loop of constant length, which vectorises
-/// everywhere if f's operands are local: bytes and pointers might be anything's.
+/// Calls f(0), …, f(count − 1). For a full strip the loop has a constant length, so it vectorises
+/// everywhere if f's operands are local; bytes and pointers could alias anything.
 template <class F>
 ACTPACK_INLINE inline void for_each_in_strip(int count, F f) {
   if (count == strip_capacity) {
@@ -124,7 +125,7 @@ class DitherTile {
     if (!rounding_.is_stochastic) {
       return;
     }
-    // Every loop runs a constant number of times, over all calls that fit, so that it vectorises.
+    // Every loop runs a constant number of times, over all calls that fit, so it vectorises.
     std::uint32_t lower_words[2 * calls_per_tile];
     std::uint32_t upper_words[2 * calls_per_tile];
     for (int i = 0; i < calls_per_tile; ++i) {

@@ -3,7 +3,7 @@
 //
 // The arithmetic of affine groups, in vectors.
 
-/// Turns values into positions: as `Encoder`, for parameters that need no special care.
+/// Turns values into positions, as `Encoder`, for parameters that need no special care.
 struct AffineEncode {
   Floats min, steps;
 
@@ -13,7 +13,7 @@ struct AffineEncode {
   const AffineEncode& with_signs_in(std::uint8_t*) const { return *this; }
 };
 
-/// Turns codes of `Bits` bits into values: as `Decoder`, far from overflow.
+/// Turns codes of `Bits` bits into values, as `Decoder`, far from overflow.
 template <int Bits, bool IsSubtractive, class T>
 struct AffineDecode {
   static constexpr bool is_subtractive = IsSubtractive;
@@ -37,8 +37,8 @@ struct AffineDecode {
   }
 };
 
-/// Whether `AffineEncode` serves a group: four times its steps per unit are finite, and it is
-/// neither near overflow nor poisoned (NaN compares false).
+/// Whether `AffineEncode` serves a group: four times its steps per unit are finite, and the group
+/// is neither near overflow nor poisoned (NaN compares false).
 inline bool is_plain(GroupParams params) {
   return (params.scale == 0 || params.scale > smallest_scale) &&
          !is_near_overflow(params.scale, params.min);
@@ -50,7 +50,7 @@ struct Fits<Bits, AffineCodes<GroupParams, std::uint32_t>> {
   alignas(64) GroupParams params[lanes];
   alignas(64) float min[lanes];
   alignas(64) float steps[lanes];
-  std::uint32_t plain;  // a bit for each lane: whether the others are right
+  std::uint32_t plain;  // a bit for each lane: whether its parameters and steps are right
 
   explicit Fits(const Ranges& ranges) {
     const Floats lowest = load(ranges.min);
@@ -74,7 +74,7 @@ AffineEncode encode_by(GroupParams params) {
   return {broadcast(params.min), broadcast(unit * steps_per_unit(params.scale))};
 }
 
-/// The signs of affine codes are nowhere.
+/// Affine codes have no signs.
 template <class T>
 void write_signs(const T*, std::int64_t, const AffineCodes<GroupParams, std::uint32_t>&) {}
 

@@ -3,11 +3,11 @@
 //
 // Blocks of elements to codes, and codes to elements.
 
-/// Calls visit(start, first, last, random) for parts of blocks, elements [first, last) of the block
-/// at `start`, that together are elements [begin, end) of any group.
+/// Calls visit(start, first, last, random) for the blocks that hold elements [begin, end) of any
+/// group: of the block at `start`, elements [first, last) are among them.
 template <class Visit>
-void for_each_part(const Noise& noise, bool has_noise, std::int64_t group, std::int64_t group_size,
-                   std::int64_t begin, std::int64_t end, Visit visit) {
+void for_each_block(const Noise& noise, bool has_noise, std::int64_t group, std::int64_t group_size,
+                    std::int64_t begin, std::int64_t end, Visit visit) {
   const std::int64_t first_call = group * (group_size / elements_per_call);
   NoiseTile tile;
   const auto draw = [&](std::int64_t offset) {
@@ -40,7 +40,7 @@ inline Floats dithers(const std::uint8_t* random) {
   const Ints base = broadcast(two_to_23 | (HasNoise ? 0 : half_step << shift));
   if constexpr (!HasNoise) {
     return as_floats(base);
-  } else {  // the two lowest bits serve nobody
+  } else {  // nothing needs the two lowest bits
     const Ints upper_14 = broadcast(0xFFFCu);
     const Ints flips = broadcast_odd(0x00FFu & 0xFFFCu);
     if constexpr (shift == 2) {
@@ -65,7 +65,7 @@ ACTPACK_INLINE inline Ints add_dithers(const T* x, std::int64_t start, const std
                                                      : add_about(of.distance, of.steps, dither));
 }
 
-/// The codes of a block of elements, one a byte, by sums that are right.
+/// The codes of a block of elements, one a byte, by exact sums.
 template <int Bits, bool HasNoise, class T, class Encode>
 ACTPACK_NOINLINE Ints encode_block_exactly(const T* x, std::int64_t start,
                                            const std::uint8_t* random, Encode encode) {
@@ -75,7 +75,7 @@ ACTPACK_NOINLINE Ints encode_block_exactly(const T* x, std::int64_t start,
                       add_dithers<Bits, HasNoise, 3, true>(x, start, random, encode));
 }
 
-/// The same: sums that are one too large change codes only where that makes their low half 0.
+/// The same. A sum that is one too large changes a code only where that makes its low half 0.
 template <int Bits, bool HasNoise, class T, class Encode>
 ACTPACK_INLINE inline Ints encode_block(const T* x, std::int64_t start, const std::uint8_t* random,
                                         const Encode& encode) {
@@ -91,14 +91,14 @@ ACTPACK_INLINE inline Ints encode_block(const T* x, std::int64_t start, const st
   return gather_codes(a, b, c, d);
 }
 
-/// Writes the codes of all elements of a group of any size. `encode` has the shift of `Bits`, which
-/// the codes' real width need not have.
+/// Writes the codes of all elements of a group of any size. `Bits` only chooses the shift of
+/// `encode`; the codes have `bits` bits.
 template <int Bits, bool HasNoise, class T, class Encode>
 void encode_parts(const T* x, const Group& group, std::int64_t group_size, int bits,
                   const Noise& noise, const Encode& encode, std::uint32_t* words) {
   std::fill_n(words, words_for(group.size, bits), 0u);  // insert_codes adds to them
   auto* bytes = reinterpret_cast<std::uint8_t*>(words);
-  for_each_part(
+  for_each_block(
       noise, HasNoise, group.index, group_size, 0, group.size,
       [&](std::int64_t start, std::int64_t first, std::int64_t last, const std::uint8_t* random) {
         T padded[block];
@@ -136,8 +136,8 @@ ACTPACK_INLINE inline void encode_full(const T* x, BlockLoop<HasNoise>& blocks,
 
 // ---- Codes to elements.
 
-/// The places of the codes of vector number `Vector` of a block, less alpha times their dithers, in
-/// steps of 2^−15: as `position_of`.
+/// The positions of the codes of vector number `Vector` of a block, less alpha times their dithers,
+/// in steps of 2^−15, as `position_of`.
 template <int Vector>
 inline Floats positions_of(Ints codes, const std::uint8_t* random, Floats minus_alpha) {
   constexpr std::uint32_t two_to_22 = 0x4A800000u;  // its bits: half-integers fit behind it
@@ -190,7 +190,7 @@ ACTPACK_INLINE inline void decode_block(const std::uint8_t* codes, const std::ui
   }
 }
 
-/// Whether full groups that start at x are to be written past the caches, and can be.
+/// Whether to write full groups that start at x past the caches.
 template <class T>
 bool is_streamed(const T* x, Footprint footprint) {
   return footprint == Footprint::memory && reinterpret_cast<std::uintptr_t>(x) % 64 == 0;
@@ -212,7 +212,7 @@ template <class T, class Decode>
 void decode_parts(const std::uint32_t* words, const Group& group, std::int64_t group_size, int bits,
                   const Noise& noise, const Decode& decode, ElementInterval interval, T* x) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(words);
-  for_each_part(
+  for_each_block(
       noise, Decode::is_subtractive, group.index, group_size, interval.first, interval.end,
       [&](std::int64_t start, std::int64_t first, std::int64_t last, const std::uint8_t* random) {
         std::uint8_t codes[block] = {};

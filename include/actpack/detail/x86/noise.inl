@@ -3,18 +3,18 @@
 //
 // Random bits for blocks of elements.
 
-/// Elements worked on at a time: four vectors, for which one register has random bytes.
+/// Kernels work on a block of elements at a time: four vectors, whose random bytes fill a register.
 inline constexpr int block = 4 * lanes;
 
 /// The random bytes of `size` elements in the lower halves of groups, and of those half a group
-/// further: groups that follow each other have calls that do.
+/// further on. Consecutive groups have consecutive calls, so a tile may serve several.
 struct NoiseTile {
   static constexpr int size = 4 * block;
   alignas(64) std::uint8_t lower[size];
   alignas(64) std::uint8_t upper[size];
 };
 
-/// Philox calls, a tile of them at a time: the rounds of one alone would wait for each other.
+/// Philox calls, a tile of them at a time, because the rounds of a single call wait for each other.
 class Noise {
  public:
   explicit Noise(const Rounding& rounding) : offset_(rounding.offset) {

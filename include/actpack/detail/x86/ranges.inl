@@ -4,9 +4,9 @@
 // The smallest and largest values of groups, a batch of groups at a time, and the scales that cover
 // them.
 
-/// As `range_of` of 2-byte types, but a zero may have either sign. Of numbers' bits as integers,
-/// the largest signed one is the largest number unless all are negative, the largest unsigned one
-/// is the smallest number if any is negative, and the smallest unsigned one is either otherwise;
+/// As `range_of` of 2-byte types, but a zero may have either sign. Take numbers' bits as integers:
+/// the largest signed one is the largest number unless all are negative, and the largest unsigned one
+/// is the smallest number if any is negative. In the two exceptions it is the smallest unsigned one.
 /// NaN is beyond ±∞ in each of the three orders.
 template <class T>
 ACTPACK_NOINLINE ValueRange range_of_vectors(const T* x, std::int64_t size) {
@@ -42,7 +42,7 @@ ACTPACK_NOINLINE ValueRange range_of_vectors(const T* x, std::int64_t size) {
           T::from_bits(static_cast<std::uint16_t>(max))};
 }
 
-/// Of floats by their values: two operations a vector, and one for two that looks for NaN.
+/// Of floats by their values: two operations for a vector, and one for two vectors that finds NaN.
 template <>
 ACTPACK_NOINLINE inline ValueRange range_of_vectors(const float* x, std::int64_t size) {
   if (size < lanes) {
@@ -70,7 +70,7 @@ ACTPACK_NOINLINE inline ValueRange range_of_vectors(const float* x, std::int64_t
   if (to_bits(ordered) != (1u << lanes) - 1) [[unlikely]] {
     return {poisoned_params.min, poisoned_params.min};
   }
-  // The greatest of the negatives is the negative of the smallest: one reduction does for both.
+  // Negated, the largest is the smallest: one reduction serves both.
   const __m128 low = fold_min(minimum(least[0], least[1]));
   const __m128 high = fold_min(subtract(broadcast(0.0f), maximum(most[0], most[1])));
   const __m128 pairs = _mm_min_ps(_mm_unpacklo_ps(low, high), _mm_unpackhi_ps(low, high));
@@ -101,7 +101,7 @@ struct Batch {
 
   const T* group(int lane) const { return x + lane * group_size; }
 
-  /// Asks for the elements of the group that comes a batch after lane's.
+  /// Asks for the elements of the group one batch after the lane's.
   ACTPACK_INLINE void prefetch(int lane) const {
     if (ahead != 0) {
       const T* next = group(lane) + ahead;
@@ -120,7 +120,7 @@ void for_each_batch(const T* x, std::int64_t count, std::int64_t group_size, Foo
   const std::int64_t most = std::clamp<std::int64_t>(elements / group_size, 1, lanes);
   Batch<T> batch{};
   batch.group_size = group_size;
-  // Hardware foresees steady reading, not bursts of a batch.
+  // Hardware prefetches steady reads, but not a batch's bursts.
   batch.ahead = footprint == Footprint::near ? 0 : most * group_size;
   for (std::int64_t first = 0; first < count; first += most) {
     batch.x = x + first * group_size;
@@ -136,8 +136,8 @@ void for_each_batch(const T* x, std::int64_t count, std::int64_t group_size, Foo
 
 // ---- Fits.
 
-/// The shift that takes codes of a position, in steps of 2^−14, to byte 2 of a lane. Eight bits
-/// and the steps leave no room for it in a float's 23.
+/// The shift that takes the code of a position, in steps of 2^−14, to byte 2 of a lane. At eight
+/// bits a float's 23 have no room for it.
 template <int Bits>
 inline constexpr int shift_in_position = Bits == 8 ? 0 : 2;
 

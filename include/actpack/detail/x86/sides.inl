@@ -3,8 +3,8 @@
 //
 // The arithmetic of sign-magnitude groups, in vectors.
 
-/// Turns values into positions: as `SideEncoder`. Writes the sign bits, too, of elements whose
-/// first one is in byte 0 of `signs`.
+/// Turns values into positions, as `SideEncoder`, and writes their sign bits: element 0 is the
+/// first bit of `signs`.
 struct SideEncode {
   Floats positive_steps, negative_steps;
   std::uint8_t* signs;
@@ -19,7 +19,7 @@ struct SideEncode {
   }
 };
 
-/// Turns codes into values: as `SideDecoder`, far from overflow.
+/// Turns codes into values, as `SideDecoder`, far from overflow.
 template <bool IsSubtractive>
 struct SideDecode {
   static constexpr bool is_subtractive = IsSubtractive;
@@ -73,8 +73,8 @@ void write_signs(const T* y, std::int64_t size,
   fill_mask(words, size - first, [&](std::int64_t e) { return y[first + e] > 0; });
 }
 
-/// Whether `SideEncode` serves a group: four times the steps per unit of either side are finite;
-/// not if it is poisoned (NaN compares false).
+/// Whether `SideEncode` serves a group: four times the steps per unit of either side are finite.
+/// False if the group is poisoned (NaN compares false).
 inline bool is_plain(SignMagnitudeParams params) {
   const auto has_steps = [](float scale) { return scale == 0 || scale > smallest_scale; };
   return has_steps(params.positive) && has_steps(params.negative);
@@ -86,7 +86,7 @@ struct Fits<Bits, SideCodes<SignMagnitudeParams, std::uint32_t>> {
   alignas(64) SignMagnitudeParams params[lanes];
   alignas(64) float positive_steps[lanes];
   alignas(64) float negative_steps[lanes];
-  std::uint32_t plain;  // a bit for each lane: whether the others are right
+  std::uint32_t plain;  // a bit for each lane: whether its parameters and steps are right
 
   explicit Fits(const Ranges& ranges) {
     const Floats zero = broadcast(0.0f);
