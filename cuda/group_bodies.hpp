@@ -177,15 +177,16 @@ ACTPACK_HD inline GroupShape shape_of(const Layout& layout, const Group& group, 
   return {group.index, static_cast<std::int32_t>(group.size), layout.group_size, bits};
 }
 
-ACTPACK_HD inline CodePlace code_place(const ConstPackedView& view, const Group& group) {
-  return place_of(view, group);
+ACTPACK_HD inline CodeLocation code_place(const ConstPackedView& view, const Group& group) {
+  return locate(view, group);
 }
-ACTPACK_HD inline CodePlace code_place(const ConstSignMagnitudeView& view, const Group& group) {
-  return uniform_place(view.layout, group, view.layout.bits);
+ACTPACK_HD inline CodeLocation code_place(const ConstSignMagnitudeView& view, const Group& group) {
+  return locate(view.layout, group, view.layout.bits);
 }
 
-ACTPACK_HD inline GroupWords words_of(const Layout& layout, const Group& group, CodePlace place) {
-  return {place.word, uniform_place(layout, group, 1).word};
+ACTPACK_HD inline GroupWords words_of(const Layout& layout, const Group& group,
+                                      CodeLocation place) {
+  return {place.word, locate(layout, group, 1).word};
 }
 
 /// Where an element of the tensor is in a group, or on which end of it.
@@ -209,7 +210,7 @@ struct EncodeRows {
   ACTPACK_HD void operator()(const Team& team, std::int64_t index) const {
     const auto& source = noise.resolve();
     const Group group = walk.group_of(out.layout, index);
-    const CodePlace place = group.size > 0 ? code_place(out, group) : CodePlace{0, 1};
+    const CodeLocation place = group.size > 0 ? code_place(out, group) : CodeLocation{0, 1};
     const T* elements = x + group.first;
     const bool is_aligned = is_vector_aligned(elements);
     encode_into(out, team, shape_of(out.layout, group, place.bits),
@@ -244,7 +245,7 @@ struct DecodeRows {
     if (group.size == 0) {
       return;
     }
-    const CodePlace place = code_place(in, group);
+    const CodeLocation place = code_place(in, group);
     T* elements = x + group.first;
     const bool is_aligned = is_vector_aligned(elements);
     decode_from<T>(in, team, shape_of(in.layout, group, place.bits),
@@ -319,7 +320,7 @@ struct ReluBackwardRows {
       return;
     }
     const GroupShape shape = shape_of(in.layout, group, 1);
-    const std::uint32_t* signs = in.sign_words + uniform_place(in.layout, group, 1).word;
+    const std::uint32_t* signs = in.sign_words + locate(in.layout, group, 1).word;
     const bool poisoned = is_poisoned(in.params[group.index]);
     const bool is_aligned =
         is_vector_aligned(dy + group.first) && is_vector_aligned(dx + group.first);

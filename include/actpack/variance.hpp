@@ -236,7 +236,7 @@ inline void add_noise(RoundingNoise& noise, std::size_t width, bfloat16 step, do
   noise.subtractive[width] += static_cast<double>(count) * scale * scale / 12;
 }
 
-/// Calls visit(values, their range, place in `widths`) for each group of `row` and each width.
+/// Calls visit(values, their range, width index) for each group of `row` and each width.
 template <class T, class Visit>
 void for_each_group_and_width(std::span<const T> row, std::int32_t group_size, Visit visit) {
   const Layout layout{.row_size = static_cast<std::int64_t>(row.size()), .group_size = group_size};

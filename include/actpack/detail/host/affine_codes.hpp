@@ -36,13 +36,13 @@ struct AffineCodes {
 };
 
 inline AffineCodes<GroupParams, std::uint32_t> codes_of(const PackedView& out, const Group& group) {
-  const CodePlace place = place_of(out, group);
-  return {out.params + group.index, out.words + place.word, place.bits};
+  const CodeLocation location = locate(out, group);
+  return {out.params + group.index, out.words + location.word, location.bits};
 }
 inline AffineCodes<const GroupParams, const std::uint32_t> codes_of(const ConstPackedView& in,
                                                                     const Group& group) {
-  const CodePlace place = place_of(in, group);
-  return {in.params + group.index, in.words + place.word, place.bits};
+  const CodeLocation location = locate(in, group);
+  return {in.params + group.index, in.words + location.word, location.bits};
 }
 
 /// Whether full groups of different rows may follow each other without a gap.

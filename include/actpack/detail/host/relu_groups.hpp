@@ -36,7 +36,7 @@ void relu_backward_groups(const T* dy, const ConstSignMagnitudeView& in, T* dx,
                           ElementInterval elements) {
   for (GroupCursor cursor(in.layout, elements); cursor.has_group(); cursor.skip(1)) {
     const Group group = cursor.group();
-    const std::uint32_t* signs = in.sign_words + uniform_place(in.layout, group, 1).word;
+    const std::uint32_t* signs = in.sign_words + locate(in.layout, group, 1).word;
     const std::int64_t offset = group.first - elements.first;
     auto [e, end] = interval_in(group, elements);
     if (is_poisoned(in.params[group.index])) {

@@ -40,14 +40,14 @@ struct SideCodes {
 
 inline SideCodes<SignMagnitudeParams, std::uint32_t> codes_of(const SignMagnitudeView& out,
                                                               const Group& group) {
-  return {out.params + group.index, out.sign_words + uniform_place(out.layout, group, 1).word,
-          out.magnitude_words + uniform_place(out.layout, group, out.layout.bits).word,
-          out.layout.bits, NegativeSide::kept};
+  return {out.params + group.index, out.sign_words + locate(out.layout, group, 1).word,
+          out.magnitude_words + locate(out.layout, group, out.layout.bits).word, out.layout.bits,
+          NegativeSide::kept};
 }
 inline SideCodes<const SignMagnitudeParams, const std::uint32_t> codes_of(const SideSource& in,
                                                                           const Group& group) {
-  return {in.params + group.index, in.sign_words + uniform_place(in.layout, group, 1).word,
-          in.magnitude_words + uniform_place(in.layout, group, in.layout.bits).word, in.layout.bits,
+  return {in.params + group.index, in.sign_words + locate(in.layout, group, 1).word,
+          in.magnitude_words + locate(in.layout, group, in.layout.bits).word, in.layout.bits,
           in.negative_side};
 }
 

@@ -94,8 +94,8 @@ ACTPACK_INLINE inline Ints encode_block(const T* x, std::int64_t start, const st
 /// Writes the codes of all elements of a group of any size. `Bits` only chooses the shift of
 /// `encode`; the codes have `bits` bits.
 template <int Bits, bool HasNoise, class T, class Encode>
-void encode_parts(const T* x, const Group& group, std::int64_t group_size, int bits,
-                  const Noise& noise, const Encode& encode, std::uint32_t* words) {
+void encode_blocks(const T* x, const Group& group, std::int64_t group_size, int bits,
+                   const Noise& noise, const Encode& encode, std::uint32_t* words) {
   std::fill_n(words, words_for(group.size, bits), 0u);  // insert_codes adds to them
   auto* bytes = reinterpret_cast<std::uint8_t*>(words);
   for_each_block(
@@ -112,9 +112,9 @@ void encode_parts(const T* x, const Group& group, std::int64_t group_size, int b
         const Ints codes =
             encode_block<Bits, HasNoise>(values, 0, random, encode.with_signs_in(signs));
         if (last - first < block) {
-          std::uint8_t part[block];
-          store_bits(part, codes);
-          insert_codes(part, last - first, bits, words, first);
+          std::uint8_t in_bytes[block];
+          store_bits(in_bytes, codes);
+          insert_codes(in_bytes, last - first, bits, words, first);
         } else {
           dispatch_width(bits, [&](auto width) {
             store_codes<decltype(width)::bits>(bytes + start / 8 * bits, codes);
@@ -209,8 +209,9 @@ void unpack_block(const std::uint8_t* from, std::uint8_t* codes) {
 /// Writes the elements of a group of any size that are in `interval`; `x` is where its element 0 is
 /// or would be.
 template <class T, class Decode>
-void decode_parts(const std::uint32_t* words, const Group& group, std::int64_t group_size, int bits,
-                  const Noise& noise, const Decode& decode, ElementInterval interval, T* x) {
+void decode_blocks(const std::uint32_t* words, const Group& group, std::int64_t group_size,
+                   int bits, const Noise& noise, const Decode& decode, ElementInterval interval,
+                   T* x) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(words);
   for_each_block(
       noise, Decode::is_subtractive, group.index, group_size, interval.first, interval.end,

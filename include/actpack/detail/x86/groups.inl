@@ -15,8 +15,8 @@ ACTPACK_NOINLINE void encode_any(const T* x, const Group& group, std::int64_t gr
   write_signs(x, group.size, codes);
   const auto encode_words = [&](auto width, auto has_noise) {
     constexpr int same_shift = decltype(width)::bits;
-    encode_parts<same_shift, has_noise.value>(x, group, group_size, codes.bits, noise,
-                                              encode_by<same_shift>(*codes.params), codes.words);
+    encode_blocks<same_shift, has_noise.value>(x, group, group_size, codes.bits, noise,
+                                               encode_by<same_shift>(*codes.params), codes.words);
   };
   if (codes.bits == 8) {
     rounding.is_stochastic ? encode_words(Width<8>{}, std::true_type{})
@@ -89,7 +89,7 @@ ACTPACK_NOINLINE void decode_any(const Codes& codes, const Group& group, std::in
                                  const Decoding& decoding, const Noise& noise,
                                  ElementInterval interval, T* x) {
   const auto decode_words = [&](const auto& decode) {
-    decode_parts(codes.words, group, group_size, codes.bits, noise, decode, interval, x);
+    decode_blocks(codes.words, group, group_size, codes.bits, noise, decode, interval, x);
   };
   if (is_near_overflow(*codes.params)) {
     DitherTile tile(decoding.rounding);

@@ -5,9 +5,9 @@
 // them.
 
 /// As `range_of` of 2-byte types, but a zero may have either sign. Take numbers' bits as integers:
-/// the largest signed one is the largest number unless all are negative, and the largest unsigned one
-/// is the smallest number if any is negative. In the two exceptions it is the smallest unsigned one.
-/// NaN is beyond ±∞ in each of the three orders.
+/// the largest signed one is the largest number unless all are negative, and the largest unsigned
+/// one is the smallest number if any is negative. In the two exceptions it is the smallest unsigned
+/// one. NaN is beyond ±∞ in each of the three orders.
 template <class T>
 ACTPACK_NOINLINE ValueRange range_of_vectors(const T* x, std::int64_t size) {
   constexpr int step = static_cast<int>(sizeof(Ints) / sizeof(T));
