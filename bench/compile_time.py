@@ -3,10 +3,12 @@
 # SPDX-License-Identifier: MIT
 """Prints how long a compiler takes for each public header and for a user's file.
 
-    compile_time.py [--compiler g++] [--flags=-O2] [--runs 5]
+    compile_time.py [--compiler g++] [--flags=-O2] [--runs 5] [--cuda /usr/local/cuda] [--markdown]
 
-Seconds of processor time, medians; beside each, what an empty file with the same headers of the
-standard library takes, so that the difference is our own.
+Seconds of processor time, medians. "std" is a file with the same headers of the standard library
+and nothing else, so the rest is our own. "actpack::host" is a file of a program that links the loops
+instead of compiling them. Headers in cuda/ are measured as host code, where the CUDA runtime's
+headers are.
 """
 import argparse
 import pathlib
@@ -18,6 +20,7 @@ import subprocess
 import sys
 
 INCLUDE = pathlib.Path(__file__).resolve().parent.parent / "include"
+LINKED = "#define ACTPACK_EXTERN_KERNELS 1\n"
 USER = """#include "actpack/actpack.hpp"
 void round_trip(std::span<const float> x, actpack::PackedBuffer& packed, std::span<float> y) {
   actpack::quantize(x, packed.view(), actpack::Rounding::stochastic(1));
@@ -36,14 +39,19 @@ def seconds(command, source, runs):
     return statistics.median(once() for _ in range(runs))
 
 
-def standard_headers(source, seen):
-    """Returns what a source includes of the standard library, by way of our headers, too."""
-    found = set(re.findall(r"^#include <([a-z_]+)>", source, re.M))
-    for header in re.findall(r'^#include "(actpack/.+)"', source, re.M):
-        if header not in seen:
-            seen.add(header)
-            found |= standard_headers((INCLUDE / header).read_text(encoding="utf-8"), seen)
-    return found
+def standard_headers(command, source):
+    """Returns a source that includes what ours enter of other people's headers."""
+    preprocessed = subprocess.run([*command, "-E"], input=source, encoding="utf-8", check=True,
+                                  stdout=subprocess.PIPE).stdout
+    found, stack = [], [""]
+    for path, flags in re.findall(r'^# \d+ "(.+)"((?: \d)*)$', preprocessed, re.M):
+        if flags.startswith(" 1"):
+            if stack[-1].startswith(str(INCLUDE)) and not path.startswith(str(INCLUDE)):
+                found.append(pathlib.Path(path).name)
+            stack.append(path)
+        elif flags.startswith(" 2"):
+            stack.pop()
+    return "".join(f"#include <{header}>\n" for header in found)
 
 
 def main():
@@ -51,20 +59,30 @@ def main():
     parser.add_argument("--compiler", default="g++")
     parser.add_argument("--flags", default="-O2")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--cuda", type=pathlib.Path, default=pathlib.Path("/usr/local/cuda"))
+    parser.add_argument("--markdown", action="store_true", help="print a table for docs/")
     arguments = parser.parse_args()
-    command = [arguments.compiler, "-std=c++20", *shlex.split(arguments.flags), f"-I{INCLUDE}",
-               "-x", "c++", "-c", "-", "-o", "/dev/null"]
+    compiler = [arguments.compiler, "-std=c++20", *shlex.split(arguments.flags), f"-I{INCLUDE}"]
+    folders = ["", "cuda/"]
+    if not (arguments.cuda / "include/cuda_runtime_api.h").exists():
+        folders.remove("cuda/")
+    command = [*compiler, f"-isystem{arguments.cuda}/include", "-x", "c++", "-"]
 
-    sources = {header.name: f'#include "actpack/{header.name}"\n'
-               for header in sorted((INCLUDE / "actpack").glob("*.hpp"))}
+    sources = {header.relative_to(INCLUDE / "actpack").as_posix(): None
+               for folder in folders for header in sorted((INCLUDE / "actpack" / folder).glob("*.hpp"))}
+    sources = {name: f'#include "actpack/{name}"\n' for name in sources}
     sources["a user's file"] = USER
-    sources["the same with actpack::host"] = "#define ACTPACK_EXTERN_KERNELS 1\n" + USER
-    print(f"{'':28}{'all':>7}{'std':>7}{'ours':>7}   s, {shlex.join(command[:-7])}")
+    row = "| {:28} | {:>10} | {:>5} | {:>13} |" if arguments.markdown else "{:28}{:>12}{:>8}{:>16}"
+    print(f"Seconds, {shlex.join([*compiler[:-1], '-c'])}\n")
+    print(row.format("", "header only", "std", "actpack::host"))
+    if arguments.markdown:
+        print("|---|---:|---:|---:|")
+    compile_only = [*command, "-c", "-o", "/dev/null"]
     for name, source in sources.items():
-        standard = "".join(f"#include <{h}>\n" for h in sorted(standard_headers(source, set())))
-        total = seconds(command, source, arguments.runs)
-        empty = seconds(command, standard, arguments.runs)
-        print(f"{name:28}{total:7.2f}{empty:7.2f}{total - empty:7.2f}", flush=True)
+        times = [seconds(compile_only, variant, arguments.runs)
+                 for variant in (source, standard_headers(command, source), LINKED + source)]
+        label = f"`{name}`" if arguments.markdown and name.endswith(".hpp") else name
+        print(row.format(label, *(f"{time:.2f}" for time in times)), flush=True)
 
 
 if __name__ == "__main__":

@@ -38,13 +38,12 @@ void add_type() {
   using To = std::span<T>;
   using Mask = std::span<std::uint32_t>;
   add_verb<T>("relu", [](From x, To y, Mask mask) { relu(x, y, mask); });
-  add_verb<T>("relu_backward", [](From dy, To dx, Mask mask) { relu_backward<T>(dy, mask, dx); });
+  add_verb<T>("relu_backward", [](From dy, To dx, Mask mask) { relu_backward(dy, mask, dx); });
   add_verb<T>("dropout", [](From x, To y, Mask mask) {
     dropout(x, y, mask, drop_probability, Rounding::stochastic(1));
   });
-  add_verb<T>("dropout_backward", [](From dy, To dx, Mask mask) {
-    dropout_backward<T>(dy, mask, dx, drop_probability);
-  });
+  add_verb<T>("dropout_backward",
+              [](From dy, To dx, Mask mask) { dropout_backward(dy, mask, dx, drop_probability); });
 }
 
 void add_rows() {

@@ -174,11 +174,11 @@ struct RowWalk {
   }
 };
 
-ACTPACK_HD inline CodePlace locate_codes(const ConstPackedView& view, const Group& group) {
-  return place_of(view, group);
+ACTPACK_HD inline CodeLocation locate_codes(const ConstPackedView& view, const Group& group) {
+  return locate(view, group);
 }
-ACTPACK_HD inline CodePlace locate_codes(const ConstSignMagnitudeView& view, const Group& group) {
-  return uniform_place(view.layout, group, view.layout.bits);
+ACTPACK_HD inline CodeLocation locate_codes(const ConstSignMagnitudeView& view, const Group& group) {
+  return locate(view.layout, group, view.layout.bits);
 }
 
 /// One group of a view: its elements, its shape, and the words that its codes begin with.
@@ -191,10 +191,10 @@ struct LocatedGroup {
   template <class View>
   ACTPACK_HD LocatedGroup(const View& view, const RowWalk& walk, std::int64_t index)
       : group(walk.group_of(view.layout, index)) {
-    const CodePlace codes = group.size > 0 ? locate_codes(view, group) : CodePlace{0, 1};
+    const CodeLocation codes = group.size > 0 ? locate_codes(view, group) : CodeLocation{0, 1};
     shape = {group.index, static_cast<std::int32_t>(group.size), view.layout.group_size,
              codes.bits};
-    words = {codes.word, uniform_place(view.layout, group, 1).word};
+    words = {codes.word, locate(view.layout, group, 1).word};
   }
 };
 

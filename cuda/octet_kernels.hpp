@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 #include "actpack/detail/cuda/slice_dither.hpp"
 #include "actpack/detail/cuda/slice_memory.hpp"

@@ -2,15 +2,15 @@
 // SPDX-License-Identifier: MIT
 //
 // Quantizing and dequantizing, for every type.
-#include "actpack/detail/host/affine_groups.hpp"
+#include "actpack/detail/host/group_codec.hpp"
 
 namespace actpack::detail {
 
-#define ACTPACK_INSTANTIATE(T)                                                                     \
-  template void quantize_groups<T>(const T*, const PackedView&, const Rounding&, ElementInterval,  \
-                                   Footprint);                                                     \
-  template void dequantize_groups<T>(const ConstPackedView&, T*, const Decoding&, ElementInterval, \
-                                     Footprint);
+#define ACTPACK_INSTANTIATE(T)                                                               \
+  template void encode_groups(const T*, const PackedView&, const Rounding&, ElementInterval, \
+                              Footprint);                                                    \
+  template void decode_groups(const ConstPackedView&, T*, const Decoding&, ElementInterval,  \
+                              Footprint);
 ACTPACK_INSTANTIATE(float)
 ACTPACK_INSTANTIATE(float16)
 ACTPACK_INSTANTIATE(bfloat16)

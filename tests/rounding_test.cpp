@@ -249,7 +249,7 @@ TEST_CASE("fma: rounds once, like the sum computed exactly") {
   int wrong = 0;
   const auto compare = [&wrong](float a, float b, float c) {
     const float expected = reference::fused_multiply_add(a, b, c);
-    const float got = actpack::fma(a, b, c);
+    const float got = actpack::detail::fma(a, b, c);
     if (support::bits_of(got) != support::bits_of(expected) && wrong++ == 0) {
       CAPTURE(static_cast<double>(a));
       CAPTURE(static_cast<double>(b));

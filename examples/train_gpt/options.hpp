@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "flags.hpp"
 #include "keeping.hpp"
 #include "shape.hpp"

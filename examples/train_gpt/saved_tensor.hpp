@@ -12,7 +12,7 @@
 #include <utility>
 #include <variant>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/quantize.hpp"
 #include "actpack/sign_magnitude.hpp"
 #include "codec.hpp"

@@ -4,19 +4,33 @@
 // Everything that needs no CUDA, in the order in which it reads best.
 #pragma once
 
-#include "actpack/affine.hpp"
-#include "actpack/auto_precision.hpp"
-#include "actpack/bit_allocation.hpp"
-#include "actpack/bit_pack.hpp"
+// clang-format off
 #include "actpack/config.hpp"
-#include "actpack/float16.hpp"
-#include "actpack/instruction_set.hpp"
-#include "actpack/layout.hpp"
-#include "actpack/mask.hpp"
-#include "actpack/packed.hpp"
-#include "actpack/parallel.hpp"
+
+// The arithmetic, for host and device.
 #include "actpack/philox.hpp"
-#include "actpack/quantize.hpp"
 #include "actpack/rounding.hpp"
+#include "actpack/float16.hpp"
+#include "actpack/codes.hpp"
+#include "actpack/affine.hpp"
+
+// Packed tensors in memory.
+#include "actpack/layout.hpp"
+#include "actpack/packed.hpp"
+#include "actpack/sign_magnitude_view.hpp"
+
+// What the host does with them, and how.
+#include "actpack/instruction_set.hpp"
+#include "actpack/parallel.hpp"
+#include "actpack/bit_pack.hpp"
+#include "actpack/quantize.hpp"
+#include "actpack/mask.hpp"
 #include "actpack/sign_magnitude.hpp"
+#include "actpack/sign_keeping.hpp"
+#include "actpack/batch_norm.hpp"
+
+// How many bits a value deserves.
+#include "actpack/bit_allocation.hpp"
 #include "actpack/variance.hpp"
+#include "actpack/auto_precision.hpp"
+// clang-format on

@@ -1,13 +1,12 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The affine code of one group: value ≈ min + scale · code, against the parameters as they are
-// stored.
+// The affine code of one group: value ≈ min + scale · code, with the parameters as stored.
 #pragma once
 
 #include <cstdint>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
@@ -19,7 +18,7 @@ struct alignas(4) GroupParams {
   bfloat16 scale, min;
 };
 
-/// The parameters of a group that no finite parameters describe; it decodes to NaN everywhere.
+/// The parameters of a group that no finite ones describe. It decodes to NaN everywhere.
 inline constexpr GroupParams poisoned_params = {bfloat16::from_bits(0x7FC0),
                                                 bfloat16::from_bits(0x7FC0)};
 
@@ -56,9 +55,9 @@ ACTPACK_HD constexpr float above_inverse(int bits) {
 /// Returns the smallest bfloat16 s ≥ 2^−112, or +∞, with max_code · s ≥ range; 0 for range 0.
 ACTPACK_HD inline bfloat16 fit_scale(float range, int bits) {
   const float smallest = range > 0 ? smallest_scale : 0;
-  // The exact quotient lies in (s − step, s]. Two roundings move it by at most 2^−23 of itself, the
-  // factor moves it up by more, so truncation gives s − step or s, and one exact comparison tells
-  // which.
+  // The exact quotient lies in (s − step, s]. Two roundings move it by at most 2^−23 of itself, and
+  // the factor moves it up by more. So truncation gives s − step or s, and one exact comparison
+  // tells which.
   const float quotient = range * above_inverse(bits);
   const float truncated = float_of(bits_of(quotient) & 0xFFFF0000u);
   const float candidate = truncated > smallest ? truncated : smallest;  // +0 rather than −0
@@ -75,7 +74,7 @@ ACTPACK_HD constexpr bool is_near_overflow(float scale, float min) {
   return magnitude_bits(scale) >= bits_of(0x1p117f) || magnitude_bits(min) >= bits_of(0x1p126f);
 }
 
-/// Nothing about a group whose values are smaller than this is extreme: see is_near_overflow.
+/// A group whose values are smaller than this is never extreme: see is_near_overflow.
 inline constexpr float ordinary_limit = 0x1p115f;
 
 /// The largest finite value of its sign where `value` is infinite; keeps NaN.
@@ -84,8 +83,8 @@ ACTPACK_HD constexpr float saturate(float value) {
   return below < -float_max ? -float_max : below;
 }
 
-/// The place of a code less alpha times the `dither` that was added to reach it, measured from the
-/// centre of its 2^14 values; in steps of 2^−15.
+/// The position of a code less alpha times the `dither` that was added to reach it, measured from
+/// the centre of the dither's 2^14 values; in steps of 2^−15.
 ACTPACK_HD inline float position_of(std::uint32_t code, std::uint32_t dither, float alpha) {
   const std::int32_t centred = static_cast<std::int32_t>(2 * dither + 1) - (1 << fraction_bits);
   const std::int32_t level = static_cast<std::int32_t>(code << (fraction_bits + 1));
@@ -93,8 +92,9 @@ ACTPACK_HD inline float position_of(std::uint32_t code, std::uint32_t dither, fl
 }
 
 /// Returns 2^14 / scale, correctly rounded, from an approximation within two units in the last
-/// place, by one Newton step: a scale has 8 significant bits, and for each of the 128 mantissas
-/// every such start ends at the same number (by enumeration). Precondition: 2^−112 ≤ scale < 2^127.
+/// place. One Newton step is enough: a scale has 8 significant bits, and for each of the 128
+/// mantissas every such start ends at the same number (by enumeration). Precondition: 2^−112 ≤
+/// scale < 2^127.
 ACTPACK_HD inline float refine_steps(float approximate, float scale) {
   const float error = fma(-approximate, scale * 0x1p-14f, 1.0f);
   return fma(error, approximate, approximate);
@@ -166,11 +166,11 @@ class Decoder {
 
   /// Plain: min + code · scale, rounded once.
   ACTPACK_HD float operator()(std::uint32_t code) const {
-    return near_overflow_ ? detail::saturate(fma(static_cast<float>(code), scale_, min_))
+    return near_overflow_ ? detail::saturate(detail::fma(static_cast<float>(code), scale_, min_))
                           : far_from_overflow(code);
   }
   ACTPACK_HD bool is_near_overflow() const { return near_overflow_; }
-  /// The same where that is false.
+  /// The same for groups that are not.
   ACTPACK_HD float far_from_overflow(std::uint32_t code) const {
     // 8 × 8 significant bits are exact: rounded once, contracted or not.
     return static_cast<float>(code) * scale_ + min_;
@@ -178,7 +178,8 @@ class Decoder {
 
   /// Subtractive: at `position_of(code, dither, alpha)`.
   ACTPACK_HD float operator()(std::uint32_t code, std::uint32_t dither) const {
-    const float value = fma(detail::position_of(code, dither, alpha_), scale_ * 0x1p-15f, min_);
+    const float value =
+        detail::fma(detail::position_of(code, dither, alpha_), scale_ * 0x1p-15f, min_);
     return near_overflow_ ? detail::saturate(value) : value;
   }
 

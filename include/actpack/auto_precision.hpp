@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "actpack/bit_allocation.hpp"
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/detail/byte_stream.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/layout.hpp"
@@ -155,7 +155,7 @@ class AutoPrecision {
       Average average = averages_[i];
       average.update(sums(i), 0);
       if (!average.has_noise) continue;
-      noise += average.noise[static_cast<std::size_t>(detail::width_place(item_bits(t, i)))];
+      noise += average.noise[static_cast<std::size_t>(detail::index_of_width(item_bits(t, i)))];
       ++known;
     }
     detail::require(known > 0, "tensor ", tensor, " is perturbed before its noise was observed");

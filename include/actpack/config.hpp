@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The library's version, and the only place that looks at the compiler.
+// The library's version, and what depends on the compiler: nearly all of it. rounding.hpp,
+// affine.hpp and the device headers spell some operations twice, and choose by ACTPACK_DEVICE_ARCH.
 #pragma once
 
 /// 10000 · major + 100 · minor + patch; the build system reads the version from this line.
@@ -14,37 +15,42 @@
 #define ACTPACK_HD
 #endif
 
-/// In front of an ACTPACK_HD template that calls its argument: it may be called where that may.
+/// In front of an ACTPACK_HD template that calls its argument: callable wherever its argument is.
 #if defined(__CUDACC__)
 #define ACTPACK_AS_CALLABLE _Pragma("nv_exec_check_disable")
 #else
 #define ACTPACK_AS_CALLABLE
 #endif
 
-/// While a function is being compiled for a CUDA device: ten times its compute capability (900 for
-/// 9.0). On the host: 0.
+/// Ten times the compute capability (900 for 9.0) while a function is compiled for a CUDA device; 0
+/// on the host.
 #if defined(__CUDA_ARCH__)
 #define ACTPACK_DEVICE_ARCH __CUDA_ARCH__
 #else
 #define ACTPACK_DEVICE_ARCH 0
 #endif
 
-/// Whether the processor may have vector instructions of x86-64 that are to be found out at run
-/// time.
+/// Whether the processor may have vector instructions of x86-64, which the program finds out when
+/// it runs.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define ACTPACK_X86 1
 #else
 #define ACTPACK_X86 0
 #endif
 
-/// Whether the host verbs' loops are linked, not compiled where they are called: by whoever links
-/// the target actpack::host.
+/// Whether a program links the loops of the host verbs, and what refuses their arguments, instead
+/// of compiling them where they are called. The target actpack::host sets it.
 #ifndef ACTPACK_EXTERN_KERNELS
 #define ACTPACK_EXTERN_KERNELS 0
 #endif
 
+/// In front of a function that actpack::host defines, and that is inline without it.
+#ifndef ACTPACK_COMPILED_ONCE
+#define ACTPACK_COMPILED_ONCE inline
+#endif
+
 /// Whether this file has the loops for those instructions; 0, defined for a whole program, leaves
-/// them out. nvcc cannot compile them: what it does compile takes the portable path, with the same
+/// them out. nvcc cannot compile them; files that it compiles take the portable path, with the same
 /// results.
 #ifndef ACTPACK_X86_KERNELS
 #if ACTPACK_X86 && !defined(__CUDACC__)
@@ -54,12 +60,12 @@
 #endif
 #endif
 
-/// What the compiler may use where the processor has it.
+/// The instructions that the compiler may use where the processor has them.
 #define ACTPACK_AVX2 "avx2,fma,f16c"
 #define ACTPACK_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
 
-/// Functions between the two may use the instructions that are named, whatever the rest of the file
-/// is compiled for.
+/// Functions between the two may use the named instructions, whatever the rest of the file is
+/// compiled for.
 #if defined(__clang__)
 #define ACTPACK_PRAGMA(text) _Pragma(#text)
 #define ACTPACK_BEGIN_TARGET(features) \
@@ -74,8 +80,22 @@
 #define ACTPACK_END_TARGET _Pragma("GCC diagnostic pop") _Pragma("GCC pop_options")
 #endif
 
-/// A function or lambda whose loops are only fast once its caller's constants are known in it; and
-/// one that its callers share.
+/// Returns a · b + c of floats, rounded once, and whether that is one instruction. The compiler's
+/// own function spares every file <cmath>.
+#if defined(__GNUC__)
+#define ACTPACK_FMA(a, b, c) __builtin_fmaf(a, b, c)
+#else
+#include <cmath>
+#define ACTPACK_FMA(a, b, c) std::fma(a, b, c)
+#endif
+#if defined(__FP_FAST_FMAF)
+#define ACTPACK_FAST_FMA 1
+#else
+#define ACTPACK_FAST_FMA 0
+#endif
+
+/// INLINE: a function or lambda whose loops are fast only once it knows its caller's constants.
+/// NOINLINE: one that its callers share.
 #if defined(__GNUC__)
 #define ACTPACK_INLINE __attribute__((always_inline))
 #define ACTPACK_NOINLINE __attribute__((noinline))

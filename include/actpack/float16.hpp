@@ -65,9 +65,9 @@ struct float16 {
     return x;
   }
 
-  // The 15 magnitude bits, moved to a float's place, are that float times 2^−112 (subnormals too,
-  // so one exact product rescales both); ∞ and NaN arrive as numbers ≥ 2^16 and get the exponent
-  // they lack.
+  // The 15 magnitude bits, shifted to where a float has them, are the value times 2^−112. That
+  // holds for subnormals, too, so one exact product rescales both. ∞ and NaN arrive as numbers ≥
+  // 2^16 and get the exponent they lack.
   ACTPACK_HD constexpr operator float() const {
     const std::uint32_t sign = std::uint32_t{bits} << 16 & detail::sign_bit;
     const float scaled = detail::float_of((bits & 0x7FFFu) << 13) * 0x1p112f;
@@ -92,14 +92,14 @@ struct float16 {
   }
 };
 
-/// The types a tensor may have outside the library; arithmetic is always float.
+/// The types a tensor may have outside the library. Arithmetic is always in float.
 template <class T>
 concept Element =
     std::is_same_v<T, float> || std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
 
 namespace detail {
 
-/// round_down where x is not NaN.
+/// As round_down, for an x that is not NaN.
 ACTPACK_HD constexpr bfloat16 round_number_down(float x) {
   const std::uint32_t b = bits_of(x);
   const std::uint32_t away_from_zero = b >> 31 != 0 ? 0xFFFF : 0;
@@ -115,7 +115,7 @@ ACTPACK_HD constexpr bfloat16 round_down(float x) {
 }
 
 /// Returns `x` in T, rounded to nearest even; a finite x beyond T's range gives T's largest finite
-/// value of that sign. ±∞ and NaN stay what they are.
+/// value of that sign. ±∞ and NaN stay as they are.
 template <Element T>
 ACTPACK_HD constexpr T saturate_cast(float x) {
   if constexpr (std::is_same_v<T, float>) {

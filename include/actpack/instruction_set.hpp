@@ -1,18 +1,16 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Which vector instructions the host verbs use: found out when the program runs, so that a plain
-// build has the fastest path of every processor, and open to an override.
+// Which vector instructions the host verbs use. The program finds out when it runs, so a plain
+// build has the fastest path of every processor; callers may override it.
 #pragma once
 
-#include <atomic>
-#include <stdexcept>
-
 #include "actpack/config.hpp"
+#include "actpack/detail/require.hpp"
 
 namespace actpack {
 
-/// Ways to compute the same words and the same values, in ascending order of speed.
+/// Ways to compute the same words and the same values, slowest first.
 enum class InstructionSet {
   portable,  // C++ alone
   avx2,      // x86-64 with AVX2, FMA and F16C
@@ -23,7 +21,7 @@ enum class InstructionSet {
 inline InstructionSet best_instruction_set() {
 #if ACTPACK_X86
   __builtin_cpu_init();
-  // Every processor with AVX2 and FMA has F16C, which not every compiler can ask for.
+  // Not every compiler can ask for F16C, but every processor with AVX2 and FMA has it.
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     return InstructionSet::avx512;
@@ -37,8 +35,9 @@ inline InstructionSet best_instruction_set() {
 
 namespace detail {
 
-inline std::atomic<InstructionSet>& chosen_instruction_set() {
-  static std::atomic<InstructionSet> chosen = best_instruction_set();
+/// Read and written atomically, by the compiler's own functions, which spare every file <atomic>.
+inline int& chosen_instruction_set() {
+  static int chosen = static_cast<int>(best_instruction_set());
   return chosen;
 }
 
@@ -46,17 +45,23 @@ inline std::atomic<InstructionSet>& chosen_instruction_set() {
 
 /// Returns what the host verbs use: the best, unless `use_instruction_set` chose another.
 inline InstructionSet instruction_set() {
-  return detail::chosen_instruction_set().load(std::memory_order_relaxed);
+#if ACTPACK_X86
+  return static_cast<InstructionSet>(
+      __atomic_load_n(&detail::chosen_instruction_set(), __ATOMIC_RELAXED));
+#else
+  return InstructionSet::portable;
+#endif
 }
 
-/// Makes the host verbs of this process use `chosen` from their next call on: for tests, for
-/// measurements and for the careful, because words and values are the same whatever is chosen.
-/// Throws std::invalid_argument if this processor lacks it. Any thread may call it at any time.
+/// Makes the host verbs of this process use `chosen` from their next call on, for tests and
+/// measurements: words and values are the same whatever is chosen. Throws std::invalid_argument if
+/// this processor lacks it. Any thread may call it at any time.
 inline void use_instruction_set(InstructionSet chosen) {
-  if (chosen > best_instruction_set()) {
-    throw std::invalid_argument("actpack: this processor lacks the chosen instruction set");
-  }
-  detail::chosen_instruction_set().store(chosen, std::memory_order_relaxed);
+  detail::require(chosen <= best_instruction_set(),
+                  "this processor lacks the chosen instruction set");
+#if ACTPACK_X86
+  __atomic_store_n(&detail::chosen_instruction_set(), static_cast<int>(chosen), __ATOMIC_RELAXED);
+#endif
 }
 
 }  // namespace actpack

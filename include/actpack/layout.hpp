@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The shape of a packed tensor: where every row, group and word lies, in integers alone.
+// The shape of a packed tensor: where every row, group and word lies. Integers only.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <span>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 #include "actpack/detail/require.hpp"
 
@@ -17,7 +17,7 @@ namespace actpack {
 
 /// The packed format. A tensor is `rows` × `row_size` elements, row-major. Each row is cut into
 /// groups of `group_size` elements; its last group may be short. Codes of a row are packed as in
-/// bit_pack.hpp into words of its own, rows follow each other, and every group has one set of
+/// codes.hpp into words of its own, rows follow each other, and every group has one set of
 /// parameters, in order. Nothing is padded: elements that do not exist enter neither ranges nor
 /// noise nor storage.
 struct Layout {
@@ -27,7 +27,7 @@ struct Layout {
   std::int32_t bits = 2;           // 1, 2, 4 or 8; where rows have widths of their own: the widest
   std::int64_t last_row_size = 0;  // of a ragged tensor's last row; 0: it is full
 
-  /// Elements beyond this are refused, so that no count of bits or bytes below can overflow.
+  /// More elements than this are refused, so that no count of bits or bytes below can overflow.
   static constexpr std::int64_t max_numel = std::int64_t{1} << 48;
 
   ACTPACK_HD constexpr std::int64_t size_of_row(std::int64_t row) const {

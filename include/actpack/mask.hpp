@@ -1,21 +1,21 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// One-bit contexts: what a ReLU, a dropout or any predicate has to remember for its backward pass,
+// One-bit contexts: everything that the backward pass of a ReLU, a dropout or any predicate needs,
 // exactly.
 //
 // Bit e of a mask belongs to element e of the linear tensor, least significant first; a mask of n
 // elements has words_for(n, 1) words, whose unused high bits are 0. Chunks that start at a multiple
-// of 32 elements are masks of their own, so callers may split the work as they like.
+// of 32 elements are masks of their own, so callers may split the work as they like. Elements are
+// contiguous ranges of float, bfloat16 or float16: spans, vectors, arrays.
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <span>
 
-#include "actpack/bit_pack.hpp"
-#include "actpack/detail/host/element_range.hpp"
+#include "actpack/codes.hpp"
+#include "actpack/detail/host/arguments.hpp"
 #include "actpack/detail/host/mask_elements.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
@@ -63,8 +63,10 @@ inline void require_drop_probability(double p) {
   require(p >= 0 && p < 1, "drop_probability = ", p, " is not in [0, 1)");
 }
 
+/// Returns (1 − p) · 2^32, rounded to nearest. The product is a multiple of 2^−21, so a sum below
+/// 2^32 is exact, and one above it never rounds up to the next integer.
 inline std::uint64_t keep_threshold(double drop_probability) {
-  return static_cast<std::uint64_t>(std::llround((1 - drop_probability) * 0x1p32));
+  return static_cast<std::uint64_t>((1 - drop_probability) * 0x1p32 + 0.5);
 }
 
 inline void require_dropout(const Rounding& rounding, std::int64_t first) {
@@ -81,115 +83,89 @@ inline float dropout_scale(double drop_probability) {
 /// Writes one bit per element of `x` [host]: bit e of `mask` [host, words_for(x.size(), 1)] is
 /// keep(x[e]), with x[e] as T. Throws std::invalid_argument, before anything is written, if the
 /// mask's size is wrong. Allocates nothing.
-template <class T, class Predicate, ParallelFor Loop = Serial>
-void make_mask(std::span<const T> x, std::span<std::uint32_t> mask, Predicate keep,
-               Loop&& parallel = {}) {
-  detail::require_mask(mask, x.size());
-  detail::require_memory(x, "x");
-  detail::for_each_word_piece(x.size(), parallel, [&](const detail::WordPiece& piece) {
+template <detail::ElementRange X, class Predicate, ParallelFor Loop = Serial>
+void make_mask(const X& x, std::span<std::uint32_t> mask, Predicate keep, Loop&& parallel = {}) {
+  const auto from = detail::as_const_span(x);
+  detail::require_mask(mask, from.size());
+  detail::require_memory(from, "x");
+  detail::for_each_word_piece(from.size(), parallel, [&](const detail::WordPiece& piece) {
     detail::fill_mask(mask.data() + piece.word, piece.numel, [&](std::int64_t e) {
-      return static_cast<bool>(keep(x[static_cast<std::size_t>(piece.first + e)]));
+      return static_cast<bool>(keep(from[static_cast<std::size_t>(piece.first + e)]));
     });
   });
 }
 
-/// Writes y = max(x, 0) and the mask x > 0 in one pass: all that the backward pass needs. `x`, `y`
+/// Writes y = max(x, 0) and, for the backward pass, the mask x > 0, in one pass. `x`, `y`
 /// [host] of one size; y may be x. NaN stays NaN in y, with a mask bit of 0. Throws
 /// std::invalid_argument, before anything is written, if sizes differ. Allocates nothing.
-template <class T, ParallelFor Loop = Serial>
-void relu(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask,
-          Loop&& parallel = {}) {
-  detail::require_mask(mask, x.size());
-  detail::require_pair(x, "x", y, "y");
-  detail::for_each_word_piece(x.size(), parallel, [&](const detail::WordPiece& piece) {
-    detail::relu_elements(x.data() + piece.first, piece.numel, y.data() + piece.first,
+template <detail::ElementRange X, detail::ElementRange Y, ParallelFor Loop = Serial>
+void relu(const X& x, Y&& y, std::span<std::uint32_t> mask, Loop&& parallel = {}) {
+  const auto from = detail::as_const_span(x);
+  const auto to = detail::as_span(y);
+  detail::require_mask(mask, from.size());
+  detail::require_pair(from, "x", to, "y");
+  detail::for_each_word_piece(from.size(), parallel, [&](const detail::WordPiece& piece) {
+    detail::relu_elements(from.data() + piece.first, piece.numel, to.data() + piece.first,
                           mask.data() + piece.word);
   });
 }
 
 /// Writes dx = dy where the mask is set, else 0. `dy`, `dx` [host] of one size; dx may be dy.
 /// Throws std::invalid_argument, before anything is written, if sizes differ. Allocates nothing.
-template <class T, ParallelFor Loop = Serial>
-void relu_backward(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx,
+template <detail::ElementRange Dy, detail::ElementRange Dx, ParallelFor Loop = Serial>
+void relu_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx,
                    Loop&& parallel = {}) {
-  detail::require_mask(mask, dy.size());
-  detail::require_pair(dy, "dy", dx, "dx");
-  detail::for_each_word_piece(dy.size(), parallel, [&](const detail::WordPiece& piece) {
-    detail::keep_elements(dy.data() + piece.first, piece.numel, mask.data() + piece.word,
-                          dx.data() + piece.first);
+  const auto from = detail::as_const_span(dy);
+  const auto to = detail::as_span(dx);
+  detail::require_mask(mask, from.size());
+  detail::require_pair(from, "dy", to, "dx");
+  detail::for_each_word_piece(from.size(), parallel, [&](const detail::WordPiece& piece) {
+    detail::keep_elements(from.data() + piece.first, piece.numel, mask.data() + piece.word,
+                          to.data() + piece.first);
   });
 }
 
-/// Drops each element with probability `drop_probability` and multiplies the others by 1 / (1 − p),
-/// so that the mean stays: writes `y` and the mask of kept elements. Element e, counted from
-/// `first` (a multiple of 32: where this chunk starts in its tensor), is kept if word e mod 4 of
-/// Philox call ⌊e / 4⌋ is below (1 − p) · 2^32; the result depends on nothing else. `x`, `y` [host]
-/// of one size; y may be x. Throws std::invalid_argument, before anything is written, if sizes
-/// differ, p is not in [0, 1), `first` is not a multiple of 32 or `rounding` is not a stochastic
-/// one of the host. Allocates nothing.
-template <class T, ParallelFor Loop = Serial>
-void dropout(std::span<const T> x, std::span<T> y, std::span<std::uint32_t> mask,
-             double drop_probability, Rounding rounding, std::int64_t first = 0,
-             Loop&& parallel = {}) {
-  detail::require_mask(mask, x.size());
-  detail::require_pair(x, "x", y, "y");
+/// Drops each element with probability p = `drop_probability` and multiplies the others by
+/// 1 / (1 − p), so that the mean stays. Writes `y` and the mask of kept elements. This chunk starts
+/// at element `first` of its tensor, a multiple of 32. Element e of the tensor is kept if word
+/// e mod 4 of Philox call ⌊e / 4⌋ is below (1 − p) · 2^32; the result depends on nothing else. `x`,
+/// `y` [host] of one size; y may be x. Throws std::invalid_argument, before anything is written, if
+/// sizes differ, p is not in [0, 1), `first` is not a multiple of 32 or `rounding` is not a
+/// stochastic one of the host. Allocates nothing.
+template <detail::ElementRange X, detail::ElementRange Y, ParallelFor Loop = Serial>
+void dropout(const X& x, Y&& y, std::span<std::uint32_t> mask, double drop_probability,
+             Rounding rounding, std::int64_t first = 0, Loop&& parallel = {}) {
+  const auto from = detail::as_const_span(x);
+  const auto to = detail::as_span(y);
+  detail::require_mask(mask, from.size());
+  detail::require_pair(from, "x", to, "y");
   detail::require_drop_probability(drop_probability);
   detail::require_dropout(rounding, first);
   detail::require_host(rounding);
   const detail::DropoutRule rule = {detail::keep_threshold(drop_probability),
                                     detail::dropout_scale(drop_probability), rounding};
-  detail::for_each_word_piece(x.size(), parallel, [&](const detail::WordPiece& piece) {
-    detail::drop_elements(x.data() + piece.first, first + piece.first, piece.numel,
-                          y.data() + piece.first, mask.data() + piece.word, rule);
+  detail::for_each_word_piece(from.size(), parallel, [&](const detail::WordPiece& piece) {
+    detail::drop_elements(from.data() + piece.first, first + piece.first, piece.numel,
+                          to.data() + piece.first, mask.data() + piece.word, rule);
   });
 }
 
 /// Writes dx = dy / (1 − p) where the mask is set, else 0. `dy`, `dx` [host] of one size; dx may be
 /// dy. Throws std::invalid_argument, before anything is written, if sizes differ or p is not in [0,
 /// 1). Allocates nothing.
-template <class T, ParallelFor Loop = Serial>
-void dropout_backward(std::span<const T> dy, std::span<const std::uint32_t> mask, std::span<T> dx,
-                      double drop_probability, Loop&& parallel = {}) {
-  detail::require_drop_probability(drop_probability);
-  detail::require_mask(mask, dy.size());
-  detail::require_pair(dy, "dy", dx, "dx");
-  const float scale = detail::dropout_scale(drop_probability);
-  detail::for_each_word_piece(dy.size(), parallel, [&](const detail::WordPiece& piece) {
-    detail::scale_elements(dy.data() + piece.first, piece.numel, mask.data() + piece.word,
-                           dx.data() + piece.first, scale);
-  });
-}
-
-// The same for vectors, arrays and other contiguous ranges.
-
-template <detail::ElementRange R, class Predicate, ParallelFor Loop = Serial>
-void make_mask(const R& x, std::span<std::uint32_t> mask, Predicate keep, Loop&& parallel = {}) {
-  make_mask(detail::as_const_span(x), mask, keep, parallel);
-}
-
-template <detail::ElementRange X, detail::ElementRange Y, ParallelFor Loop = Serial>
-void relu(const X& x, Y&& y, std::span<std::uint32_t> mask, Loop&& parallel = {}) {
-  relu(detail::as_const_span(x), detail::as_span(y), mask, parallel);
-}
-
-template <detail::ElementRange Dy, detail::ElementRange Dx, ParallelFor Loop = Serial>
-void relu_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx,
-                   Loop&& parallel = {}) {
-  relu_backward(detail::as_const_span(dy), mask, detail::as_span(dx), parallel);
-}
-
-template <detail::ElementRange X, detail::ElementRange Y, ParallelFor Loop = Serial>
-void dropout(const X& x, Y&& y, std::span<std::uint32_t> mask, double drop_probability,
-             Rounding rounding, std::int64_t first = 0, Loop&& parallel = {}) {
-  dropout(detail::as_const_span(x), detail::as_span(y), mask, drop_probability, rounding, first,
-          parallel);
-}
-
 template <detail::ElementRange Dy, detail::ElementRange Dx, ParallelFor Loop = Serial>
 void dropout_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx,
                       double drop_probability, Loop&& parallel = {}) {
-  dropout_backward(detail::as_const_span(dy), mask, detail::as_span(dx), drop_probability,
-                   parallel);
+  const auto from = detail::as_const_span(dy);
+  const auto to = detail::as_span(dx);
+  detail::require_drop_probability(drop_probability);
+  detail::require_mask(mask, from.size());
+  detail::require_pair(from, "dy", to, "dx");
+  const float scale = detail::dropout_scale(drop_probability);
+  detail::for_each_word_piece(from.size(), parallel, [&](const detail::WordPiece& piece) {
+    detail::scale_elements(from.data() + piece.first, piece.numel, mask.data() + piece.word,
+                           to.data() + piece.first, scale);
+  });
 }
 
 }  // namespace actpack

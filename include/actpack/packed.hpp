@@ -1,18 +1,18 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// A packed tensor in memory: views that name it, passed by value, and a buffer that owns it on the
+// A packed tensor in memory: views, which are passed by value, and a buffer that owns it on the
 // host.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <type_traits>
 
 #include "actpack/affine.hpp"
+#include "actpack/detail/host_array.hpp"
 #include "actpack/layout.hpp"
 
 namespace actpack {
@@ -53,13 +53,6 @@ static_assert(std::is_trivially_copyable_v<PackedView> &&
 
 namespace detail {
 
-/// An array on the heap whose trivial elements start uninitialised: what quantizing fills is not
-/// zeroed first.
-template <class T>
-std::unique_ptr<T[]> make_array(std::int64_t size) {
-  return std::unique_ptr<T[]>(new T[static_cast<std::size_t>(size)]);
-}
-
 inline const Layout& validated(const Layout& layout) {
   layout.validate();
   return layout;
@@ -73,22 +66,19 @@ class PackedBuffer {
  public:
   /// For rows of one width. Throws std::invalid_argument if `layout` is invalid.
   explicit PackedBuffer(Layout layout)
-      : layout_(detail::validated(layout)), num_words_(layout.num_words()),
-        words_(detail::make_array<std::uint32_t>(num_words_)),
-        params_(detail::make_array<GroupParams>(layout.num_groups())) {}
+      : layout_(detail::validated(layout)), num_words_(layout.num_words()), words_(num_words_),
+        params_(layout.num_groups()) {}
 
   /// For rows with widths of their own, which are copied: `row_bits` [host, layout.rows], none
   /// wider than layout.bits. Throws std::invalid_argument if the layout or a width is wrong.
   PackedBuffer(Layout layout, std::span<const std::uint8_t> row_bits)
-      : layout_(detail::validated(layout)),
-        row_bits_(detail::make_array<std::uint8_t>(layout.rows)),
-        row_offsets_(detail::make_array<std::int64_t>(layout.rows + 1)) {
+      : layout_(detail::validated(layout)), row_bits_(layout.rows), row_offsets_(layout.rows + 1) {
     const std::size_t rows = static_cast<std::size_t>(layout.rows);
     actpack::row_offsets(layout, row_bits, {row_offsets_.get(), rows + 1});
     std::ranges::copy(row_bits, row_bits_.get());
-    num_words_ = row_offsets_[rows];
-    words_ = detail::make_array<std::uint32_t>(num_words_);
-    params_ = detail::make_array<GroupParams>(layout.num_groups());
+    num_words_ = row_offsets_.get()[rows];
+    words_ = detail::HostArray<std::uint32_t>(num_words_);
+    params_ = detail::HostArray<GroupParams>(layout.num_groups());
   }
 
   PackedView view() {
@@ -102,17 +92,17 @@ class PackedBuffer {
   /// Stored bytes: words, parameters and, where rows have them, widths. Row offsets are derived
   /// from the widths and not counted.
   std::size_t size_bytes() const {
-    const std::int64_t widths = row_bits_ ? layout_.rows : 0;
+    const std::int64_t widths = row_bits_.get() != nullptr ? layout_.rows : 0;
     return static_cast<std::size_t>(4 * num_words_ + 4 * layout_.num_groups() + widths);
   }
 
  private:
   Layout layout_;
   std::int64_t num_words_ = 0;
-  std::unique_ptr<std::uint32_t[]> words_;
-  std::unique_ptr<GroupParams[]> params_;
-  std::unique_ptr<std::uint8_t[]> row_bits_;
-  std::unique_ptr<std::int64_t[]> row_offsets_;
+  detail::HostArray<std::uint32_t> words_;
+  detail::HostArray<GroupParams> params_;
+  detail::HostArray<std::uint8_t> row_bits_;
+  detail::HostArray<std::int64_t> row_offsets_;
 };
 
 }  // namespace actpack

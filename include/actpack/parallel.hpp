@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Threads belong to the caller: how a host verb hands its work to somebody else's loop.
+// How a host verb hands its work to a loop of the caller, who owns the threads.
 #pragma once
 
 #include <algorithm>
@@ -22,14 +22,15 @@ struct LoopBody {
 
 /// A loop over the pieces of a verb's work: parallel(count, body) calls body(0), …, body(count − 1)
 /// once each, in any order and from any threads, and returns when all are done. Bodies throw
-/// nothing and allocate nothing; results do not depend on who calls them. An OpenMP loop, a
-/// trainer's thread pool and tbb::parallel_for all fit into one lambda: `examples/threads.cpp`.
+/// nothing and allocate nothing, and results do not depend on which thread calls them. An OpenMP
+/// loop, a trainer's thread pool and tbb::parallel_for each fit into one lambda: see
+/// `examples/threads.cpp`.
 template <class F>
 concept ParallelFor = requires(F& parallel, std::int64_t count) {
   parallel(count, detail::LoopBody{});
 };
 
-/// The loop of a verb that was given none: the calling thread does everything.
+/// The default loop: the calling thread does everything.
 struct Serial {
   template <class Body>
   void operator()(std::int64_t count, Body body) const {
@@ -41,12 +42,12 @@ struct Serial {
 
 namespace detail {
 
-/// Elements in a piece of work: few enough that two threads share a tensor of 64 KiB, many enough
-/// that waking them pays.
+/// Elements in a piece of work: few enough that two threads share a tensor of 64 KiB, and enough to
+/// be worth waking them.
 inline constexpr std::int64_t elements_per_piece = 1 << 13;
 
 /// Calls work(begin, end) for intervals that together are units [first, last), through `parallel`
-/// if there are several. A unit is what one thread must do: `unit_size` elements.
+/// if there are several. A unit is `unit_size` elements that one thread must do together.
 template <class Work>
 void for_each_piece(std::int64_t first, std::int64_t last, std::int64_t unit_size,
                     ParallelFor auto& parallel, Work work) {

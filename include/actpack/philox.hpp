@@ -16,7 +16,7 @@ struct RandomWords {
   std::uint32_t word[4];
 };
 
-/// The keys of all rounds, which follow from the seed: worth computing once for many calls.
+/// The keys of all rounds. They follow from the seed alone, so compute them once for many calls.
 template <int Rounds = 7>
 struct PhiloxKeys {
   std::uint32_t key[Rounds][2];
@@ -71,7 +71,7 @@ ACTPACK_HD constexpr RandomWords philox4x32(std::uint64_t index, std::uint64_t o
   return {{c0, c1, c2, c3}};
 }
 
-/// The same from the key `seed` itself.
+/// The same, from the key `seed` itself.
 template <int Rounds = 7>
 ACTPACK_HD constexpr RandomWords philox4x32(std::uint64_t index, std::uint64_t offset,
                                             std::uint64_t seed) {

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <span>
 
-#include "actpack/detail/host/affine_groups.hpp"
-#include "actpack/detail/host/element_range.hpp"
+#include "actpack/detail/host/arguments.hpp"
+#include "actpack/detail/host/group_codec.hpp"
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/detail/require_view.hpp"
@@ -43,85 +43,63 @@ inline void require_view(const ConstPackedView& view, ElementInterval elements) 
 }  // namespace detail
 
 /// Quantizes `x` [host, layout.numel() values, row-major] into `out` [host memory]: writes every
-/// word and the parameters of every group. The bits depend on x, layout, widths, seed and offset
-/// alone. A group that holds NaN or ±∞, or whose range has no finite parameters, is poisoned: it
-/// decodes to NaN. Throws std::invalid_argument, naming the argument and the numbers, before
-/// anything is written. Allocates nothing. Source: Chen et al., "ActNN", ICML 2021, with parameters
-/// rounded outward before they are used. `parallel`, here and in every verb: see `ParallelFor`.
-template <class T, ParallelFor Loop = Serial>
-void quantize(std::span<const T> x, PackedView out, Rounding rounding, Loop&& parallel = {}) {
+/// word and the parameters of every group. `x` is a contiguous range of float, bfloat16 or float16:
+/// a span, a vector, an array. The bits depend on x, layout, widths, seed and offset alone. A group
+/// that holds NaN or ±∞, or whose range has no finite parameters, is poisoned: it decodes to NaN.
+/// Throws std::invalid_argument, naming the argument and the numbers, before anything is written.
+/// Allocates nothing. `parallel`, here and in every verb: see `ParallelFor`. Source: Chen et al.,
+/// "ActNN", ICML 2021, with parameters rounded outward before they are used.
+template <detail::ElementRange X, ParallelFor Loop = Serial>
+void quantize(const X& x, PackedView out, Rounding rounding, Loop&& parallel = {}) {
   out.layout.validate();
-  detail::require_all(out.layout, {"x", x});
+  detail::require_all(out.layout, {"x", std::span(x)});
   quantize(x, out, rounding, 0, parallel);
 }
 
 /// Quantizes a chunk: `x` holds whole rows, from row `first_row` of the tensor that `out` views.
 /// The chunks of a tensor, in any order and from any threads, give the words of the whole.
-template <class T, ParallelFor Loop = Serial>
-void quantize(std::span<const T> x, PackedView out, Rounding rounding, std::int64_t first_row,
+template <detail::ElementRange X, ParallelFor Loop = Serial>
+void quantize(const X& x, PackedView out, Rounding rounding, std::int64_t first_row,
               Loop&& parallel = {}) {
+  const auto values = detail::as_const_span(x);
   out.layout.validate();
-  const detail::ElementInterval rows = detail::require_rows(out.layout, {"x", x}, first_row);
-  detail::require_memory(x, "x");
+  const detail::ElementInterval rows = detail::require_rows(out.layout, {"x", values}, first_row);
+  detail::require_memory(values, "x");
   detail::require_view(out, rows);
   detail::require_host(rounding);
   detail::for_each_piece(out.layout, rows, parallel, [&](detail::ElementInterval piece) {
-    detail::quantize_groups(x.data() + (piece.first - rows.first), out, rounding, piece,
-                            detail::footprint_of(x));
+    detail::encode_groups(values.data() + (piece.first - rows.first), out, rounding, piece,
+                          detail::footprint_of(values));
   });
 }
 
-/// Decodes elements [first, first + x.size()) of `in` [host memory] into `x` [host]. Values are
-/// those of the whole tensor's decoding, whatever the range. Finite values beyond T's range become
-/// its largest finite value; poisoned groups give NaN. Output of type float is unbiased to 2^−13 of
-/// a step; narrower types add their own rounding to nearest. Throws std::invalid_argument before
-/// anything is written. Allocates nothing.
-template <class T, ParallelFor Loop = Serial>
-void dequantize(ConstPackedView in, std::int64_t first, std::span<T> x,
+/// Decodes elements [first, first + x.size()) of `in` [host memory] into `x` [host], a contiguous
+/// range of float, bfloat16 or float16. Values are those of the whole tensor's decoding, whatever
+/// the range. Finite values beyond x's type become its largest finite value; poisoned groups give
+/// NaN. Output of type float is unbiased to 2^−13 of a step; narrower types add their own rounding
+/// to nearest. Throws std::invalid_argument before anything is written. Allocates nothing.
+template <detail::ElementRange X, ParallelFor Loop = Serial>
+void dequantize(ConstPackedView in, std::int64_t first, X&& x,
                 Decoding decoding = Decoding::plain(), Loop&& parallel = {}) {
+  const auto values = detail::as_span(x);
   in.layout.validate();
-  const detail::ElementInterval elements = detail::require_range(in.layout, first, {"x", x});
-  detail::require_memory(x, "x");
+  const detail::ElementInterval elements = detail::require_range(in.layout, first, {"x", values});
+  detail::require_memory(values, "x");
   detail::require_view(in, elements);
   detail::require_host(decoding.rounding);
   detail::for_each_piece(in.layout, elements, parallel, [&](detail::ElementInterval piece) {
-    detail::dequantize_groups(in, x.data() + (piece.first - elements.first), decoding, piece,
-                              detail::footprint_of(x));
+    detail::decode_groups(in, values.data() + (piece.first - elements.first), decoding, piece,
+                          detail::footprint_of(values));
   });
 }
 
 /// Decodes the whole tensor: x.size() is layout.numel().
-template <class T, ParallelFor Loop = Serial>
-void dequantize(ConstPackedView in, std::span<T> x, Decoding decoding = Decoding::plain(),
+template <detail::ElementRange X, ParallelFor Loop = Serial>
+void dequantize(ConstPackedView in, X&& x, Decoding decoding = Decoding::plain(),
                 Loop&& parallel = {}) {
   in.layout.validate();
-  detail::require_all(in.layout, {"x", x});
+  detail::require_all(in.layout, {"x", std::span(x)});
   dequantize(in, 0, x, decoding, parallel);
-}
-
-// The same for vectors, arrays and other contiguous ranges.
-
-template <detail::ElementRange R, ParallelFor Loop = Serial>
-void quantize(const R& x, PackedView out, Rounding rounding, Loop&& parallel = {}) {
-  quantize(detail::as_const_span(x), out, rounding, parallel);
-}
-
-template <detail::ElementRange R, ParallelFor Loop = Serial>
-void quantize(const R& x, PackedView out, Rounding rounding, std::int64_t first_row,
-              Loop&& parallel = {}) {
-  quantize(detail::as_const_span(x), out, rounding, first_row, parallel);
-}
-
-template <detail::ElementRange R, ParallelFor Loop = Serial>
-void dequantize(ConstPackedView in, std::int64_t first, R&& x,
-                Decoding decoding = Decoding::plain(), Loop&& parallel = {}) {
-  dequantize(in, first, detail::as_span(x), decoding, parallel);
-}
-
-template <detail::ElementRange R, ParallelFor Loop = Serial>
-void dequantize(ConstPackedView in, R&& x, Decoding decoding = Decoding::plain(),
-                Loop&& parallel = {}) {
-  dequantize(in, detail::as_span(x), decoding, parallel);
 }
 
 }  // namespace actpack

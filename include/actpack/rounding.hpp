@@ -1,26 +1,26 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Fixed-point rounding: how a position between two codes becomes one of them, and with which random
-// bits.
+// Fixed-point rounding: how a position between two codes becomes one of them, and which random bits
+// decide.
 #pragma once
 
-#include <cmath>
 #include <concepts>
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 
 #include "actpack/config.hpp"
+#include "actpack/detail/require.hpp"
 #include "actpack/philox.hpp"
 
 namespace actpack {
 
-/// Bits behind the binary point of a position: a step between two codes is 2^14.
+/// Bits behind the binary point of a position: the step between two codes is 2^14.
 inline constexpr int fraction_bits = 14;
 
 /// The dither that rounds to nearest.
 inline constexpr std::uint32_t half_step = 1u << (fraction_bits - 1);
+
+namespace detail {
 
 /// Returns a · b + c, rounded once. The format never lets a rounded product feed a float addition,
 /// so the bits do not depend on what a compiler contracts.
@@ -28,20 +28,22 @@ ACTPACK_HD inline float fma(float a, float b, float c) {
 #if ACTPACK_DEVICE_ARCH
   return __fmaf_rn(a, b, c);
 #else
-  return std::fma(a, b, c);
+  return ACTPACK_FMA(a, b, c);
 #endif
 }
+
+}  // namespace detail
 
 /// Returns ⌊distance · steps⌋ of the exact product. Precondition: 0 ≤ distance · steps < 2^23.
 ACTPACK_HD inline std::int32_t floor_product(float distance, float steps) {
 #if ACTPACK_DEVICE_ARCH
   // Rounding down at 2^23 leaves the floor in the mantissa.
   return __float_as_int(__fmaf_rd(distance, steps, 0x1p23f)) & 0x7FFFFF;
-#elif defined(FP_FAST_FMAF)
+#elif ACTPACK_FAST_FMA
   // The product rounds to a number with the same floor or, from just below, to the next integer:
   // then the remainder, whose sign is exact, is negative.
   const std::int32_t rounded = static_cast<std::int32_t>(distance * steps);
-  return rounded - (fma(distance, steps, -static_cast<float>(rounded)) < 0 ? 1 : 0);
+  return rounded - (detail::fma(distance, steps, -static_cast<float>(rounded)) < 0 ? 1 : 0);
 #else
   return static_cast<std::int32_t>(static_cast<double>(distance) *
                                    static_cast<double>(steps));  // exact
@@ -64,9 +66,9 @@ struct Rounding {
   /// To the nearest code: no randomness, and biased.
   static constexpr Rounding nearest() { return {}; }
 
-  /// Up or down at random so that the mean is the value. The noise is a pure function of (seed,
-  /// offset, element index): use a fresh (seed, offset) for every tensor and step, never sums of
-  /// the two.
+  /// Up or down at random, so that the mean is the value. The noise is a pure function of (seed,
+  /// offset, element index). Use a fresh pair (seed, offset) for every tensor and step, never a sum
+  /// of the two.
   static constexpr Rounding stochastic(std::uint64_t seed, std::uint64_t offset = 0) {
     return {.is_stochastic = true, .seed = seed, .offset = offset};
   }
@@ -82,20 +84,17 @@ struct Rounding {
 /// How `dequantize` and `decode` place a value in the step its code names.
 struct Decoding {
   Rounding rounding;  // regenerates the dither that encoding added
-  float alpha = 0;    // the share of it that is taken out again
+  float alpha = 0;    // the share of it that decoding takes out again
 
   /// At the code's level: min + code · scale.
   static constexpr Decoding plain() { return {}; }
 
-  /// At the code's level less `alpha` times the dither that `rounding` (the one used for encoding)
-  /// added: still unbiased, with half the variance of plain decoding at alpha = 1 (an error uniform
-  /// in ±½ step). Values may lie half a step outside the group's range. Data rounded to nearest
+  /// At the code's level less `alpha` times the dither that `rounding`, the one used for encoding,
+  /// added. Still unbiased; at alpha = 1 the error is uniform in ±½ step, half the variance of
+  /// plain decoding. Values may lie half a step outside the group's range. Data rounded to nearest
   /// decode plainly. Throws std::invalid_argument unless alpha is in [0, 1].
   static Decoding subtractive(Rounding rounding, float alpha = 1) {
-    if (!(alpha >= 0 && alpha <= 1)) {
-      throw std::invalid_argument("actpack: alpha = " + std::to_string(alpha) +
-                                  " is not in [0, 1]");
-    }
+    detail::require(alpha >= 0 && alpha <= 1, "alpha = ", alpha, " is not in [0, 1]");
     return rounding.is_stochastic ? Decoding{rounding, alpha} : plain();
   }
 
@@ -107,10 +106,11 @@ namespace detail {
 /// Random bits for the elements of a group: one generator call serves 8 elements of its lower half
 /// with words 0 and 1, and the 8 elements half a group further with words 2 and 3.
 inline constexpr int elements_per_call = 16;
+inline constexpr int elements_per_half_call = elements_per_call / 2;
 
 /// The dithers of elements 2j and 2j + 1, which share the 16 random bits `half_word`. Each is
-/// uniform; the rotation and the flip leave their round-up events uncorrelated on average and
-/// within 0.001 of it for every pair of thresholds (by enumeration).
+/// uniform. The rotation and the flip leave their round-up events uncorrelated on average, and
+/// within 0.001 of that for every pair of thresholds (by enumeration).
 ACTPACK_HD constexpr std::uint32_t even_dither(std::uint32_t half_word) { return half_word >> 2; }
 ACTPACK_HD constexpr std::uint32_t odd_dither(std::uint32_t half_word) {
   return (((half_word << 8 | half_word >> 8) & 0xFFFF) ^ 0x00FF) >> 2;

@@ -1,15 +1,15 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What a sign-magnitude context holds: parameters, views, and a buffer that owns host memory.
+// A sign-magnitude context in memory: parameters, views, and a buffer that owns it on the host.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <type_traits>
 
 #include "actpack/config.hpp"
+#include "actpack/detail/host_array.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/layout.hpp"
 #include "actpack/packed.hpp"
@@ -54,10 +54,8 @@ class SignMagnitudeBuffer {
  public:
   /// Throws std::invalid_argument if `layout` is invalid.
   explicit SignMagnitudeBuffer(Layout layout)
-      : layout_(detail::validated(layout)),
-        sign_words_(detail::make_array<std::uint32_t>(layout.with_bits(1).num_words())),
-        magnitude_words_(detail::make_array<std::uint32_t>(layout.num_words())),
-        params_(detail::make_array<SignMagnitudeParams>(layout.num_groups())) {}
+      : layout_(detail::validated(layout)), sign_words_(layout.with_bits(1).num_words()),
+        magnitude_words_(layout.num_words()), params_(layout.num_groups()) {}
 
   SignMagnitudeView view() {
     return {layout_, sign_words_.get(), magnitude_words_.get(), params_.get()};
@@ -75,9 +73,9 @@ class SignMagnitudeBuffer {
 
  private:
   Layout layout_;
-  std::unique_ptr<std::uint32_t[]> sign_words_;
-  std::unique_ptr<std::uint32_t[]> magnitude_words_;
-  std::unique_ptr<SignMagnitudeParams[]> params_;
+  detail::HostArray<std::uint32_t> sign_words_;
+  detail::HostArray<std::uint32_t> magnitude_words_;
+  detail::HostArray<SignMagnitudeParams> params_;
 };
 
 }  // namespace actpack

@@ -18,17 +18,20 @@
 #include <span>
 
 #include "actpack/affine.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/config.hpp"
-#include "actpack/detail/host/element_range.hpp"
+#include "actpack/detail/host/arguments.hpp"
 #include "actpack/detail/host/group_loop.hpp"
+#include "actpack/detail/host/strips.hpp"
 #include "actpack/detail/require.hpp"
+#include "actpack/detail/sides.hpp"
 #include "actpack/layout.hpp"
 #include "actpack/rounding.hpp"
-#include "actpack/sign_magnitude.hpp"
+#include "actpack/sign_magnitude_view.hpp"
 
 namespace actpack {
 
-/// The widths, narrowest first: the order of tables by width.
+/// The widths of a code in bits, narrowest first: the order of tables by width.
 inline constexpr std::array<int, 4> widths = {1, 2, 4, 8};
 
 /// Returns the variance that `sensitivity` gives at a width: sensitivity / (2^bits − 1)².
@@ -233,13 +236,13 @@ inline void add_noise(RoundingNoise& noise, std::size_t width, bfloat16 step, do
   noise.subtractive[width] += static_cast<double>(count) * scale * scale / 12;
 }
 
-/// Calls visit(values, their range, place in `widths`) for each group of `row` and each width.
+/// Calls visit(values, their range, width index) for each group of `row` and each width.
 template <class T, class Visit>
 void for_each_group_and_width(std::span<const T> row, std::int32_t group_size, Visit visit) {
   const Layout layout{.row_size = static_cast<std::int64_t>(row.size()), .group_size = group_size};
   layout.validate();
   require_memory(row, "row");
-  for (GroupCursor cursor(layout, {0, layout.numel()}); cursor.has_group(); cursor.advance()) {
+  for (GroupCursor cursor(layout, {0, layout.numel()}); cursor.has_group(); cursor.skip(1)) {
     const Group group = cursor.group();
     const std::span<const T> values =
         row.subspan(static_cast<std::size_t>(group.first), static_cast<std::size_t>(group.size));
@@ -256,22 +259,23 @@ void for_each_group_and_width(std::span<const T> row, std::int32_t group_size, V
 /// each width: against the parameters and positions that quantizing uses, hence exact to the 2^−14
 /// of a step that positions resolve. NaN if a group is poisoned. Throws std::invalid_argument for a
 /// wrong group size. Allocates nothing.
-template <class T>
-RoundingNoise measure_rounding_noise(std::span<const T> row, std::int32_t group_size = 256) {
+template <detail::ElementRange R>
+RoundingNoise measure_rounding_noise(const R& row, std::int32_t group_size = 256) {
   RoundingNoise noise;
-  detail::for_each_group_and_width(
-      row, group_size, [&](std::span<const T> values, detail::ValueRange range, std::size_t width) {
-        const GroupParams params = fit_params(range.min, range.max, widths[width]);
-        double plain = 0;
-        if (params.scale > 0) {
-          const Encoder encoder(params);
-          for (const T x : values) {
-            plain += detail::rounding_variance(encoder(x));
-          }
-        }
-        detail::add_noise(noise, width, params.scale, plain,
-                          static_cast<std::int64_t>(values.size()));
-      });
+  detail::for_each_group_and_width(detail::as_const_span(row), group_size,
+                                   [&](auto values, detail::ValueRange range, std::size_t width) {
+                                     const GroupParams params =
+                                         fit_params(range.min, range.max, widths[width]);
+                                     double plain = 0;
+                                     if (params.scale > 0) {
+                                       const Encoder encoder(params);
+                                       for (const float x : values) {
+                                         plain += detail::rounding_variance(encoder(x));
+                                       }
+                                     }
+                                     detail::add_noise(noise, width, params.scale, plain,
+                                                       static_cast<std::int64_t>(values.size()));
+                                   });
   return noise;
 }
 
@@ -279,18 +283,18 @@ RoundingNoise measure_rounding_noise(std::span<const T> row, std::int32_t group_
 /// context would add as noise at each width of the magnitude; accuracy, NaN, exceptions and
 /// allocation as for measure_rounding_noise. A value's step is that of its sign bit's side, so a
 /// zero lies on level 0 of the negative side: without noise unless `decode` is subtractive.
-template <class T>
-SignMagnitudeNoise measure_sign_magnitude_noise(std::span<const T> row,
-                                                std::int32_t group_size = 256) {
+template <detail::ElementRange R>
+SignMagnitudeNoise measure_sign_magnitude_noise(const R& row, std::int32_t group_size = 256) {
   SignMagnitudeNoise noise;
   detail::for_each_group_and_width(
-      row, group_size, [&](std::span<const T> values, detail::ValueRange range, std::size_t width) {
+      detail::as_const_span(row), group_size,
+      [&](auto values, detail::ValueRange range, std::size_t width) {
         const SignMagnitudeParams params = detail::fit_sides(range, widths[width]);
         std::array<double, 2> plain{};  // by sign bit
         std::array<std::int64_t, 2> count{};
         if (!detail::is_poisoned(params)) {
           const detail::SideEncoder encoder(params);
-          for (const T y : values) {
+          for (const float y : values) {
             const std::size_t sign = y > 0 ? 1 : 0;
             plain[sign] += detail::rounding_variance(encoder(y));
             ++count[sign];
@@ -301,18 +305,6 @@ SignMagnitudeNoise measure_sign_magnitude_noise(std::span<const T> row,
         detail::add_noise(noise.whole, width, params.negative, plain[0], count[0]);
       });
   return noise;
-}
-
-// The same for vectors, arrays and other contiguous ranges.
-
-template <detail::ElementRange R>
-RoundingNoise measure_rounding_noise(const R& row, std::int32_t group_size = 256) {
-  return measure_rounding_noise(detail::as_const_span(row), group_size);
-}
-
-template <detail::ElementRange R>
-SignMagnitudeNoise measure_sign_magnitude_noise(const R& row, std::int32_t group_size = 256) {
-  return measure_sign_magnitude_noise(detail::as_const_span(row), group_size);
 }
 
 }  // namespace actpack

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "actpack/affine.hpp"
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/philox.hpp"
 #include "actpack/rounding.hpp"

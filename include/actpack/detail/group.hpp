@@ -14,14 +14,14 @@ namespace actpack::detail {
 
 /// One group of a tensor.
 struct Group {
-  std::int64_t index;  // in the tensor: the place of its parameters, and the name of its noise
+  std::int64_t index;  // in the tensor: finds its parameters, and names its noise
   std::int64_t row;
   std::int64_t column;  // of its first element, within the row
   std::int64_t first;   // its first element, within the tensor
   std::int64_t size;    // elements that exist
 };
 
-/// The smallest and largest of some values; one of them is not finite if a value is not.
+/// The smallest and largest of some values. One of the two is not finite if any value is not.
 struct ValueRange {
   float min, max;
 };
@@ -38,20 +38,20 @@ ACTPACK_HD constexpr Group group_at(const Layout& layout, std::int64_t index, st
 }
 
 /// Where a group's codes are, and how wide.
-struct CodePlace {
+struct CodeLocation {
   std::int64_t word;
   int bits;
 };
 
-/// The place of a group's codes where all rows have `bits` bits.
-ACTPACK_HD constexpr CodePlace uniform_place(const Layout& layout, const Group& group, int bits) {
+/// Returns where a group's codes are if all rows have `bits` bits.
+ACTPACK_HD constexpr CodeLocation locate(const Layout& layout, const Group& group, int bits) {
   return {group.row * words_for(layout.row_size, bits) + group.column * bits / 32, bits};
 }
 
-/// The place of a group's codes in a packed tensor.
-ACTPACK_HD constexpr CodePlace place_of(const ConstPackedView& view, const Group& group) {
+/// Returns where a group's codes are in a packed tensor.
+ACTPACK_HD constexpr CodeLocation locate(const ConstPackedView& view, const Group& group) {
   if (view.row_bits == nullptr) {
-    return uniform_place(view.layout, group, view.layout.bits);
+    return locate(view.layout, group, view.layout.bits);
   }
   const int bits = view.row_bits[group.row];
   return {view.row_offsets[group.row] + group.column * bits / 32, bits};

@@ -8,52 +8,36 @@
 #include <cstdint>
 #include <initializer_list>
 #include <span>
-#include <stdexcept>
-#include <string>
+
+#include "actpack/config.hpp"
 
 namespace actpack::detail {
 
-/// A text or a number in a sentence, not yet put into words: that would be compiled for every call.
-class Part {
- public:
-  Part(const char* text) : kind_(Kind::text), text_(text) {}
-  Part(std::signed_integral auto number) : kind_(Kind::integer), integer_(number) {}
-  Part(std::unsigned_integral auto number) : kind_(Kind::natural), natural_(number) {}
-  Part(double number) : kind_(Kind::real), real_(number) {}
-
-  std::string to_string() const {
-    switch (kind_) {
-      case Kind::text: return text_;
-      case Kind::integer: return std::to_string(integer_);
-      case Kind::natural: return std::to_string(natural_);
-      case Kind::real: return std::to_string(real_);
-    }
-    return {};
-  }
-
- private:
-  enum class Kind { text, integer, natural, real } kind_;
+/// A text or a number in a sentence. It stays a number until the sentence is needed, because
+/// turning it into text would be compiled into every call.
+struct Fragment {
+  enum class Kind { text, integer, natural, real } kind;
   union {
-    const char* text_;
-    std::int64_t integer_;
-    std::uint64_t natural_;
-    double real_;
+    const char* text;
+    std::int64_t integer;
+    std::uint64_t natural;
+    double real;
   };
+
+  Fragment(const char* value) : kind(Kind::text), text(value) {}
+  Fragment(std::signed_integral auto value) : kind(Kind::integer), integer(value) {}
+  Fragment(std::unsigned_integral auto value) : kind(Kind::natural), natural(value) {}
+  Fragment(double value) : kind(Kind::real), real(value) {}
 };
 
-[[noreturn]] inline void refuse(std::initializer_list<Part> parts) {
-  std::string sentence = "actpack: ";
-  for (const Part& part : parts) {
-    sentence += part.to_string();
-  }
-  throw std::invalid_argument(sentence);
-}
+/// Throws std::invalid_argument with the fragments joined to a sentence.
+[[noreturn]] void refuse(std::initializer_list<Fragment> fragments);
 
-/// Throws std::invalid_argument with the parts joined to a sentence unless `holds`.
-template <class... Parts>
-void require(bool holds, const Parts&... parts) {
+/// Refuses the fragments' sentence unless `holds`.
+template <class... Values>
+void require(bool holds, const Values&... fragments) {
   if (!holds) {
-    refuse({Part(parts)...});
+    refuse({Fragment(fragments)...});
   }
 }
 
@@ -68,3 +52,7 @@ void require_memory(std::span<T> array, const char* name) {
 }
 
 }  // namespace actpack::detail
+
+#if !ACTPACK_EXTERN_KERNELS
+#include "actpack/detail/refuse.hpp"
+#endif

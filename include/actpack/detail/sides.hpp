@@ -16,7 +16,7 @@
 
 namespace actpack::detail {
 
-/// Each side of 0 is an affine group whose smallest value is 0; both are poisoned if one is.
+/// Each side of 0 is an affine group whose smallest value is 0. If one is poisoned, both are.
 ACTPACK_HD inline SignMagnitudeParams fit_sides(ValueRange range, int bits) {
   const GroupParams positive = fit_params(0, range.max < 0 ? 0 : range.max, bits);
   const GroupParams negative = fit_params(0, range.min > 0 ? 0 : -range.min, bits);
@@ -30,12 +30,13 @@ ACTPACK_HD constexpr bool is_poisoned(SignMagnitudeParams params) {
   return is_nan(params.positive);
 }
 
-/// As is_near_overflow of an affine group: NaN is, too.
+/// As is_near_overflow of an affine group; also true of NaN.
 ACTPACK_HD constexpr bool is_near_overflow(SignMagnitudeParams params) {
   return is_near_overflow(params.positive, 0) || is_near_overflow(params.negative, 0);
 }
 
-/// A pair of factors, one for each side, chosen without a branch: signs are as good as random.
+/// A pair of factors, one for each side, chosen without a branch because no processor predicts
+/// signs.
 class SideFactor {
  public:
   ACTPACK_HD SideFactor(float positive, float negative)
@@ -56,7 +57,7 @@ class SideEncoder {
       : steps_(steps_per_unit(params.positive), steps_per_unit(params.negative)) {}
 
   /// Returns the position of |y| in steps of 2^−14. Precondition: the parameters are not poisoned.
-  /// Nothing to halve near overflow: a magnitude is its own distance from 0.
+  /// Near overflow there is nothing to halve: a magnitude is its own distance from 0.
   ACTPACK_HD std::int32_t operator()(float y) const {
     return floor_product(float_of(magnitude_bits(y)), steps_(y > 0));
   }
@@ -65,23 +66,28 @@ class SideEncoder {
   SideFactor steps_;
 };
 
-/// `value`, with +0 for −0. Adding +0 to a product would not do where a compiler makes one
-/// operation of both: a negative product that underflows is −0 then.
+/// `value`, with +0 for −0. Adding +0 to a product would not do: where a compiler fuses the two, a
+/// negative product that underflows stays −0.
 ACTPACK_HD inline float without_negative_zero(float value) {
 #if ACTPACK_DEVICE_ARCH
-  return __fadd_rn(value, 0.0f);  // is never made one with a product
+  return __fadd_rn(value, 0.0f);  // never fused with a product
 #else
   return value == 0 ? 0.0f : value;
 #endif
 }
 
-/// What becomes of values that are not positive.
+/// Whether decoding keeps values that are not positive or turns them into 0.
 enum class NegativeSide { kept, zero };
+
+/// A context to decode.
+struct SideSource : ConstSignMagnitudeView {
+  NegativeSide negative_side;
+};
 
 /// Turns signs and magnitude codes of one group back into values.
 class SideDecoder {
  public:
-  // A code times a negative step is the negative side, times a step of 0 nothing, times NaN NaN.
+  // A code times a negative step gives the negative side; times 0, zero; times NaN, NaN.
   ACTPACK_HD SideDecoder(SignMagnitudeParams params, NegativeSide negative_side, float alpha)
       : step_(params.positive, negative_side == NegativeSide::zero && !is_poisoned(params)
                                    ? 0.0f

@@ -11,7 +11,7 @@
 #include <span>
 
 #include "actpack/allocation_problem.hpp"
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 #include "actpack/detail/allocation/knapsack.hpp"
 #include "actpack/detail/require.hpp"

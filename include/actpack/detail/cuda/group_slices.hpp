@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 #include "actpack/cuda/slice.hpp"
 #include "actpack/detail/cuda/slice_codes.hpp"

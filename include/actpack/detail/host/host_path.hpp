@@ -1,12 +1,12 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The choice between the ways to do the same thing on the host.
+// The choice of an instruction set for one call.
 #pragma once
 
 #include "actpack/instruction_set.hpp"
 
-/// Returns `call` of the namespace that belongs to the chosen instruction set.
+/// Returns `call` in the namespace of the chosen instruction set.
 #if ACTPACK_X86_KERNELS
 #define ACTPACK_HOST_PATH(call)                       \
   switch (instruction_set()) {                        \

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "actpack/bit_pack.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/detail/host/host_path.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/philox.hpp"
@@ -17,10 +17,10 @@
 
 namespace actpack::detail {
 
-/// Which elements dropout keeps, and what it makes of them.
+/// Which elements dropout keeps, and how it scales them.
 struct DropoutRule {
   std::uint64_t threshold;  // a random word below this keeps an element
-  float scale;              // what a kept element is multiplied by, so that the mean stays
+  float scale;              // of kept elements, so that the mean stays
   Rounding rounding;
 };
 
@@ -56,7 +56,7 @@ template <class T>
 void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask, T* to,
                     float scale);
 
-/// Drops elements at random; `first` (a multiple of 4): what the noise counts x[0] as.
+/// Drops elements at random. The noise counts x[0] as element `first`, a multiple of 4.
 template <class T>
 void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
                    const DropoutRule& rule);
@@ -66,7 +66,7 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
 #if !ACTPACK_EXTERN_KERNELS
 
 #if ACTPACK_X86_KERNELS
-#include "actpack/detail/x86/codec.hpp"
+#include "actpack/detail/x86/noise.hpp"
 #endif
 
 namespace actpack::detail {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The vector operations that the kernels are written in, with AVX2: eight lanes.
+// The vector operations of the kernels, with AVX2: eight lanes.
 #pragma once
 
 #include "actpack/config.hpp"
@@ -71,8 +71,8 @@ inline void store(float16* to, Floats x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bits);
 }
 
-/// Numbers as store_rounded wants them, rounded to T as `saturate_cast` does; those of bfloat16 are
-/// not beyond its own.
+/// Numbers as store_rounded wants them, rounded to T as `saturate_cast` does. Precondition: for
+/// bfloat16, they are within its range.
 template <class T>
 inline Floats rounded(Floats x) {
   if constexpr (std::is_same_v<T, bfloat16>) {
@@ -99,8 +99,8 @@ template <class T>
 inline void store_rounded(T* to, Floats x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), half_words<T>(x));
 }
-/// The same past the caches. Precondition: `to` is aligned to what is written. Ordered before what
-/// other threads see by _mm_sfence.
+/// The same past the caches. Precondition: `to` is aligned to the bytes written. _mm_sfence makes
+/// them visible to other threads.
 inline void stream_rounded(float* to, Floats x) { _mm256_stream_ps(to, x); }
 template <class T>
 inline void stream_rounded(T* to, Floats x) {
@@ -147,8 +147,8 @@ inline Ints broadcast64(std::uint64_t x) {
   return _mm256_set1_epi64x(static_cast<std::int64_t>(x));
 }
 
-/// As many random bytes as there are lanes, two and two as half-words, one to the low half of each
-/// of two lanes: as it is for even elements, its bytes swapped for odd ones.
+/// Spreads as many random bytes as there are lanes. Two bytes are a half-word, which goes to the
+/// low halves of two lanes: as it is for the even element, with its bytes swapped for the odd one.
 inline Ints spread(const std::uint8_t* random) {
   constexpr auto pick = [](int low, int high) { return high << 8 | low; };
   const Ints from = _mm256_setr_epi32(pick(0, 1), pick(1, 0), pick(2, 3), pick(3, 2),  //
@@ -169,8 +169,8 @@ inline Ints and_xor(Ints x, Ints kept, Ints flipped) {
 /// The bits of `addend` + ⌊distance · steps⌋, of the exact product. Precondition: addend is an
 /// integer, and addend and sum are in [2^23, 2^24).
 inline Ints add_floor(Floats distance, Floats steps, Floats addend) {
-  // Rounded to nearest the sum is right or one too large: then the remainder, whose sign is exact,
-  // is negative. It is −0 where the distance is.
+  // Rounded to nearest, the sum is right or one too large. If it is too large, the remainder, whose
+  // sign is exact, is negative. It is −0 where the distance is.
   const Floats sum = _mm256_fmadd_ps(distance, steps, addend);
   const Floats remainder = _mm256_fmsub_ps(distance, steps, _mm256_sub_ps(sum, addend));
   const Floats is_too_large = _mm256_cmp_ps(remainder, broadcast(0.0f), _CMP_LT_OQ);

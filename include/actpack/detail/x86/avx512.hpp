@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The vector operations that the kernels are written in, with AVX-512: sixteen lanes.
+// The vector operations of the kernels, with AVX-512: sixteen lanes.
 #pragma once
 
 #include "actpack/config.hpp"
@@ -66,8 +66,8 @@ inline void store(float16* to, Floats x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bits);
 }
 
-/// Numbers as store_rounded wants them, rounded to T as `saturate_cast` does; those of bfloat16 are
-/// not beyond its own.
+/// Numbers as store_rounded wants them, rounded to T as `saturate_cast` does. Precondition: for
+/// bfloat16, they are within its range.
 template <class T>
 inline Floats rounded(Floats x) {
   if constexpr (std::is_same_v<T, bfloat16>) {
@@ -91,8 +91,8 @@ template <class T>
 inline void store_rounded(T* to, Floats x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), half_words<T>(x));
 }
-/// The same past the caches. Precondition: `to` is aligned to what is written. Ordered before what
-/// other threads see by _mm_sfence.
+/// The same past the caches. Precondition: `to` is aligned to the bytes written. _mm_sfence makes
+/// them visible to other threads.
 inline void stream_rounded(float* to, Floats x) { _mm512_stream_ps(to, x); }
 template <class T>
 inline void stream_rounded(T* to, Floats x) {
@@ -141,8 +141,8 @@ inline Ints count_from(std::uint64_t first) {
   return _mm512_add_epi64(broadcast64(first), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-/// As many random bytes as there are lanes, two and two as half-words, one to the low half of each
-/// of two lanes: as it is for even elements, its bytes swapped for odd ones.
+/// Spreads as many random bytes as there are lanes. Two bytes are a half-word, which goes to the
+/// low halves of two lanes: as it is for the even element, with its bytes swapped for the odd one.
 inline Ints spread(const std::uint8_t* random) {
   constexpr auto pick = [](int low, int high) { return high << 8 | low; };
   const Ints from =
@@ -175,7 +175,7 @@ inline Ints add_about(Floats distance, Floats steps, Floats addend) {
 }
 inline constexpr bool has_exact_add = true;  // whether add_about is add_floor
 
-/// Whether the low half of any lane of four vectors is 0: what only an inexact sum makes one ask.
+/// Whether the low half of any lane of four vectors is 0. Declared only: exact sums never ask.
 bool has_zero_half(Ints, Ints, Ints, Ints);
 
 /// Byte 2 of every lane of four vectors, in order.

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Includes the file that ACTPACK_KERNELS names once for each instruction set, in its namespace and
-// compiled for it: kernels are written once, over the operations of avx2.hpp or avx512.hpp.
+// compiled for it. So kernels are written once, over the operations of avx2.hpp and avx512.hpp.
 
 ACTPACK_BEGIN_TARGET(ACTPACK_AVX2)
 namespace actpack::detail::avx2 {

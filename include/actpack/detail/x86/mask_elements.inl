@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Elements and their mask bits: the loops of mask_elements.hpp, in vectors; what does not fill a
-// word of the mask is left to the portable ones.
+// Elements and their mask bits: the loops of mask_elements.hpp, in vectors. The portable loops do
+// the elements that do not fill a word of the mask.
 
 template <class T>
 void relu_elements(const T* x, std::int64_t numel, T* y, std::uint32_t* mask) {
