@@ -82,7 +82,8 @@ class Panel:
         for power in range(round(math.log10(self.low)), round(math.log10(self.high)) + 1):
             y = self.y(10.0**power)
             yield f'<path d="M{self.left} {y:.1f}H{right}" stroke="#ddd"/>'
-            yield f'<text x="{self.left - 6}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g}</text>'
+            yield (f'<text x="{self.left - 6}" y="{y + 4:.1f}" text-anchor="end">'
+                   f'{10.0**power:g}</text>')
         for value, name in self.x_ticks:
             x = self.x(value)
             yield f'<path d="M{x:.1f} {BOTTOM}v5" stroke="black"/>'
@@ -125,8 +126,8 @@ def error_panel(results, left, name):
                         if row["codec"] == codec and row["set"] == name)
         curves.append((title, color, dashes, points))
     ticks = [(bits, str(bits)) for bits in range(1, 11)]
-    return Panel(left, f"error: {name}", results["sets"][name], "stored bits per value, all included",
-                 "NMSE", curves, ticks, False)
+    return Panel(left, f"error: {name}", results["sets"][name],
+                 "stored bits per value, all included", "NMSE", curves, ticks, False)
 
 
 def main():

@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# Training with activations in two bits a value: `compressed` for any model as it is, `convert` and
-# the modules of `nn` for the least memory and noise.
+# Training with saved activations in two bits a value: `compressed` works on any model as it is;
+# `convert` and the modules of `nn` need the least memory and add the least noise.
 from . import nn
 from ._native import has_cuda, version as __version__
 from .convert import convert
 from .hooks import compressed
 from .packed import Options
 
-__all__ = ["Options", "compressed", "convert", "has_cuda", "nn"]
+__all__ = ["Options", "__version__", "compressed", "convert", "has_cuda", "nn"]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# The shared library, by ctypes: one function a verb, on tensors whose memory is dense.
+# Loads the shared library by ctypes, and wraps each of its functions for dense tensors.
 import ctypes
 import enum
 import os
@@ -11,21 +11,21 @@ import torch
 
 
 class Form(enum.IntEnum):
-    """How values are kept: codes between a group's minimum and maximum, or signs and magnitudes."""
+    """The form of a packed tensor: codes between a group's extremes, or signs and magnitudes."""
 
     AFFINE = 0
     SIGN_MAGNITUDE = 1
 
 
-class Part(enum.IntEnum):
-    """Which part of a sign-magnitude context is decoded: y, or max(y, 0)."""
+class DecodeAs(enum.IntEnum):
+    """What a sign-magnitude context is decoded to: y, or max(y, 0)."""
 
-    ALL = 0
+    VALUES = 0
     RELU = 1
 
 
 class Context(ctypes.Structure):
-    """One packed tensor; the bytes are the caller's."""
+    """One packed tensor, in bytes that the caller owns."""
 
     _fields_ = [
         ("numel", ctypes.c_int64),
@@ -38,23 +38,23 @@ class Context(ctypes.Structure):
     ]
 
 
-class Kept(enum.IntEnum):
-    """What a batch normalisation keeps: its input, or its output."""
+class SavedValue(enum.IntEnum):
+    """What a batch normalisation saves: its input, or its output."""
 
     INPUT = 0
     OUTPUT = 1
 
 
 class Normalization(ctypes.Structure):
-    """A batch normalisation: the channel of element e of memory is e / inner % channels. The
-    tensors are of floats; `by_channel`, four for each, is the forward pass's result."""
+    """A batch normalisation. Element e of memory belongs to channel e / inner % channels. All
+    tensors are of floats; the forward pass writes `by_channel`, four for each channel."""
 
     _fields_ = [
         ("channels", ctypes.c_int64),
         ("inner", ctypes.c_int64),
-        ("kept", ctypes.c_int32),
+        ("saved", ctypes.c_int32),
         ("epsilon", ctypes.c_float),
-        ("least", ctypes.c_float),
+        ("smallest_gamma", ctypes.c_float),
         ("mean", ctypes.c_void_p),
         ("variance", ctypes.c_void_p),
         ("gamma", ctypes.c_void_p),
@@ -63,7 +63,9 @@ class Normalization(ctypes.Structure):
     ]
 
 
-class _Place(ctypes.Structure):
+class _Execution(ctypes.Structure):
+    """A call's element type, and where it runs: on a stream, or on so many threads."""
+
     _fields_ = [
         ("type", ctypes.c_int32),
         ("is_cuda", ctypes.c_int32),
@@ -81,11 +83,12 @@ def _load():
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise ImportError(
-            f"actpack: {path} cannot be loaded ({error}); build the target actpack_python and put"
-            " its folder on PYTHONPATH, or name the file in ACTPACK_LIBRARY") from error
+            f"actpack: {path} cannot be loaded ({error}); install the package with pip, build the"
+            " target actpack_python_modules and put its folder on PYTHONPATH, or name the file in"
+            " ACTPACK_LIBRARY") from error
     pointer, int32, int64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     uint64, double = ctypes.c_uint64, ctypes.c_double
-    place, context = ctypes.POINTER(_Place), ctypes.POINTER(Context)
+    execution, context = ctypes.POINTER(_Execution), ctypes.POINTER(Context)
     normalization = ctypes.POINTER(Normalization)
     library.actpack_size_bytes.restype = int64
     library.actpack_size_bytes.argtypes = [context]
@@ -103,7 +106,7 @@ def _load():
     }.items():
         function = getattr(library, "actpack_" + name)
         function.restype = ctypes.c_char_p
-        function.argtypes = [place, *arguments]
+        function.argtypes = [execution, *arguments]
     return library
 
 
@@ -114,7 +117,7 @@ version = f"{_version // 10000}.{_version // 100 % 100}.{_version % 100}"
 
 
 def size_bytes(context):
-    """Bytes that `context` takes."""
+    """The bytes that `context` takes."""
     size = _library.actpack_size_bytes(context)
     if size < 0:
         raise ValueError(
@@ -127,11 +130,11 @@ def _call(function, x, *arguments):
     if x.dtype not in TYPES:
         raise TypeError(f"actpack: a tensor of {x.dtype} is not of float32, float16 or bfloat16")
     if not x.is_cuda:
-        place = _Place(TYPES[x.dtype], 0, None, torch.get_num_threads())
-        error = function(place, *arguments)
+        execution = _Execution(TYPES[x.dtype], 0, None, torch.get_num_threads())
+        error = function(execution, *arguments)
     elif x.device.index == torch.cuda.current_device():
-        place = _Place(TYPES[x.dtype], 1, torch.cuda.current_stream().cuda_stream, 1)
-        error = function(place, *arguments)
+        execution = _Execution(TYPES[x.dtype], 1, torch.cuda.current_stream().cuda_stream, 1)
+        error = function(execution, *arguments)
     else:
         with torch.cuda.device(x.device):
             _call(function, x, *arguments)
@@ -145,54 +148,54 @@ def encode(x, context):
     _call(_library.actpack_encode, x, x.data_ptr(), context)
 
 
-def decode(context, first, out, part, is_subtractive):
+def decode(context, first, out, decode_as, is_subtractive):
     """Writes values [first, first + out.numel()) to the dense tensor `out`."""
-    _call(_library.actpack_decode, out, context, first, out.numel(), out.data_ptr(), part,
+    _call(_library.actpack_decode, out, context, first, out.numel(), out.data_ptr(), decode_as,
           is_subtractive)
 
 
 def decode_keeping_signs(context, out):
-    """Writes a sign-magnitude context, decoded plainly, to the dense tensor `out`; but positive
-    values that were rounded to 0 are the smallest positive number."""
+    """Decodes a sign-magnitude context plainly to the dense tensor `out`, except that positive
+    values that were rounded to 0 become the smallest positive number."""
     _call(_library.actpack_decode_keeping_signs, out, context, out.data_ptr())
 
 
 def apply_signs(dy, context, out):
-    """Writes dy where the sign plane has y > 0, else 0."""
+    """Writes dy where the context has y > 0, else 0, to `out`."""
     _call(_library.actpack_apply_signs, dy, dy.data_ptr(), context, out.data_ptr())
 
 
 def mask_bytes(numel):
-    """Bytes of a mask: a bit for each element, in words of 32."""
+    """The bytes of a mask: a bit for each element, in words of 32 bits."""
     return (numel + 31) // 32 * 4
 
 
 def relu(x, out, mask):
-    """Writes max(x, 0), and the mask x > 0."""
+    """Writes max(x, 0) to `out` and x > 0 to `mask`."""
     _call(_library.actpack_relu, x, x.data_ptr(), x.numel(), out.data_ptr(), mask.data_ptr())
 
 
 def dropout(x, out, mask, drop_probability, seed, offset):
-    """Writes x / (1 - p) or 0, and the mask of what was kept."""
+    """Writes x / (1 - p) or 0 to `out`, and to `mask` which of the two."""
     _call(_library.actpack_dropout, x, x.data_ptr(), x.numel(), out.data_ptr(), mask.data_ptr(),
           drop_probability, seed, offset)
 
 
 def apply_mask(dy, mask, out, drop_probability=0.0):
-    """Writes dy / (1 - p) where the mask is set, else 0."""
+    """Writes dy / (1 - p) where the mask is set, else 0, to `out`."""
     _call(_library.actpack_apply_mask, dy, dy.data_ptr(), mask.data_ptr(), dy.numel(),
           drop_probability, out.data_ptr())
 
 
 def batch_norm(x, normalization, context, out):
-    """Packs the dense tensor x or its normalised values, and writes these, rectified if the context
-    is a sign-magnitude one, to `out`, which may be x."""
+    """Writes the normalised values of the dense tensor x to `out`, rectified if the context is a
+    sign-magnitude one, and packs x or them. `out` may be x."""
     _call(_library.actpack_batch_norm, x, normalization, x.data_ptr(), context, out.data_ptr())
 
 
 def batch_norm_backward(dz, normalization, context, is_subtractive, elements, gradients, dx):
-    """Writes the gradients of gamma and beta, the two rows of `gradients`, and dx unless it is
-    None. `elements`: of a channel, or 0 where the statistics do not depend on the input."""
+    """Writes the gradients of gamma and beta to the two rows of `gradients`, and that of x to `dx`
+    unless it is None. `elements`: of a channel, or 0 where the statistics do not depend on x."""
     numel = ctypes.c_int64()
     _call(_library.actpack_batch_norm_workspace, dz, normalization, context, numel)
     workspace = torch.empty(numel.value, dtype=torch.float32, device=dz.device)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# An existing model's modules, turned into those of nn.py.
+# Turns an existing model's modules into those of actpack.nn.
 import collections
 import copy
 import dataclasses
@@ -25,18 +25,18 @@ _COUNTERPARTS = {
 def convert(model, bits=2, seed=0, replace=None, **options):
     """Makes `model` keep its activations in packed form, in place, and returns it.
 
-    Modules of torch.nn become those of the same name in `actpack.nn`, with the parameters, buffers
-    and hooks that they have; `replace` names counterparts for classes of your own, as
+    Modules of torch.nn become those of the same name in `actpack.nn` and keep their parameters,
+    buffers and hooks. `replace` names counterparts for classes of your own, as in
     {YourAttention: actpack.nn.ScaledDotProductAttention}. `options` are those of `actpack.Options`.
-    Modules whose class is neither, and operations that are no modules, stay what they are: run them
-    inside `actpack.compressed`.
+    Modules of other classes, and operations that are not modules, stay as they are: run them inside
+    `actpack.compressed`.
 
-    A batch normalisation whose output only a ReLU module reads shares a context with it and applies
-    the ReLU itself, and one that is alone in reading a convolution's output overwrites that. In a
-    torch.nn.Sequential that is so while it runs; elsewhere torch.fx has to find all of them among
-    the children of one module, in training and in evaluation, with optional arguments and without.
-    It does not see what a model does once values decide, nor code that calls the modules of such a
-    model one by one. Hooks on any of the three modules keep them apart.
+    A batch normalisation applies a ReLU module itself, on a shared context, if that alone reads its
+    output. It overwrites a convolution's output if it alone reads that. A torch.nn.Sequential knows
+    both while it runs. Elsewhere torch.fx must find all three modules among the children of one
+    module, in training and in evaluation, with optional arguments and without. It does not see
+    control flow that depends on values, nor code that calls the modules of such a model one by one.
+    Hooks on any of the three modules keep them apart.
     """
     settings = Options(bits=bits, seed=seed, **options)
     counterparts = {**_COUNTERPARTS, **(replace or {})}
@@ -45,17 +45,17 @@ def convert(model, bits=2, seed=0, replace=None, **options):
         counterpart = counterparts.get(type(module))
         if counterpart is not None:
             module.__class__ = counterpart
-        if isinstance(module, nn._Compressed):
+        if isinstance(module, nn.Compressed):
             module._options = settings
             module._name = name or None
-        if isinstance(module, nn._CompressedBatchNorm):
+        if isinstance(module, nn.CompressedBatchNorm):
             module.surroundings = surroundings.get(name, nn.Surroundings())
     return model
 
 
 def _surroundings_of_normalizations(model):
-    """Of the batch normalisations that torch.fx finds outside of running torch.nn.Sequential, by
-    name."""
+    """The surroundings, by name, of the batch normalisations that torch.fx finds outside of any
+    torch.nn.Sequential that runs as such."""
     modules = dict(model.named_modules())
     if not any(type(module) in nn.NORMALIZATIONS for module in modules.values()):
         return {}
@@ -83,8 +83,11 @@ def _surroundings_of_normalizations(model):
 
 @dataclasses.dataclass
 class _Call:
-    """Of a batch normalisation, by name. `maker`: the module that made its input, if nobody else
-    reads that; `readers`: the modules that read its output. None is what is no module."""
+    """A call of the batch normalisation `name`.
+
+    maker: the module that made its input, if nobody else reads that.
+    readers: the modules that read its output. None stands for anything but a module.
+    """
 
     name: str
     maker: str
@@ -92,15 +95,14 @@ class _Call:
 
 
 def _calls(model):
-    """The calls that any of the traces has; none if there is no trace of training, or of
-    evaluation."""
+    """The calls of all traces; none if training or evaluation cannot be traced."""
     calls = []
     for is_training in (True, False):
         found = None
         for with_optional in (True, False):
             try:
                 traced = _trace(model, is_training, with_optional)
-            except Exception:  # whatever a model's own code throws at values that are none
+            except Exception:  # whatever a model's own code raises on values that are proxies
                 continue
             found = (found or []) + traced
         if found is None:
@@ -127,7 +129,7 @@ def _trace(model, is_training, with_optional):
         if node.op != "call_module" or type(modules[node.target]) not in nn.NORMALIZATIONS:
             continue
         if modules.get(node.target.rpartition(".")[0]) in tracer.running:
-            continue  # an actpack.nn.Sequential sees to it
+            continue  # actpack.nn.Sequential takes care of it
         maker = node.args[0] if node.args else None
         is_alone = (isinstance(maker, torch.fx.Node) and len(maker.users) == 1
                     and maker not in remembered)
@@ -137,8 +139,8 @@ def _trace(model, is_training, with_optional):
 
 
 def _twin(model):
-    """A copy on the same parameters and buffers, without hooks: what a trace leaves behind in
-    attributes, and does to them, is not the model's."""
+    """A copy on the same parameters and buffers, without hooks. Tracing may change its attributes
+    without touching the model's."""
     memo = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
     for module in model.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
@@ -147,22 +149,22 @@ def _twin(model):
 
 
 def _proxies(value):
-    """Those that a container holds."""
+    """The proxies in a value or in the containers that it consists of."""
     if isinstance(value, torch.fx.Proxy):
         yield value
     elif isinstance(value, (dict, list, tuple, set)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _proxies(part)
+        for element in value.values() if isinstance(value, dict) else value:
+            yield from _proxies(element)
 
 
 class _Tracer(torch.fx.Tracer):
 
     def __init__(self):
         super().__init__()
-        self.running = set()  # torch.nn.Sequential that were called as such
+        self.running = set()  # every torch.nn.Sequential that was called as such
 
     def is_leaf_module(self, module, name):
-        return isinstance(module, nn._Compressed) or super().is_leaf_module(module, name)
+        return isinstance(module, nn.Compressed) or super().is_leaf_module(module, name)
 
     def trace(self, root, concrete_args=None):
         self._note(root)

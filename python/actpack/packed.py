@@ -1,25 +1,26 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# Packed tensors: what is kept of a tensor between the forward and the backward pass.
+# Packed tensors: they stand for a tensor between the forward and the backward pass.
 import dataclasses
 import itertools
 
 import torch
 
 from . import _native
-from ._native import Form, Part
+from ._native import DecodeAs, Form
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """How tensors are packed.
 
-    bits: of a code, 1, 2, 4 or 8; 256 values share a scale. context: "sign_magnitude" for one
-    context that serves normalisation, ReLU and convolution alike, "affine" for ActNN's way, a copy
-    for each. subtractive: decoding takes the dither out again, for half the variance.
-    attention_bits: of queries and keys, of which softmax makes nonlinear use: rounding them biases
-    the gradient, the more, the sharper attention becomes.
+    bits: of a code, 1, 2, 4 or 8; 256 values share a scale.
+    context: "sign_magnitude" for one context that serves normalisation, ReLU and convolution;
+    "affine" for a copy for each, as ActNN does.
+    subtractive: decoding subtracts the dither again, which halves the variance.
+    attention_bits: of queries and keys. Softmax makes nonlinear use of them, so rounding them
+    biases the gradient, more so as attention becomes sharper.
     """
 
     bits: int = 2
@@ -43,34 +44,36 @@ _streams = itertools.count()
 
 
 def next_stream():
-    """An offset that no other tensor of this run has: of this process, or of another rank's.
+    """An offset that no other tensor has, in this process or on another rank.
 
-    Noise is a function of (seed, offset, element), so ranks that were seeded alike, as data
-    parallel ones are, still round independently.
+    Noise is a function of (seed, offset, element), so ranks with equal seeds, as data parallelism
+    has them, still round independently.
     """
     return _first_stream() | next(_streams)
 
 
 def drawn_stream():
-    """An offset out of torch's generator: who restores that, as checkpointing does when it runs a
-    forward pass again, gets the same noise again."""
+    """An offset from torch's generator. Checkpointing restores the generator when it runs a forward
+    pass again, and so gets the same noise again."""
     return _first_stream() | 1 << 43 | int(torch.randint(1 << 43, (), device="cpu"))
 
 
 def _first_stream():
-    """Of a rank's 2^44; `next_stream` has the lower half of them, `drawn_stream` the upper."""
+    """The first of a rank's 2^44 offsets. `next_stream` has the lower half of them, `drawn_stream`
+    the upper."""
     distributed = torch.distributed
     is_one_of_many = distributed.is_available() and distributed.is_initialized()
     return (distributed.get_rank() if is_one_of_many else 0) << 44
 
 
 def describe(tensor):
-    """What an error calls a tensor that nobody gave a name."""
+    """A name for a tensor in errors."""
     return f"a tensor of shape {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}"
 
 
 def is_dense(tensor):
-    """Whether the elements lie in memory without gaps or overlaps, in any order of dimensions."""
+    """Whether the elements fill their memory without gaps or overlaps, whatever the order of
+    dimensions."""
     if tensor.is_contiguous():
         return True
     expected = 1
@@ -89,7 +92,7 @@ def dense(tensor):
 
 
 def with_stride(tensor, stride):
-    """The tensor itself if its strides are these, else a copy that has them."""
+    """The tensor itself if it has these strides, else a copy that has them."""
     if tensor.stride() == stride:
         return tensor
     copy = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
@@ -97,10 +100,10 @@ def with_stride(tensor, stride):
 
 
 class Packed:
-    """How one tensor is packed: all but the bytes, which are a torch tensor of their own.
+    """Everything about a packed tensor except its bytes, which are a torch tensor.
 
-    Operations keep those by save_for_backward: allocated and counted as every tensor, and freed as
-    soon as the backward pass has used them.
+    Operations save the bytes by save_for_backward, so that torch allocates and counts them as any
+    tensor, and frees them as soon as the backward pass has used them.
     """
 
     def __init__(self, values, form, bits, options, name):
@@ -114,18 +117,18 @@ class Packed:
     def numel(self):
         return self.context.numel
 
-    def decode(self, packed_bytes, dtype=None, part=Part.ALL):
-        """The whole tensor, with the strides it had."""
-        return self.decode_range(packed_bytes, 0, self._empty(dtype or self.dtype), part)
+    def decode(self, packed_bytes, dtype=None, decode_as=DecodeAs.VALUES):
+        """The whole tensor, with its original strides."""
+        return self.decode_range(packed_bytes, 0, self._empty(dtype or self.dtype), decode_as)
 
-    def decode_range(self, packed_bytes, first, out, part=Part.ALL):
+    def decode_range(self, packed_bytes, first, out, decode_as=DecodeAs.VALUES):
         """Writes elements [first, first + out.numel()), in the order of memory, to `out`."""
-        _native.decode(self.at(packed_bytes), first, out, part, self.is_subtractive)
+        _native.decode(self.at(packed_bytes), first, out, decode_as, self.is_subtractive)
         return out
 
     def decode_keeping_signs(self, packed_bytes):
-        """The whole tensor, decoded plainly; what was positive stays so. A sign-magnitude
-        context's."""
+        """The whole tensor, decoded plainly; positive values stay positive. Sign-magnitude contexts
+        only."""
         out = self._empty(self.dtype)
         _native.decode_keeping_signs(self.at(packed_bytes), out)
         return out
@@ -134,7 +137,7 @@ class Packed:
         return torch.empty_strided(self.shape, self.stride, dtype=dtype, device=self.device)
 
     def apply_signs(self, packed_bytes, dy):
-        """dy where y > 0, else 0: a ReLU's backward pass, exactly. A sign-magnitude context's."""
+        """dy where y > 0, else 0: a ReLU's exact backward pass. Sign-magnitude contexts only."""
         if dy.shape != self.shape:
             raise ValueError(f"actpack: a gradient of shape {tuple(dy.shape)} came back for"
                              f" {self.name}, which has shape {tuple(self.shape)}")
@@ -144,7 +147,7 @@ class Packed:
         return out
 
     def at(self, packed_bytes):
-        """The context, with its bytes."""
+        """The context in `packed_bytes`."""
         if packed_bytes.device != self.device:
             raise RuntimeError(f"actpack: {self.name} was packed on {self.device}, but its bytes"
                                f" came back on {packed_bytes.device}")
@@ -153,7 +156,7 @@ class Packed:
 
 
 def pack(tensor, form, bits, options, name=None):
-    """Packs `tensor`; returns how, and the bytes."""
+    """Packs `tensor`; returns a Packed and its bytes."""
     name = name or describe(tensor)
     if isinstance(tensor, torch.nn.Parameter):
         raise ValueError(f"actpack: {name} is a parameter: activations are packed, weights are not")
@@ -164,7 +167,7 @@ def pack(tensor, form, bits, options, name=None):
 
 
 def prepare(tensor, form, bits, options, name):
-    """How a dense tensor is to be packed, and memory for the bytes."""
+    """A Packed for a dense tensor, and memory for its bytes."""
     if tensor.dtype not in _native.TYPES:
         raise TypeError(f"actpack: {name} is not of float32, float16 or bfloat16")
     packed = Packed(tensor, form, bits, options, name)
@@ -174,12 +177,12 @@ def prepare(tensor, form, bits, options, name):
 
 
 def empty_mask(tensor):
-    """Memory for one bit for each element."""
+    """Memory for one bit for each element of `tensor`."""
     return torch.empty(_native.mask_bytes(tensor.numel()), dtype=torch.uint8, device=tensor.device)
 
 
 def pack_mask(tensor):
-    """One bit for each element of a boolean tensor."""
+    """Packs a boolean tensor into one bit for each element."""
     values = torch.empty(tensor.shape, dtype=torch.float16, device=tensor.device).copy_(tensor)
     mask = empty_mask(tensor)
     _native.relu(values, values, mask)
@@ -187,15 +190,15 @@ def pack_mask(tensor):
 
 
 def unpack_mask(mask, shape):
-    """The boolean tensor again."""
+    """The boolean tensor of this shape."""
     ones = torch.ones(shape, dtype=torch.float16, device=mask.device)
     _native.apply_mask(ones, mask, ones)
     return ones.to(torch.bool)
 
 
 def pack_codes(codes, bits, options):
-    """Integers in [0, 2^bits) exactly: a group's step is at most 1, so the nearest level is less
-    than half away, and rounding finds the integer again (`unpack_codes`)."""
+    """Packs integers in [0, 2^bits) exactly: a group's step is at most 1, so the nearest level is
+    less than half away, and `unpack_codes` finds the integer by rounding."""
     values = codes.to(torch.float16)
     packed, packed_bytes = prepare(values, Form.AFFINE, bits, options, "codes")
     packed.context.is_stochastic = False

@@ -5,9 +5,8 @@ import dataclasses
 import statistics
 import traceback
 
-import torch
-
 import devices
+import torch
 from methods import BASELINE, Trainer
 
 OK = "ok"

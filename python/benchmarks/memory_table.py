@@ -21,9 +21,8 @@ import platform
 import sys
 import time
 
-import torch
-
 import devices
+import torch
 import workloads
 from measurements import Bench
 from methods import METHODS, Codec

@@ -5,10 +5,9 @@ import contextlib
 import dataclasses
 import enum
 
+import models
 import torch
 from torch.utils.checkpoint import checkpoint
-
-import models
 
 
 class Keeping(enum.Enum):

@@ -10,11 +10,10 @@ import hashlib
 import math
 from typing import Callable
 
+import models
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
-
-import models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,15 +157,15 @@ def make_resnet(settings, device):
 
 def make_vit(title, width, heads):
     def make(settings, device):
-        size = (dict(width=64, depth=2, heads=2) if settings.is_tiny
-                else dict(width=width, heads=heads))
+        size = ({"width": 64, "depth": 2, "heads": 2} if settings.is_tiny
+                else {"width": width, "heads": heads})
         model = models.VisionTransformer(settings.image_size, **size)
         return image_workload(title, model, make_adamw, settings, device)
     return make
 
 
 def make_gpt(settings, device):
-    size = (dict(width=64, depth=2, heads=2, vocabulary=1536) if settings.is_tiny else {})
+    size = {"width": 64, "depth": 2, "heads": 2, "vocabulary": 1536} if settings.is_tiny else {}
     model = models.Gpt(settings.context, **size)
     data = TextData(settings.context, model.token_embedding.num_embeddings, settings.seed, device)
     return Workload(

@@ -30,14 +30,15 @@ def bits(word, low, count):
 
 
 def sections(cubin):
-    """Returns {name: contents} of a cubin, which is an ELF file, and its symbols' names by number."""
+    """Returns {name: contents} of a cubin, an ELF file, and its symbols' names by number."""
     with open(cubin, "rb") as file:
         data = file.read()
     if data[:4] != b"\x7fELF":
         sys.exit(f"{cubin} is not a cubin")
     (table,) = struct.unpack_from("<Q", data, 0x28)
     entry_size, count, names = struct.unpack_from("<HHH", data, 0x3A)
-    headers = [struct.unpack_from("<IIQQQQIIQQ", data, table + i * entry_size) for i in range(count)]
+    headers = [struct.unpack_from("<IIQQQQIIQQ", data, table + i * entry_size)
+               for i in range(count)]
 
     def text(at):
         return data[at : data.index(b"\0", at)].decode()

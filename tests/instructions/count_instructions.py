@@ -44,7 +44,8 @@ def measure(program):
     said = dict(line.split(" ", 1) for line in run.stdout.splitlines())
     figures = {}
     for verb, bits, total in re.findall(
-            r"^desc: Trigger: Client Request: ([^\n]+) (\d+)$.*?^totals: (\d+)$", text, re.M | re.S):
+            r"^desc: Trigger: Client Request: ([^\n]+) (\d+)$.*?^totals: (\d+)$", text,
+            re.M | re.S):
         figures.setdefault(verb, {})[int(bits)] = int(total) / int(said["elements"])
     return said["compiler"].strip(), figures
 

@@ -9,9 +9,8 @@ import itertools
 import math
 import unittest
 
-import torch
-
 import actpack
+import torch
 from actpack import packed
 
 torch.set_num_threads(2)

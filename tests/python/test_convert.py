@@ -3,19 +3,27 @@
 #
 # actpack.convert: the same model and function, an unbiased gradient, and a fraction of the memory.
 import copy
-import io
 import pickle
 import unittest
 from unittest import mock
 
+import actpack
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
-
-import actpack
 from actpack import _native, nn
-from support import (Chain, Draws, MemoryCase, StatisticalCase, is_close, joined, on_devices,
-                     parameter_gradients, relative_error, restart_streams)
+from support import (
+    Chain,
+    Draws,
+    MemoryCase,
+    StatisticalCase,
+    is_close,
+    joined,
+    on_devices,
+    parameter_gradients,
+    relative_error,
+    restart_streams,
+)
+from torch.utils.checkpoint import checkpoint
 
 
 def convolutional_net():
@@ -374,10 +382,10 @@ class FusionTest(unittest.TestCase):
         ):
             self._assert_same(torch.nn.Sequential(*layers), expected, device)
             # What cannot be traced runs them all the same.
-            layers = torch.nn.Sequential(*layers)
-            self._assert_same(Pair(lambda net, x: layers(x if x.sum() > 0 else -x)), [], device)
+            chain = torch.nn.Sequential(*layers)
+            self._assert_same(Pair(lambda net, x: chain(x if x.sum() > 0 else -x)), [], device)
             untraced = Pair(lambda net, x: net.layers(x if x.sum() > 0 else -x))
-            untraced.layers = layers
+            untraced.layers = chain
             self._assert_same(untraced, expected, device)
 
     @on_devices

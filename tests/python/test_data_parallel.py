@@ -7,13 +7,12 @@ import pathlib
 import tempfile
 import unittest
 
+import actpack
 import torch
 import torch.distributed
-from torch.nn.parallel import DistributedDataParallel
-
-import actpack
 from actpack import packed
 from support import Draws, StatisticalCase, joined, relative_error
+from torch.nn.parallel import DistributedDataParallel
 
 RANKS = 2
 DRAWS = 24

@@ -6,13 +6,20 @@ import contextlib
 import gc
 import unittest
 
+import actpack
 import torch
 import torch.nn.functional as F
-
-import actpack
 from actpack import packed
-from support import (Chain, Draws, MemoryCase, StatisticalCase, joined, on_devices,
-                     parameter_gradients, relative_error)
+from support import (
+    Chain,
+    Draws,
+    MemoryCase,
+    StatisticalCase,
+    joined,
+    on_devices,
+    parameter_gradients,
+    relative_error,
+)
 
 nn = torch.nn
 

@@ -16,19 +16,18 @@ import weakref
 from unittest import mock
 from xml.etree import ElementTree
 
-import torch
-import torch.fx
-import torch.nn.functional as F
-from torch import nn
-
 import devices
 import measurements
 import memory_table
 import models
+import torch
+import torch.fx
+import torch.nn.functional as F
 import workloads
 from loss_picture import LossPicture
 from methods import BASELINE, METHODS, Codec, Trainer
 from report import MIB, Report
+from torch import nn
 
 CPU = torch.device("cpu")
 
@@ -443,9 +442,9 @@ class CommandLineTest(unittest.TestCase):
             argv = ["memory_table.py", *self.FLAGS, "--out", prefix, *flags]
             with mock.patch.object(sys, "argv", argv), \
                     contextlib.redirect_stdout(io.StringIO()) as out, \
-                    contextlib.redirect_stderr(io.StringIO()) as errors:
-                with self.assertRaises(SystemExit) as exit_:
-                    memory_table.main()
+                    contextlib.redirect_stderr(io.StringIO()) as errors, \
+                    self.assertRaises(SystemExit) as exit_:
+                memory_table.main()
         return exit_.exception.code, out.getvalue(), errors.getvalue()
 
     def test_it_runs_from_end_to_end(self):

@@ -10,13 +10,21 @@ import sys
 import unittest
 from unittest import mock
 
+import actpack
 import torch
 import torch.nn.functional as F
-
-import actpack
 from actpack import nn, packed
-from support import (Draws, MemoryCase, StatisticalCase, is_close, joined, on_devices,
-                     relative_error, restart_streams)
+from actpack.nn import base
+from support import (
+    Draws,
+    MemoryCase,
+    StatisticalCase,
+    is_close,
+    joined,
+    on_devices,
+    relative_error,
+    restart_streams,
+)
 
 
 class RMSNorm(torch.nn.Module):
@@ -450,9 +458,10 @@ LAYOUTS = {
 
 class TypesAndLayoutsTest(unittest.TestCase):
 
-    # 8 bits of a batch norm's output have the largest noise: its channels, of deviations from 0.5 to
-    # 1.5 and means from -1.5 to 1.5, share steps of about 11 / 255, which is 1.4 % of a normalised
-    # input in the mean over channels, 2.4 % in the worst. Wrong elements would be wrong by 100 %.
+    # 8 bits of a batch norm's output have the largest noise: its channels, with deviations from 0.5
+    # to 1.5 and means from -1.5 to 1.5, share steps of about 11 / 255. That is 1.4 % of a
+    # normalised input in the mean over channels, 2.4 % in the worst. Wrong elements would be wrong
+    # by 100 %.
     noise = 0.05
 
     @on_devices
@@ -660,7 +669,7 @@ class TiledTest(unittest.TestCase):
                 whole = case.gradients(module_of_case)
                 for tile_numel in (1, 1500):
                     restart_streams()
-                    with mock.patch.object(nn, "tile_numel", tile_numel):
+                    with mock.patch.object(base, "tile_numel", tile_numel):
                         tiled = case.gradients(module_of_case)
                     for gradient, expected in zip(tiled.values(), whole.values()):
                         with self.subTest(module=name, layout=layout, tile_numel=tile_numel):
