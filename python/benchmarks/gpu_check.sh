@@ -39,7 +39,7 @@ done
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck; do
     step "$tool" env -C tests/python PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
-      compute-sanitizer --tool $tool --kernel-name kns=packed_ --error-exitcode 1 \
+      compute-sanitizer --tool $tool --kernel-name kns=actpack --error-exitcode 1 \
       "$python" -B -m unittest test_modules.TypesAndLayoutsTest test_convert.OverwritingTest \
       test_hooks.ExactTest
   done
