@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
-"""How bytes and seconds are measured where the training runs."""
+"""Measures bytes and seconds on the device that trains."""
 import gc
 import time
 
@@ -8,7 +8,7 @@ import torch
 
 
 class Cuda:
-    """Bytes are those of PyTorch's allocator, seconds those of events on the stream."""
+    """Counts bytes by PyTorch's allocator, and seconds by events on the stream."""
 
     has_bytes = True
     full_precision = "float32 with TF32 products"
@@ -33,14 +33,14 @@ class Cuda:
         return torch.cuda.max_memory_allocated()
 
     def limit(self, budget_bytes):
-        """Lets the allocator hold so much, its unused blocks included."""
+        """Limits what the allocator holds, its unused blocks included."""
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / self.total_bytes))
 
     def unlimit(self):
         torch.cuda.set_per_process_memory_fraction(1.0)
 
     def seconds(self, step, count):
-        """Of each of `count` steps in a row: nobody waits for the device between them."""
+        """The seconds of each of `count` steps in a row; the host does not wait between them."""
         events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
         torch.cuda.synchronize()
         events[0].record()
@@ -51,13 +51,13 @@ class Cuda:
         return [1e-3 * begin.elapsed_time(end) for begin, end in zip(events, events[1:])]
 
     def release(self):
-        """Gives back what nobody refers to any more, cycles and the allocator's blocks included."""
+        """Frees all that is unreferenced: cycles, and the allocator's unused blocks."""
         gc.collect()
         torch.cuda.empty_cache()
 
 
 class Cpu:
-    """PyTorch's CPU allocator does not count bytes: enough to try the script."""
+    """Counts no bytes, since PyTorch's CPU allocator does not; enough to try the script."""
 
     has_bytes = False
     full_precision = "float32"
@@ -78,7 +78,7 @@ class Cpu:
 
 
 def is_out_of_memory(error):
-    """Of the device: the allocator's own error, or that of a library that asked for some itself."""
+    """Whether `error` says that memory ran out: in the allocator, or in a library of its own."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or (
         isinstance(error, RuntimeError)
         and any(words in str(error) for words in ("out of memory", "ALLOC_FAILED")))

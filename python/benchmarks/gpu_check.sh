@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# What only a machine with a GPU can say of the Python package: its tests on the device, its own
-# kernels under compute-sanitizer, and ResNet-50's memory, speed and losses. Fails if a step
-# does; exits with 77 where PyTorch or the package finds no device.
+# Checks the Python package on a machine with a GPU: its tests on the device, the library's kernels
+# under compute-sanitizer, and ResNet-50's memory, speed and losses. Fails if a step does; exits
+# with 77 where PyTorch or the package finds no device.
 #
 #   [PYTHON=python3] [TIME_LIMIT=240] python/benchmarks/gpu_check.sh PACKAGE [OUT]
 #
@@ -39,7 +39,7 @@ done
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck; do
     step "$tool" env -C tests/python PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
-      compute-sanitizer --tool $tool --kernel-name kns=packed_ --error-exitcode 1 \
+      compute-sanitizer --tool $tool --kernel-name kns=actpack --error-exitcode 1 \
       "$python" -B -m unittest test_modules.TypesAndLayoutsTest test_convert.OverwritingTest \
       test_hooks.ExactTest
   done

@@ -6,14 +6,14 @@ import math
 LEFT, RIGHT, TOP, BOTTOM, LEGEND = 70, 820, 40, 420, 480
 COLORS = ("#222222", "#1f77d4", "#e8730c", "#b3243c", "#2a8c4a", "#8a4fbf", "#999999", "#b8860b")
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 7, 10, 20, 50, 100)
-LOWEST = 1e-3  # of what a logarithmic axis shows
+LOWEST = 1e-3  # of the losses on a logarithmic axis
 
 
 def smoothed(losses):
-    """The means of about 60 equal stretches: single steps would hide the curve in their noise."""
-    stretch = max(1, len(losses) // 60)
-    for first in range(0, len(losses), stretch):
-        part = losses[first:first + stretch]
+    """The means of about 60 equal intervals: the noise of single steps would hide the curve."""
+    interval = max(1, len(losses) // 60)
+    for first in range(0, len(losses), interval):
+        part = losses[first:first + interval]
         mean = sum(part) / len(part)
         if math.isfinite(mean):
             yield first + 0.5 * len(part), max(mean, LOWEST)
@@ -24,7 +24,7 @@ def escaped(text):
 
 
 class LossPicture:
-    """`curves` are titles with losses, one a step; `bound`, if not 0, what no loss goes below."""
+    """`curves`: titles with losses, one per step. `bound`: the least possible loss, or 0."""
 
     def __init__(self, title, curves, bound=0):
         self.title, self.bound = title, bound

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
-"""What is measured of a method: bytes and seconds of a step, the largest batch, losses."""
+"""Measures a method: bytes and seconds of a step, the largest batch, losses."""
 import dataclasses
 import statistics
 import traceback
@@ -13,17 +13,17 @@ OK = "ok"
 OUT_OF_MEMORY = "out of memory"
 
 WARM_UP_STEPS = 3
-STEPS_OF_A_TRIAL = 2  # the second one meets the allocator's blocks as the first has left them
+STEPS_OF_A_TRIAL = 2  # the second finds the allocator's blocks as the first left them
 
 
 @dataclasses.dataclass
 class Bytes:
-    """Of one step. What was there before it, in every method: parameters, gradients, the
-    optimizer's state and the batch."""
+    """The bytes of one step, beyond those that every method has before it: parameters, gradients,
+    the optimizer's state and the batch."""
 
-    stored: int | None = None  # what the forward pass leaves behind for the backward pass
-    peak: int | None = None    # the most at any time, beyond what was there before
-    whole: int | None = None   # the most at any time, with everything
+    stored: int | None = None  # left by the forward pass for the backward pass
+    peak: int | None = None    # at any time, beyond the bytes from before
+    whole: int | None = None   # at any time, with everything
     parameters: int = 0
     gradients: int = 0
     optimizer: int = 0
@@ -57,7 +57,7 @@ class LossRow:
 
 
 def attempt(measure, device):
-    """Returns what measure() returns and OK, or None and why: one method's failure is its row's."""
+    """Returns measure()'s result and OK, or None and the reason: a failure costs one row."""
     result, outcome = None, OK
     try:
         result = measure()
@@ -72,7 +72,7 @@ def attempt(measure, device):
 
 
 class Bench:
-    """Measures methods on one workload, each time with a model made afresh."""
+    """Measures methods on one workload, with a new model each time."""
 
     def __init__(self, workload, codec, device, say=print):
         self.workload, self.codec, self.device, self.say = workload, codec, device, say
@@ -95,7 +95,7 @@ class Bench:
         return row
 
     def find_largest_batch(self, method, budget_bytes, resolution, known_size):
-        """Real steps under a real limit; batches up to `known_size` tell where to begin."""
+        """Searches by real steps under a real limit, starting from batches up to `known_size`."""
         row = LargestBatchRow(method.name, budget_bytes, resolution=resolution)
         self.device.release()
         self.device.limit(budget_bytes)
@@ -135,8 +135,8 @@ class Bench:
         return Trainer(self.workload, method, self.codec, self.device.device)
 
     def _bytes_of_step(self, trainer, batch):
-        # With a step's gradients already there the next are added to them: so they belong to what
-        # was there before, as parameters and the optimizer's state do.
+        # Later gradients are added to those of this step. So these belong to the bytes from
+        # before, as parameters and the optimizer's state do.
         trainer.forward(batch).backward()
         result = Bytes(parameters=trainer.parameter_bytes(), gradients=trainer.gradient_bytes(),
                        optimizer=trainer.optimizer_bytes())
@@ -156,13 +156,13 @@ class Bench:
         return result
 
     def _whole_bytes(self, trainer, batch):
-        """The most at any time of a step as trainers take it, with no gradients before it."""
+        """The peak of a step as trainers run it, with no gradients before it."""
         self.device.reset_peak()
         trainer.step(batch)
         return self.device.peak()
 
     def _guess_largest_batch(self, method, budget_bytes, known_size):
-        """As if bytes were affine in the batch."""
+        """The largest batch if bytes are affine in it."""
         trainer = self._trainer(method)
         small, large = max(2, known_size // 2), max(3, known_size)
         trainer.step(self.workload.data.batch(small, 0))  # makes the optimizer's state
@@ -187,9 +187,9 @@ class Bench:
 
 
 def largest_passing(passes, guess, resolution):
-    """The largest n that passes, where all below one that passes do; 0 if none does.
+    """The largest n that passes, provided that every smaller n passes too; 0 if none does.
 
-    It passed itself, and one larger by the share `resolution` of it, or by 1, did not.
+    n itself has passed, and one larger by the share `resolution`, or by 1, has failed.
     """
     lower, upper = 0, None
     trial, stride = max(1, guess), max(1, guess // 16)
@@ -210,8 +210,8 @@ def largest_passing(passes, guess, resolution):
 
 
 def saved_bytes(trainer, batch):
-    """What PyTorch saves in a forward pass, but for the model's parameters and the batch: bytes of
-    distinct storages, counted where no allocator counts them."""
+    """The bytes of the distinct storages that PyTorch saves in a forward pass, without the
+    parameters and the batch. For devices whose allocator counts nothing."""
     saved = {}
 
     def count(tensor):

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
-"""Measures what training keeps in memory, and how fast it is, with each way of keeping it.
+"""Compares the memory and the speed of training with several ways of keeping activations.
 
-For every method and batch: the bytes that the forward pass leaves for the backward pass, the peak
-of a step, and images or tokens a second; then the largest batch within a budget, found by real
-steps; then loss curves on the same generated data in the same order. Each row is printed and
-written to PREFIX.json when it is measured, Markdown tables come last, PREFIX.svg holds the curves.
+For every method and batch it measures the bytes that the forward pass leaves for the backward pass,
+the peak of a step, and images or tokens per second; then the largest batch within a budget, by real
+steps; then loss curves on the same generated data in the same order. It prints each row and writes
+it to PREFIX.json at once; the Markdown tables and the curves, in PREFIX.svg, come last.
 
-Full precision means TF32 in matrix products and convolutions, AMP means autocast to bfloat16.
-Convolutions are searched for the fastest algorithm, but not while the largest batch is sought. Set
-PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, from PyTorch 2.1 on, for the largest batch: blocks
-of many sizes leave gaps otherwise, the more, the smaller a method's share of large ones is.
-The package actpack must be on PYTHONPATH for the methods that need it.
+Full precision means TF32 in matrix products and convolutions; AMP means autocast to bfloat16.
+cuDNN searches for the fastest algorithms, except during the search for the largest batch. For that
+search set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, from PyTorch 2.1 on; otherwise blocks
+of many sizes leave gaps, most for methods with few large blocks.
+The methods that need the package actpack find it on PYTHONPATH.
 """
 import argparse
 import datetime
@@ -118,7 +118,7 @@ def context_of(arguments, workload, device):
 
 
 def command_line():
-    """With how PyTorch's allocator was set."""
+    """The command line, with the settings of PyTorch's allocator."""
     settings = (f"{name}={os.environ[name]}"
                 for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF") if name in os.environ)
     return " ".join((*settings, *sys.argv))

@@ -11,12 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Keeping(enum.Enum):
-    """What is kept between the forward and the backward pass."""
+    """The tensors that stay between the forward and the backward pass."""
 
     EVERYTHING = enum.auto()   # what PyTorch saves
-    CHECKPOINTS = enum.auto()  # the input of every block, which is computed once more
+    CHECKPOINTS = enum.auto()  # the input of every block, which then runs again
     ACTNN = enum.auto()        # each operation's own rounded copy of its input, decoded plainly
-    HOOKS = enum.auto()        # what PyTorch saves, packed, of a model as it is
+    HOOKS = enum.auto()        # what PyTorch saves, packed, for an unchanged model
     CONVERTED = enum.auto()    # one context for each chain of operations
 
 
@@ -46,7 +46,7 @@ BASELINE = METHODS["full"]
 
 
 class Checkpointed(torch.nn.Module):
-    """A block that keeps its input alone."""
+    """A block that keeps nothing but its input."""
 
     def __init__(self, block):
         super().__init__()
@@ -78,7 +78,7 @@ class Trainer:
     """One method's training of a workload, from the workload's first weights."""
 
     WARM_UP_STEPS = 20  # over which the learning rate rises
-    GRADIENT_NORM = 1.0  # at most, so that no method's curve has jumps
+    GRADIENT_NORM = 1.0  # at most, so that no curve jumps
 
     def __init__(self, workload, method, codec, device):
         torch.manual_seed(codec.seed)
@@ -98,7 +98,7 @@ class Trainer:
             return self.loss(output, batch.target)
 
     def step(self, batch):
-        """Returns the loss, on the device: nobody waits for it."""
+        """Returns the loss on the device, without waiting for it."""
         loss = self.forward(batch)
         loss.backward()
         self.update()
@@ -126,7 +126,7 @@ class Trainer:
         if keeping is Keeping.CHECKPOINTS:
             checkpoint_blocks(model)
         elif keeping in (Keeping.ACTNN, Keeping.CONVERTED):
-            import actpack  # here, so that the other methods run where it is not built
+            import actpack  # here, so that the other methods run without it
 
             how = {"context": "affine", "subtractive": False} if keeping is Keeping.ACTNN else {}
             model = actpack.convert(

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
-"""The networks that are measured: ResNet-50, vision transformers and GPT-2's smallest.
+"""The networks: ResNet-50, vision transformers and the smallest GPT-2.
 
 Plain modules with random weights, which know nothing of actpack and can be traced by torch.fx.
 """
@@ -12,7 +12,7 @@ from torch import nn
 
 
 class Bottleneck(nn.Module):
-    """A residual block of ResNet-50, its stride on the 3×3 convolution."""
+    """A residual block of ResNet-50, with the stride in the 3×3 convolution."""
 
     expansion = 4
 
@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet, by its names: blocks (3, 4, 6, 3) make ResNet-50."""
+    """torchvision's ResNet, with its names; blocks (3, 4, 6, 3) make ResNet-50."""
 
     def __init__(self, blocks=(3, 4, 6, 3), channels=64, classes=1000):
         super().__init__()
@@ -85,7 +85,7 @@ attention = getattr(F, "scaled_dot_product_attention", explicit_attention)
 
 
 class ScaledDotProductAttention(nn.Module):
-    """A module of its own, so that it can be replaced. Without dropout of its probabilities."""
+    """A module of its own, so that it can be replaced. It has no dropout."""
 
     def forward(self, query, key, value, is_causal=False):
         return attention(query, key, value, is_causal=is_causal)
@@ -108,7 +108,7 @@ class SelfAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """A pre-norm block, as both transformers have it."""
+    """The pre-norm block of both transformers."""
 
     def __init__(self, width, heads, is_causal, dropout):
         super().__init__()
@@ -149,7 +149,7 @@ class VisionTransformer(nn.Module):
 
 
 class Gpt(nn.Module):
-    """GPT-2 up to its last layer norm; its head, whose weight is token_embedding's, is the loss's.
+    """GPT-2 up to its last layer norm. The loss has the head, with token_embedding's weight.
 
     Sequences are as long as the context.
     """
@@ -171,7 +171,7 @@ class Gpt(nn.Module):
 
 
 def initialize_transformer(model):
-    """GPT-2's: normal with deviation 0.02, less for what is added to the residual stream."""
+    """GPT-2's initial weights: deviation 0.02, less where they add to the residual stream."""
     residual_deviation = 0.02 / math.sqrt(2 * len(model.blocks))
     nn.init.normal_(model.position, std=0.02)
     for module in model.modules():

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
-"""What a run has to show: a line as soon as it is measured, a JSON file, Markdown tables."""
+"""Reports results: a line as soon as it is measured, a JSON file, Markdown tables."""
 import dataclasses
 import json
 import os
@@ -15,7 +15,7 @@ LAST_SHARE = 0.2  # of the steps: their mean loss is in the table
 
 
 class Report:
-    """Holds the rows, and writes the file anew with every one of them: a run may be cut short."""
+    """Holds the rows, and rewrites the file with each of them, in case the run is cut short."""
 
     def __init__(self, context, prefix):
         self.context, self.prefix = context, prefix
@@ -74,7 +74,7 @@ class Report:
                 f"PyTorch {context['torch']}: `{context['command']}`")
 
     def _fixed_bytes(self):
-        """The same for every method, so the first that was measured speaks for all."""
+        """The same for every method, so it comes from the first."""
         fixed = next((row.bytes for row in self.steps if row.bytes), None)
         return "" if fixed is None else (
             f"Parameters are {mebibytes(fixed.parameters)} MiB, gradients "
@@ -105,7 +105,7 @@ class Report:
         return title, f"{len(row.losses)}", f"{last_loss(row):.3f}", difference
 
     def _full(self, rows, **where):
-        """The full-precision row to compare with, if there is one."""
+        """The full-precision row for the comparison, or None."""
         return next((row for row in rows if row.method == BASELINE.name and row.outcome == OK
                      and all(getattr(row, key) == value for key, value in where.items())), None)
 

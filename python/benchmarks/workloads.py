@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
-"""What is trained: a model, generated data that it can learn, its loss and its optimizer.
+"""Workloads: a model, generated data that it can learn, its loss and its optimizer.
 
 A batch is a function of (seed, step) alone, so every method sees the same data in the same order.
 """
@@ -23,13 +23,13 @@ class Batch:
 
 
 def generator_for(seed, step, device):
-    """A hash of both: the CPU's generator looks at no more than 32 bits of its seed."""
+    """A hash of both, since the CPU's generator uses only 32 bits of its seed."""
     digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 class ImageData:
-    """Each class is a pattern of 8×8 coloured squares, under noise of squares and of pixels."""
+    """Each class is a pattern of 8×8 coloured squares, plus noise of squares and of pixels."""
 
     CLASSES = 20
     SQUARES = 8
@@ -88,10 +88,10 @@ def classification_loss(output, target):
 class NextTokenLoss:
     """GPT-2's head and its cross entropy.
 
-    The probabilities of 50,257 tokens are several times what a transformer layer keeps, and no
-    method may round them: the softmax's gradient is not linear in what it saves. So that they do
-    not drown what is compared, the head works on `rows` positions at a time, once more in the
-    backward pass, for every method alike; with 0 rows all at once, as is.
+    The probabilities of 50,257 tokens take several times the memory of a transformer layer, and no
+    method may round them, because the softmax's gradient is not linear in them. Lest they drown the
+    comparison, the head works on `rows` positions at a time, and again in the backward pass, for
+    every method alike. With 0 rows it works on all at once.
     """
 
     def __init__(self, weight, rows):
@@ -112,14 +112,14 @@ class NextTokenLoss:
 
 @dataclasses.dataclass
 class Workload:
-    """`initial_model` stays on the CPU: every measurement trains a copy of its own."""
+    """`initial_model` stays on the CPU; every measurement trains a copy."""
 
     name: str
-    unit: str  # what is counted a second
+    unit: str  # counted per second
     units_per_sample: int
     initial_model: torch.nn.Module
     data: ImageData | TextData
-    loss_for: Callable  # of a model, before a method has changed it
+    loss_for: Callable  # of a model before a method changes it
     make_optimizer: Callable  # of parameters and whether to fuse
     loss_bound: float = 0
 
@@ -138,7 +138,7 @@ def make_adamw(parameters, is_fused):
 
 
 def fusion(is_fused):
-    """A fused optimizer holds no temporary copies of the gradients; not every PyTorch has it."""
+    """A fused optimizer needs no temporary copies of the gradients. Not every PyTorch has one."""
     return {"fused": True} if is_fused else {}
 
 
@@ -184,7 +184,7 @@ MAKERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the command line says of the workload."""
+    """The workload, as the command line sets it."""
 
     model: str = "resnet50"
     image_size: int = 224

@@ -7,12 +7,16 @@
 
 #include <cstdint>
 
+#include "actpack/batch_norm_channels.hpp"
 #include "actpack/layout.hpp"
 #include "actpack/packed.hpp"
 #include "actpack/rounding.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
 namespace actpack_python {
+
+namespace batch_norm = actpack::batch_norm;
+using batch_norm::Operation;
 
 // Values that share parameters: the number for which cuda/batch_norm.hpp has kernels.
 constexpr std::int32_t group_size = 256;

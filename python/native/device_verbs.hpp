@@ -18,8 +18,6 @@
 
 namespace actpack_python {
 
-namespace batch_norm = actpack::batch_norm;
-
 template <class T>
 struct DeviceVerbs {
   const Execution& execution;

@@ -18,8 +18,6 @@
 
 namespace actpack_python {
 
-namespace batch_norm = actpack::batch_norm;
-
 // A loop for the host's verbs, on the caller's number of threads.
 struct OpenMp {
   int threads;

@@ -23,8 +23,6 @@ using namespace actpack_python;
 
 namespace {
 
-using actpack::batch_norm::Operation;
-
 template <template <class> class Verbs, class Float16, class Bfloat16, class Call>
 void with_type(const Execution& execution, const Call& call) {
   switch (execution.type) {

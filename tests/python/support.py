@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# What the tests share: devices, whether a mean of rounded gradients is off, bytes by the allocator.
+# Shared by the tests: devices, statistics of rounded gradients, bytes that the allocator counts.
 import ctypes
 import functools
 import gc
@@ -23,7 +23,7 @@ if torch.cuda.is_available() and actpack.has_cuda:
 
 
 def on_devices(test):
-    """Runs a test, which takes `device`, on each that there is, with torch's seed set."""
+    """Runs a test, which takes `device`, on every device at hand, with torch's seed set."""
 
     @functools.wraps(test)
     def run(self):
@@ -41,7 +41,7 @@ def joined(tensors):
 
 
 def parameter_gradients(model, forward):
-    """The gradients of forward()'s sum for all parameters that are trained, joined."""
+    """The joined gradients of forward()'s sum for all trained parameters."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return joined(torch.autograd.grad(forward().float().sum(), parameters))
 
@@ -51,7 +51,7 @@ def relative_error(result, exact):
 
 
 def is_close(result, exact):
-    """Equal, but for how a normalisation's few operations on floats round."""
+    """Equal except for the rounding of a normalisation's few float operations."""
     if result.shape != exact.shape:
         return False
     largest = max([1.0, *exact.detach().abs().flatten().tolist()])
@@ -61,10 +61,10 @@ def is_close(result, exact):
 class Draws:
     """Gradients of one batch, each with noise of its own, beside the exact one.
 
-    V = sum ||g_k - mean||² / (K - 1) estimates the variance of one draw, so without bias
+    V = sum ||g_k - mean||² / (K - 1) estimates the variance of one draw. Without bias, therefore,
     k · ||mean of k draws - exact||² / V, the `excess`, is 1 on average. It is a sum of squares of
-    independent normal variables whose variances are the covariance's eigenvalues, to be had from
-    the draws' Gram matrix, and its deviation for one mean is `sigma`.
+    independent normal variables, whose variances are the eigenvalues of the covariance. The draws'
+    Gram matrix gives these, and with them `sigma`, the excess's deviation for one mean.
     """
 
     deviations_allowed = 5
@@ -89,15 +89,15 @@ class Draws:
         return self.deviations_allowed * self.sigma * math.sqrt((k or self.count) / self.count)
 
     def noise(self):
-        """The deviation of one draw, relative to the gradient."""
+        """The standard deviation of one draw, relative to the gradient."""
         return math.sqrt(self.variance) / self.exact.norm().item()
 
     def detectable(self):
-        """The least bias, relative to the gradient, that would more likely be found than not."""
+        """The smallest bias, relative to the gradient, that is more likely found than not."""
         return self.noise() * math.sqrt(self.allowed() / self.count)
 
     def is_exact(self):
-        """No noise, and no error beyond what sums in float have."""
+        """No noise, and no error beyond that of sums in float."""
         return self.noise() < 1e-6 and relative_error(self._draws[0], self.exact) < 1e-5
 
     def is_unbiased(self):
@@ -107,13 +107,13 @@ class Draws:
 class StatisticalCase(unittest.TestCase):
 
     def assert_unbiased(self, draws, detectable=0.1):
-        """Also that there was noise, and that a bias of `detectable` would have been noticed."""
+        """Asserts also that there was noise, and that a bias of `detectable` would be found."""
         self.assertGreater(draws.noise(), 1e-6, "there was no noise to average out")
         self.assertLess(draws.detectable(), detectable, "the test has too little power")
         self.assertLessEqual(draws.excess(), 1 + draws.allowed())
 
     def assert_falls_as_root(self, draws):
-        """That the error of a mean of k draws falls as 1 / √k."""
+        """Asserts that the error of a mean of k draws falls as 1 / √k."""
         k = 1
         while k <= draws.count:
             self.assertLessEqual(abs(draws.excess(k) - 1), draws.allowed(k), f"mean of {k}")
@@ -121,7 +121,7 @@ class StatisticalCase(unittest.TestCase):
 
 
 def restart_streams():
-    """From now on there is the same noise as after the last call."""
+    """Restarts the noise: from now on it is the same as after the last call."""
     packed._streams = itertools.count()
     torch.manual_seed(0)
 
@@ -133,9 +133,9 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def _glibc():
-    """The C library, told to map every block of 64 KiB or more by itself, so that its pages come
-    and go with it; a free rest of the heap large enough for one would be used first. None if the
-    library is another one."""
+    """Returns the C library, or None if it is not glibc. Tells it to map every block of 64 KiB or
+    more by itself, so that pages come and go with their block. Must run while the heap is small: a
+    large enough free rest of it would be used first."""
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallinfo2"):
         return None
@@ -147,12 +147,12 @@ def _glibc():
     return library
 
 
-_libc = _glibc()  # now, while the heap is small
+_libc = _glibc()
 
 
 class MemoryCase(unittest.TestCase):
-    """Bytes, as the allocator counts them: of tensors on a GPU, and all of the process on the CPU,
-    where a few KiB are other things."""
+    """Bytes as the allocator counts them: those of tensors on a GPU; those of the whole process on
+    the CPU, of which a few KiB are not tensors."""
 
     @classmethod
     def setUpClass(cls):
@@ -167,8 +167,8 @@ class MemoryCase(unittest.TestCase):
         return info.uordblks + info.hblkhd  # in use in the heaps of all threads, and mapped
 
     def stored(self, forward, device):
-        """What lives after forward() that did not before, with what it returns. The first time it
-        runs, libraries may keep something for good."""
+        """The bytes that forward() leaves alive, its result included. It runs once before, because
+        libraries may keep something for good the first time."""
         forward()
         gc.collect()
         before = self.allocated(device)
@@ -178,11 +178,11 @@ class MemoryCase(unittest.TestCase):
         return stored
 
     def peak(self, step, device):
-        """The most that lives at any time of step(), beyond what was there before.
+        """The peak of step(), beyond the bytes from before.
 
-        On the CPU it is the kernel's record of resident pages: no sampling, and nothing is missed.
-        Large blocks come and go with their pages; step() runs once before, so that smaller ones
-        and code are resident already.
+        On the CPU it is the kernel's record of resident pages, which misses nothing. Large blocks
+        come and go with their pages. step() runs once before, so that smaller blocks and code are
+        resident already.
         """
         step()
         gc.collect()
@@ -204,7 +204,7 @@ def _resident(name):
 
 
 class Chain(torch.nn.Sequential):
-    """So many times convolution, batch normalisation and ReLU, of one shape all through."""
+    """`depth` times convolution, batch normalisation and ReLU, all of one shape."""
 
     channels = 16
 
@@ -218,5 +218,5 @@ class Chain(torch.nn.Sequential):
     @classmethod
     def batch(cls, device, size=8):
         if device.type == "cuda":
-            size *= 16  # beside what cuDNN takes for itself
+            size *= 16  # so that cuDNN's own memory is small beside it
         return torch.randn(size, cls.channels, 64, 64, device=device)

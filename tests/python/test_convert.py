@@ -35,7 +35,7 @@ def convolutional_net():
 
 
 class Block(torch.nn.Module):
-    """A residual block as ResNet's: one ReLU module after either normalisation."""
+    """ResNet's residual block: one ReLU module, called after either normalisation."""
 
     def __init__(self, channels=16, is_inplace=True):
         super().__init__()
@@ -87,7 +87,7 @@ class TransformerBlock(torch.nn.Module):
 
 
 class Transformer(torch.nn.Module):
-    """Of images in patches."""
+    """A transformer on images in patches."""
 
     width = 96
 
@@ -128,8 +128,8 @@ class Classification:
 
 
 def fusions(model, *arguments):
-    """Of each call of a batch normalisation in model(*arguments): "rectifies", if it applied the
-    ReLU behind it, and "overwrites", if its output took the place of its input."""
+    """For each call of a batch normalisation in model(*arguments): "rectifies" if it applied the
+    ReLU behind it, "overwrites" if its output overwrote its input."""
     batch_norm = _native.batch_norm
     calls = []
 
@@ -237,7 +237,7 @@ class SameModelTest(unittest.TestCase):
 
     @on_devices
     def test_outputs_are_equal(self, device):
-        # Normalisations round in their own way; attention may be another kernel.
+        # Normalisations round differently; attention may use another kernel.
         problems = {"convolutional": (Classification(convolutional_net(), device), 1e-6),
                     "residual": (Classification(residual_net(), device), 1e-6),
                     "transformer": (transformer_problem(device), 1e-5)}
@@ -293,7 +293,7 @@ class SameModelTest(unittest.TestCase):
 
 
 class OverwritingTest(unittest.TestCase):
-    """A batch normalisation takes the place of a convolution's output that nobody else needs."""
+    """A batch normalisation overwrites a convolution's output that nobody else needs."""
 
     @on_devices
     def test_same_memory_and_same_gradients(self, device):
@@ -340,7 +340,7 @@ class OverwritingTest(unittest.TestCase):
 
 
 class Pair(torch.nn.Module):
-    """A convolution and a normalisation, of which a test does something in `use`."""
+    """A convolution and a normalisation, which a test calls in `use`."""
 
     def __init__(self, use=None):
         super().__init__()
@@ -353,7 +353,7 @@ class Pair(torch.nn.Module):
 
 
 class Branching(Pair):
-    """In one of its cases, and no other, others read what convolution and normalisation made."""
+    """In exactly one case others read the results of convolution and normalisation."""
 
     def __init__(self, is_exceptional):
         super().__init__()
@@ -367,8 +367,8 @@ class Branching(Pair):
 
 
 class FusionTest(unittest.TestCase):
-    """A normalisation shares a context with the ReLU behind it, and overwrites a convolution's
-    output, where nobody else sees what is between them."""
+    """A normalisation shares a context with the ReLU behind it and overwrites a convolution's
+    output if nobody else reads the values between them."""
 
     @on_devices
     def test_sequences(self, device):
@@ -381,7 +381,7 @@ class FusionTest(unittest.TestCase):
             ((torch.nn.Sequential(conv, bn), relu), ["overwrites"]),
         ):
             self._assert_same(torch.nn.Sequential(*layers), expected, device)
-            # What cannot be traced runs them all the same.
+            # A model that cannot be traced runs them just the same.
             chain = torch.nn.Sequential(*layers)
             self._assert_same(Pair(lambda net, x: chain(x if x.sum() > 0 else -x)), [], device)
             untraced = Pair(lambda net, x: net.layers(x if x.sum() > 0 else -x))
@@ -429,7 +429,7 @@ class FusionTest(unittest.TestCase):
 
     @on_devices
     def test_a_layer_of_another_parent(self, device):
-        # What it makes, a hook on that parent may keep.
+        # A hook on that parent may keep its result.
         net = Pair(lambda net, x: net.act(net.bn(net.stem(x))))
         net.stem, net.act = Pair(lambda net, x: net.conv(x)), Pair(lambda net, x: net.relu(x))
         self._assert_same(net, [""], device)
@@ -440,7 +440,7 @@ class FusionTest(unittest.TestCase):
         net.layers = torch.nn.Sequential(net.conv, net.bn, net.relu)
 
         def taps(x):
-            if x.sum() < -1e9:  # no trace goes through this
+            if x.sum() < -1e9:  # which cannot be traced
                 return []
             results = []
             for layer in net.layers:
@@ -456,7 +456,7 @@ class FusionTest(unittest.TestCase):
         self.assertEqual(fusions(net, x), [""])
         self.assertEqual(fusions(net.layers, x), [BOTH])
         self.assertEqual(fusions(net.layers[:2], x), ["overwrites"])
-        # Nor is a sequence that was traced always run as one, and what it told once is no news.
+        # A traced sequence need not run as one later, and its former note must not count then.
         layers = actpack.convert(torch.nn.Sequential(*net.layers))
         self.assertEqual(fusions(lambda x: layers[1](layers[0](x)), x), [""])
         self.assertEqual(fusions(lambda x: (layers[1:](x), layers[1](x)), x), ["rectifies", ""])
@@ -574,7 +574,7 @@ class FusionTest(unittest.TestCase):
             self.assertEqual(fusions(net, x), [BOTH, "overwrites"] * 2)
 
     def _assert_same(self, net, expected, device, channels=3):
-        """The same outputs, and these `fusions`, unless there are none to be expected."""
+        """Asserts the same outputs and, if any are expected, these `fusions`."""
         net = net.to(device)
         twin = actpack.convert(copy.deepcopy(net), bits=8)
         x = torch.randn(4, channels, 8, 8, device=device)
@@ -640,7 +640,7 @@ class MemoryTest(MemoryCase):
         actpack.convert(chain)
         converted = self.peak(step, device)
         # In tensors of a layer's size: 2 · 32 stored, and the 2 or 3 of a layer's backward pass.
-        # Instead of the 64 a packed 6.25 or 3.125, beside 4 or 5 of a layer's backward pass.
+        # Packed, 6.25 or 3.125 instead of the 64, beside the 4 or 5 of a layer's backward pass.
         self.assertGreater(plain / compressed, 5.8)
         self.assertGreater(plain / converted, 8)
 

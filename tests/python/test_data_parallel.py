@@ -20,7 +20,7 @@ DEVICE = torch.device("cpu")
 
 
 def make_net():
-    """Without batch statistics, which are a rank's own."""
+    """A net without batch statistics, which would differ between ranks."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
         torch.nn.Conv2d(16, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(),
@@ -29,7 +29,7 @@ def make_net():
 
 
 def batch():
-    """The joined batch, the same wherever it is made."""
+    """The joined batch, equal in every process."""
     generator = torch.Generator().manual_seed(5)
     return torch.randn(32, 3, 8, 8, generator=generator)
 
@@ -43,7 +43,7 @@ def gradient(net, images, region=None):
 
 
 def methods(bits):
-    """How activations are kept: a net's change, and a region's maker."""
+    """For each method, a function that changes a net and one that makes a region."""
     return {
         "converted": (lambda net: actpack.convert(net, bits=bits), contextlib.nullcontext),
         "hooked": (lambda net: net, lambda: actpack.compressed(bits=bits)),
@@ -51,7 +51,7 @@ def methods(bits):
 
 
 def work(rank, folder):
-    """One rank: all that it sees goes to a file."""
+    """One rank: writes its gradients to a file."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting",
                                          rank=rank, world_size=RANKS)
@@ -60,7 +60,7 @@ def work(rank, folder):
     seen = {}
     for bits, count in ((2, DRAWS), (8, 1)):
         for name, (change, make_region) in methods(bits).items():
-            torch.manual_seed(0)  # alike on all ranks
+            torch.manual_seed(0)  # equal on all ranks
             net = DistributedDataParallel(change(make_net()))
             seen[name, bits] = [gradient(net, share, make_region()) for _ in range(count)]
     torch.manual_seed(0)
@@ -92,7 +92,7 @@ class DataParallelTest(StatisticalCase):
     def test_in_8_bits_as_one_process_with_the_joined_batch(self):
         for name in methods(8):
             drawn, = self.seen[0][name, 8]
-            # Noise of 2 bits is a fraction of the gradient; this is 85 times less.
+            # The noise of 2 bits is a fraction of the gradient; that of 8 bits is 85 times less.
             self.assertLess(relative_error(drawn, self.exact), 0.01, name)
 
     def test_unbiased_in_2_bits(self):
@@ -105,8 +105,8 @@ class DataParallelTest(StatisticalCase):
         errors = torch.stack([seen["alone"] - self.exact for seen in self.seen])
         self.assertTrue((errors.norm(dim=1) > 1e-3 * self.exact.norm()).all())
         correlation = torch.corrcoef(errors)[0, 1].item()
-        # With one stream it would be 1. Errors of many parameters, correlated among each other, are
-        # worth some tens of independent ones at least: a deviation of 0.1 or less.
+        # It would be 1 with one stream. The correlated errors of many parameters are worth at least
+        # some tens of independent ones, which is a deviation of 0.1 or less.
         self.assertLess(abs(correlation), 0.5)
         streams = [set(seen["streams"]) for seen in self.seen]
         self.assertEqual([len(rank) for rank in streams], [100, 100])

@@ -32,7 +32,7 @@ def plain_net():
 
 
 class Classification:
-    """A net and one batch; torch's own dropout is the same in each gradient."""
+    """A net and one batch; torch's own dropout is the same for each gradient."""
 
     def __init__(self, device, net=None):
         self.net = (net or plain_net()).to(device)
@@ -55,7 +55,7 @@ class Classification:
 
 
 class _Save(torch.autograd.Function):
-    """Hands what a backward pass gets back of its saved tensors to a list."""
+    """Appends the saved tensors that a backward pass gets back to a list."""
 
     @staticmethod
     def forward(ctx, handle, results, *tensors):
@@ -80,7 +80,7 @@ def through_hooks(*tensors, **options):
 
 
 def computed(tensor):
-    """The same values as an operation's result, which an activation is."""
+    """The same values as the result of an operation, like an activation."""
     return tensor.detach().requires_grad_() * 1
 
 
@@ -95,7 +95,7 @@ class UnbiasedTest(StatisticalCase):
 
     @on_devices
     def test_a_mask_from_rounded_values_is_found_biased(self, device):
-        # The same codes, but for what makes the difference: where y > 0 is not kept exactly.
+        # The same codes with one difference: y > 0 is not exact.
         options = packed.Options(subtractive=False)
 
         def pack(tensor):
@@ -120,7 +120,7 @@ class UnbiasedTest(StatisticalCase):
             with torch.autocast(device.type, dtype=torch.bfloat16):
                 return problem.net(images).float()
 
-        # The exact gradient is that of the same arithmetic: its own rounding is no bias here.
+        # The exact gradient uses the same arithmetic, whose rounding is then no bias.
         draws = Draws(lambda: problem.gradient(actpack.compressed(keep=problem.net), forward),
                       problem.gradient(forward=forward))
         self.assert_unbiased(draws)
@@ -157,7 +157,7 @@ class ExactTest(unittest.TestCase):
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             values = torch.randn(16, 1001, device=device)
             values[:, ::3] = 0
-            values[:, 1::7] *= 1e-6  # rounds to zero, but for the sign
+            values[:, 1::7] *= 1e-6  # rounds to zero, with its sign
             values = values.to(dtype)
             result = through_hooks(computed(values))
             self.assertEqual(result.dtype, dtype)
@@ -308,8 +308,8 @@ class MemoryTest(MemoryCase):
                 return chain(batch).sum()
 
         plain = self.stored(lambda: chain(batch).sum(), device)
-        # Normalisation's input and ReLU's output in 2 + 1.125 bits each, instead of 32: 10.24 times
-        # less, but for statistics and whole pages.
+        # The input of normalisation and the output of ReLU take 2 + 1.125 bits each, instead of 32:
+        # 10.24 times less, not counting statistics and whole pages.
         self.assertGreater(plain / self.stored(forward, device), 9.8)
 
     @on_devices

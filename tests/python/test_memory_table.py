@@ -45,7 +45,7 @@ def gradients_of(trainer, batch):
 
 
 class StubActpack(types.ModuleType):
-    """Stands in for the package and writes down what is asked of it."""
+    """Stands in for the package and records its calls."""
 
     def __init__(self):
         super().__init__("actpack")
@@ -73,7 +73,7 @@ class ModelTest(unittest.TestCase):
         self.assertIn("layer3.5.bn3.running_var", resnet.state_dict())
         self.assertIn("layer2.0.downsample.1.weight", resnet.state_dict())
         self.assertEqual(numel(models.VisionTransformer()), 22_050_664)  # timm's
-        # Of GPT-2 and ViT-B/16 two depths, which is quicker: sizes are affine in the depth.
+        # Two depths of GPT-2 and ViT-B/16, to be quick: sizes are affine in the depth.
         for model, published in ((models.VisionTransformer, 86_567_656), (models.Gpt, 124_439_808)):
             width = {"width": 768, "heads": 12}
             one, two = (numel(model(depth=depth, **width)) for depth in (1, 2))
@@ -200,8 +200,8 @@ class MethodTest(unittest.TestCase):
         self.assertEqual(stub.kept, [(2, 3, trainer.model)])
 
     def test_training_lowers_the_loss(self):
-        # That one token in three never comes is learnt first, from ln 1536 = 7.34 on: four seeds
-        # were at 7.18 to 7.21 by then.
+        # It first learns, from ln 1536 = 7.34 on, that one token in three never comes. Four seeds
+        # reached 7.18 to 7.21.
         workload = tiny("gpt2")
         trainer = Trainer(workload, BASELINE, Codec(), CPU)
         losses = [trainer.step(workload.data.batch(8, step)).item() for step in range(45)]
@@ -209,7 +209,7 @@ class MethodTest(unittest.TestCase):
 
 
 class StubDevice(devices.Cpu):
-    """A CPU that counts bytes as told, and steps as a GPU with `budget` would bear them."""
+    """A CPU that counts bytes as it is told, and runs out of memory like a GPU with `budget`."""
 
     has_bytes = True
     FIXED, PER_SAMPLE = 1000, 7
@@ -249,7 +249,7 @@ class StubDevice(devices.Cpu):
 
 
 def limited(workload, device):
-    """The workload with samples that cost `device` what it says, and a step of one sample."""
+    """The workload, with samples that cost `device` bytes, and a step of one sample."""
     make_batch = workload.data.batch
 
     def batch(size, step):
@@ -352,7 +352,7 @@ class MeasurementTest(unittest.TestCase):
             bench = self._bench(device)
             limited(bench.workload, device)
             row = bench.find_largest_batch(BASELINE, budget, resolution=0.0, known_size=16)
-            # Every trial begins with a step of two samples, so that fewer cannot be found.
+            # Every trial begins with a step of two samples, so it cannot find fewer.
             self.assertEqual((row.outcome, row.batch_size), (measurements.OK, expected))
             self.assertIsNone(device.budget)
             self.assertEqual([event for event in device.events if event != "reset"], [False, True])

@@ -28,7 +28,7 @@ from support import (
 
 
 class RMSNorm(torch.nn.Module):
-    """What nn.RMSNorm computes, for autograd."""
+    """nn.RMSNorm in operations that autograd knows."""
 
     def __init__(self, size, eps=1e-6):
         super().__init__()
@@ -41,7 +41,7 @@ class RMSNorm(torch.nn.Module):
 
 
 class Attention(torch.nn.Module):
-    """What nn.ScaledDotProductAttention computes, for autograd; q, k and v are x's three parts."""
+    """nn.ScaledDotProductAttention in operations that autograd knows; x is q, k and v."""
 
     is_causal = False
 
@@ -69,7 +69,7 @@ def converted(module, **options):
 
 
 def randomized(module):
-    """All parameters away from where they start, normalisations' weights of either sign."""
+    """Moves all parameters from their initial values; normalisations' weights get either sign."""
     for parameter in module.parameters():
         signs = torch.randn_like(parameter).sign()
         parameter.data.copy_(signs * (0.5 + torch.rand_like(parameter)))
@@ -77,7 +77,7 @@ def randomized(module):
 
 
 class Case:
-    """A module, an input, and weights of the output's sum, of which the gradients are taken."""
+    """A module, an input, and the weights of the output's sum, whose gradients are compared."""
 
     def __init__(self, module, shape, device, layout=None):
         self.module = randomized(module).to(device)
@@ -98,10 +98,10 @@ class Case:
         return self.run(module)[1]
 
 
-# Where a backward pass is linear in what is kept. Normalisations' dx is not, quite: it uses the
-# rounded x̂ twice, a bias of Var(x̂) / M of dy, over M values that are normalised together. Its
+# Modules whose backward pass is linear in what it saved. Normalisations' dx is not quite: it uses
+# the rounded x̂ twice, which biases dy by Var(x̂) / M for M values that are normalised together. Its
 # noise has a deviation of about (Var(x̂) / M)^½, so the excess of K draws grows by K · Var(x̂) / M:
-# by 64 · 0.3 / 512 or less here, far below the 0.9 or more that is allowed.
+# by at most 64 · 0.3 / 512 here, far below the 0.9 or more that is allowed.
 CASES = {
     "Linear": lambda: (torch.nn.Linear(48, 24), (64, 48)),
     "Linear, 3 dimensions, no bias": lambda: (torch.nn.Linear(32, 24, bias=False), (4, 16, 32)),
@@ -152,7 +152,7 @@ CASES = {
 if "approximate" in torch.nn.GELU.__constants__:
     CASES["GELU, tanh"] = lambda: (torch.nn.GELU(approximate="tanh"), (16, 100))
 
-# Those whose gradients have no noise at all.
+# Modules whose gradients have no noise at all.
 EXACT_CASES = {
     "ReLU": lambda: (torch.nn.ReLU(), (7, 300)),
     "ReLU, in place": lambda: (torch.nn.ReLU(inplace=True), (7, 300)),
@@ -237,7 +237,7 @@ class UnbiasedTest(StatisticalCase):
 
     @on_devices
     def test_a_derivative_from_rounded_values_is_found_biased(self, device):
-        # What the modules avoid: the same codes of a GELU's input instead of its derivative.
+        # The modules avoid this: the same codes of a GELU's input instead of its derivative.
         class Rounded(torch.autograd.Function):
 
             @staticmethod
@@ -288,10 +288,10 @@ class ExactTest(unittest.TestCase):
             dx, = torch.autograd.grad(y, x, torch.ones_like(y))
             self.assertTrue(torch.equal(dx != 0, is_kept))
             self.assertTrue(torch.allclose(dx[is_kept], dx.new_tensor(1 / (1 - p))))
-            # The share that is kept has a binomial's deviation; 5 of them.
+            # The share of kept elements has the deviation of a binomial; allow 5 of them.
             sigma = (p * (1 - p) / x.numel())**0.5
             self.assertLess(abs(is_kept.double().mean().item() - (1 - p)), 5 * sigma)
-            # The next mask is another: the two agree where independent ones do.
+            # The next mask differs: the two agree as often as independent ones.
             agreement = 1 - 2 * p * (1 - p)
             same = ((module(x) != 0) == is_kept).double().mean().item()
             self.assertLess(abs(same - agreement),
@@ -324,14 +324,14 @@ class ExactTest(unittest.TestCase):
 
 
 class Twice(torch.nn.Module):
-    """Makes a leaf, which torch changes nothing of in place, an operation's result."""
+    """Turns a leaf, which cannot be changed in place, into an operation's result."""
 
     def forward(self, x):
         return x * 2
 
 
 class InPlaceTest(unittest.TestCase):
-    """What torch changes in place is changed, and what is changed afterwards may be."""
+    """In-place modules change their input, and their results may be changed afterwards."""
 
     @on_devices
     def test_the_input_is_the_output(self, device):
@@ -439,14 +439,14 @@ class LikeTorchTest(unittest.TestCase):
 
     @on_devices
     def test_a_parameter_as_input(self, device):
-        # As learned queries are: what the caller owns, and packs like any leaf.
+        # Like learned queries: the caller owns them, and they are packed like any leaf.
         linear = converted(torch.nn.Linear(8, 4)).to(device)
         queries = torch.nn.Parameter(torch.randn(5, 8, device=device))
         linear(queries).sum().backward()
         self.assertEqual(queries.grad.shape, queries.shape)
 
 
-# Inputs that are not laid out as most: each gives the same gradients as a contiguous one.
+# Inputs with unusual strides: each gives the same gradients as a contiguous one.
 LAYOUTS = {
     "transposed": lambda x: x.transpose(0, -1).contiguous().transpose(0, -1),
     "with gaps": lambda x: torch.stack([x, x], -1)[..., 0],
@@ -469,14 +469,14 @@ class TypesAndLayoutsTest(unittest.TestCase):
         for layout, change in LAYOUTS.items():
             for name, make in {**CASES, **EXACT_CASES}.items():
                 if "in place" in name or (name, layout) == ("BatchNorm1d", "expanded"):
-                    continue  # torch refuses the one; the other has no variance to divide by
+                    continue  # torch refuses the one; the other has no variance
                 with self.subTest(module=name, layout=layout):
                     case = Case(*make(), device, layout=change)
                     y, exact = case.run(case.module)
                     y_of_converted, gradients = case.run(converted(case.module, bits=8))
                     self.assertTrue(torch.allclose(y, y_of_converted, atol=1e-5))
                     if layout == "channels last" and y.dim() == 4:
-                        # Or the next layer would have to copy, as PyTorch 1.13 does when it pads.
+                        # Otherwise the next layer would copy, as PyTorch 1.13 does when it pads.
                         if getattr(case.module, "padding_mode", "zeros") != "zeros":
                             y, exact["input"] = (x.contiguous(memory_format=torch.channels_last)
                                                  for x in (y, exact["input"]))
@@ -514,7 +514,7 @@ class TypesAndLayoutsTest(unittest.TestCase):
                 case.x.requires_grad_()
                 try:
                     y, exact = case.run(case.module)
-                except RuntimeError:  # torch's CPU has not all of it in half precision
+                except RuntimeError:  # torch has not all of it in half precision on the CPU
                     continue
                 with self.subTest(module=name, dtype=dtype):
                     y_of_converted, gradients = case.run(converted(case.module, bits=8))
@@ -575,7 +575,7 @@ class TypesAndLayoutsTest(unittest.TestCase):
 
 
 class SharedTest(unittest.TestCase):
-    """Notes on tensors: one packed copy for all that read the same, and never an outdated one."""
+    """Notes on tensors: one packed copy for all readers, and never an outdated one."""
 
     @on_devices
     def test_a_change_in_place_is_seen(self, device):
@@ -612,7 +612,7 @@ class SharedTest(unittest.TestCase):
         x = torch.randn(16, 256, device=device, requires_grad=True) * 1
         expected, coarse, fine = (torch.autograd.grad(reader(x).square().sum(), reader.weight)[0]
                                   for reader in (linear, coarse, fine))
-        # Each bit less doubles the steps: the noise of 1 bit is some 255 times that of 8.
+        # Each bit less doubles the steps; the noise of 1 bit is some 255 times that of 8.
         self.assertGreater(relative_error(joined([coarse]), joined([expected])), 0.1)
         self.assertLess(relative_error(joined([fine]), joined([expected])), 0.01)
 
@@ -674,7 +674,7 @@ class TiledTest(unittest.TestCase):
                     for gradient, expected in zip(tiled.values(), whole.values()):
                         with self.subTest(module=name, layout=layout, tile_numel=tile_numel):
                             self.assertEqual(gradient.dtype, expected.dtype)
-                            # The sums' order alone differs.
+                            # Only the order of the sums differs.
                             self.assertLess(relative_error(joined([gradient]), joined([expected])),
                                             1e-5)
 
@@ -685,7 +685,7 @@ class MemoryTest(MemoryCase):
     delta = 0.2  # 25 KiB: whole pages of up to three contexts, statistics, and the graph itself
 
     def _bits(self, module, device, **options):
-        """Bits that one layer stores for each value of its input."""
+        """The bits that one layer stores for each value of its input."""
         module = converted(module, **options).to(device)
         x = torch.randn(4, 16, self.numel // 64 // 128, 128, device=device, requires_grad=True)
         return 8 * self.stored(lambda: module(x).sum(), device) / x.numel()
@@ -720,8 +720,8 @@ class MemoryTest(MemoryCase):
 
     @on_devices
     def test_peak_of_batch_norm(self, device):
-        # The output, the input's gradient and a context: a decoded tensor or a masked gradient
-        # would be one more. A GPU's sums take 32 MiB of their own.
+        # The output, the input's gradient and a context. A decoded tensor or a masked gradient
+        # would be one more. A GPU's sums take another 32 MiB.
         batch = 16384 if device.type == "cuda" else 256
         for layers in ([], [torch.nn.ReLU()]):
             for context in ("sign_magnitude", "affine") if not layers else ("sign_magnitude",):
