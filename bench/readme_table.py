@@ -22,15 +22,6 @@ END = "<!-- The end of what bench/readme_table.py made. -->\n"
 
 # A line of a table: its title, the row's name up to the size, its type, its width, and its codec in
 # the tables of error if it decodes.
-README_LINES = (
-    ("quantize, stochastic", "quantize/stochastic", "float", 2, None),
-    ("dequantize, plain", "dequantize/plain", "float", 2, "affine/plain"),
-    ("dequantize, subtractive", "dequantize/subtractive", "float", 2, "affine/subtractive"),
-    ("encode sign and magnitude", "sign_magnitude_encode/stochastic", "float", 2, None),
-    ("decode sign and magnitude, subtractive", "sign_magnitude_decode/subtractive", "float", 2,
-     "sign_magnitude/subtractive"),
-    ("for comparison: zfp, fixed rate, compress", "zfp_fixed_rate_compress", "float", 4, None),
-)
 LINES = (
     ("quantize, stochastic", "quantize/stochastic", "float", 1, None),
     ("quantize, stochastic", "quantize/stochastic", "float", 2, None),
@@ -50,8 +41,15 @@ LINES = (
     ("c-blosc (LZ4, bits shuffled), compress", "blosc_lz4_bitshuffle_compress", "float", None, None),
     ("c-blosc, decompress", "blosc_lz4_bitshuffle_decompress", "float", None, None),
 )
-SMALL, LARGE = (1 << 20, "1 MiB"), (1 << 26, "64 MiB")
-SIZES = (SMALL, LARGE)
+README_LINES = (  # titles and widths
+    ("quantize, stochastic", 2),
+    ("dequantize, plain", 2),
+    ("dequantize, subtractive", 2),
+    ("encode sign and magnitude", 2),
+    ("decode sign and magnitude, subtractive", 2),
+    ("zfp, fixed rate, compress", 4),
+)
+SIZES = ((1 << 20, "1 MiB"), (1 << 26, "64 MiB"))
 TYPE_BYTES = {"float": 4, "bfloat16": 2, "float16": 2}
 ERRORS = ("gauss", "relu")
 
@@ -66,7 +64,7 @@ def host_results():
 
 
 def lines_of(results, wanted):
-    """The table's lines that a machine has measured, by their titles and widths."""
+    """The wanted lines that a machine has measured."""
     rows = {}
     for row in results_table.rows_of(results_table.medians(results["benchmarks"])[0]):
         if row.get("threads", 1) == 1:
@@ -99,11 +97,12 @@ def machine(context):
 
 def readme_block():
     number = results_table.number
-    size = LARGE[1]
+    size = SIZES[-1][1]
+    wanted = [line for line in LINES if (line[0], line[3]) in README_LINES and line[2] == "float"]
     lines, columns, sources = {}, [], []
     for stem, results in host_results():
         context = results["context"]
-        for line in lines_of(results, README_LINES):
+        for line in lines_of(results, wanted):
             merged = lines.setdefault((line["title"], line["stored"]), {})
             for key, value in line.items():
                 merged[f"{stem} {key}" if key.startswith(size) else key] = value
