@@ -5,28 +5,16 @@
 // full_precision.hpp keeps them as frameworks do, contexts.hpp keeps them with actpack.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
 
-#include "batch_norm.hpp"
-#include "pooling.hpp"
-#include "tensor.hpp"
+#include "common/data.hpp"
+#include "common/tensor.hpp"
+#include "layers/batch_norm.hpp"
+#include "layers/pooling.hpp"
 
 namespace trainer {
-
-// What a pixel's byte is to the network: zero mean and unit variance over the training set.
-struct PixelScale {
-  float scale = 1;
-  float shift = 0;
-
-  void operator()(std::span<const std::uint8_t> pixels, std::span<float> values) const {
-    std::ranges::transform(pixels, values.begin(), [this](std::uint8_t pixel) {
-      return scale * static_cast<float>(pixel) + shift;
-    });
-  }
-};
 
 // Keeps the network's input.
 class InputContext {
@@ -91,7 +79,7 @@ class ContextFactory {
   // Whether save() must see the whole batch at once, at the price of a transient tensor.
   virtual bool saves_whole_batch() const { return false; }
 
-  virtual std::unique_ptr<InputContext> keep_input(Tensor<std::uint8_t> pixels,
+  virtual std::unique_ptr<InputContext> save_input(Tensor<std::uint8_t> pixels,
                                                    PixelScale scale) = 0;
   virtual std::unique_ptr<BlockContext> make_block_context(const BlockSetting& block) = 0;
 };

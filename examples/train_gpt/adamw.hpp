@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "model.hpp"
+#include "train_gpt/model.hpp"
 
 namespace gpt {
 

@@ -14,8 +14,8 @@
 #include <span>
 #include <vector>
 
-#include "shape.hpp"
-#include "tensor.hpp"
+#include "common/tensor.hpp"
+#include "train_gpt/shape.hpp"
 
 namespace gpt {
 
