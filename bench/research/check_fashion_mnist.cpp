@@ -25,6 +25,7 @@
 
 namespace {
 
+using namespace trainer;
 using namespace research;
 
 struct Check {

@@ -4,6 +4,8 @@
 // Checks train_gpt's ways to save activations: the gradient's noise and bias, kind by kind of
 // tensor; or the largest batch and depth that fit into a memory budget.
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -28,6 +30,7 @@ namespace {
 
 using namespace research;
 using gpt::Kind;
+using gpt::kind_names;
 using gpt::kinds;
 using trainer::format;
 using trainer::Progress;
@@ -86,13 +89,6 @@ void print_gradient_legend() {
          "1 without bias, +- its standard deviation.\n";
 }
 
-void print_budget_row(const std::string& name, const BudgetReport& report) {
-  std::cout << format("%-26s %10lld %10lld\n", name.c_str(),
-                      static_cast<long long>(report.sequences),
-                      static_cast<long long>(report.layers));
-  std::cout.flush();
-}
-
 void check_gradients(const GptCheckOptions& options, const gpt::Ranks& ranks) {
   const gpt::Text text = gpt::load_text(options.data, std::cout);
   const std::uint64_t seed = options.seeds.front();
@@ -136,7 +132,7 @@ void check_gradients(const GptCheckOptions& options, const gpt::Ranks& ranks) {
   print_gradient_legend();
 }
 
-void fill_budget(const GptCheckOptions& options) {
+void print_budget(const GptCheckOptions& options) {
   const double bytes = options.memory_budget * 1024 * 1024;
   std::cout << format(
                    "The most whose step fits in %g MiB beyond parameters, optimizer and scratch\n",
@@ -169,7 +165,7 @@ int main(int count, char** arguments) {
     omp_set_num_threads(options.threads);
     trainer::memory::keep_freed_memory();
     if (options.memory_budget > 0) {
-      fill_budget(options);
+      print_budget(options);
     } else {
       check_gradients(options, ranks);
     }

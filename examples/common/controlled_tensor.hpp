@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 
 #include "common/saved_tensor.hpp"
 #include "common/width_control.hpp"
@@ -16,9 +15,9 @@ namespace trainer {
 // A saved tensor that tells the controller of widths, if there is one, its ranges once it is full.
 class ControlledTensor : public SavedTensor {
  public:
-  ControlledTensor(SavedFormat format, std::int64_t item_numel, CodecClock& clock,
+  ControlledTensor(const SavedFormat& format, std::int64_t item_numel, CodecClock& clock,
                    WidthControl* control, std::size_t number)
-      : SavedTensor(std::move(format), item_numel, clock), control_(control), number_(number) {}
+      : SavedTensor(format, item_numel, clock), control_(control), number_(number) {}
 
   void finish() const {
     if (control_ != nullptr) {

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <utility>
 
 namespace trainer {
 namespace {
@@ -39,15 +38,16 @@ void SavedFormat::set_rounding(const actpack::Rounding& noise, bool is_subtracti
   decoding = is_subtractive ? actpack::Decoding::subtractive(noise) : actpack::Decoding::plain();
 }
 
-SavedTensor::SavedTensor(SavedFormat format, std::int64_t item_numel, CodecClock& clock)
-    : format_(std::move(format)), item_numel_(item_numel), clock_(&clock) {
-  const actpack::Layout& layout = format_.layout;
-  switch (format_.form) {
+SavedTensor::SavedTensor(const SavedFormat& format, std::int64_t item_numel, CodecClock& clock)
+    : item_numel_(item_numel), row_size_(format.layout.row_size), rounding_(format.rounding),
+      decoding_(format.decoding), clock_(&clock) {
+  const actpack::Layout& layout = format.layout;
+  switch (format.form) {
     case SavedFormat::Form::nothing: break;
     case SavedFormat::Form::floats: memory_ = Array<float>(layout.numel()); break;
     case SavedFormat::Form::affine:
-      memory_ = format_.row_bits.empty() ? actpack::PackedBuffer(layout)
-                                         : actpack::PackedBuffer(layout, format_.row_bits);
+      memory_ = format.row_bits.empty() ? actpack::PackedBuffer(layout)
+                                        : actpack::PackedBuffer(layout, format.row_bits);
       break;
     case SavedFormat::Form::sign_magnitude: memory_ = actpack::SignMagnitudeBuffer(layout); break;
   }
@@ -59,11 +59,12 @@ void SavedTensor::save(std::int64_t first, std::span<const float> values) {
     std::ranges::copy(values, floats->span().begin() + first_element);
     return;
   }
-  const std::int64_t row = first_element / std::max<std::int64_t>(format_.layout.row_size, 1);
   if (auto* codes = std::get_if<actpack::PackedBuffer>(&memory_)) {
-    clock_->time([&] { actpack::quantize(values, codes->view(), format_.rounding, row); });
+    clock_->time(
+        [&] { actpack::quantize(values, codes->view(), rounding_, first_element / row_size_); });
   } else if (auto* sides = std::get_if<actpack::SignMagnitudeBuffer>(&memory_)) {
-    clock_->time([&] { actpack::encode(values, sides->view(), format_.rounding, row); });
+    clock_->time(
+        [&] { actpack::encode(values, sides->view(), rounding_, first_element / row_size_); });
   }
 }
 
@@ -73,19 +74,17 @@ std::span<const float> SavedTensor::load(std::int64_t first, std::span<float> sc
     return floats->span().subspan(static_cast<std::size_t>(first_element), scratch.size());
   }
   if (const auto* codes = std::get_if<actpack::PackedBuffer>(&memory_)) {
-    clock_->time(
-        [&] { actpack::dequantize(codes->view(), first_element, scratch, format_.decoding); });
+    clock_->time([&] { actpack::dequantize(codes->view(), first_element, scratch, decoding_); });
   } else {
     const auto& sides = std::get<actpack::SignMagnitudeBuffer>(memory_);
-    clock_->time([&] { actpack::decode(sides.view(), first_element, scratch, format_.decoding); });
+    clock_->time([&] { actpack::decode(sides.view(), first_element, scratch, decoding_); });
   }
   return scratch;
 }
 
 void SavedTensor::load_relu(std::int64_t first, std::span<float> output) const {
   const auto& sides = std::get<actpack::SignMagnitudeBuffer>(memory_);
-  clock_->time(
-      [&] { actpack::decode_relu(sides.view(), first * item_numel_, output, format_.decoding); });
+  clock_->time([&] { actpack::decode_relu(sides.view(), first * item_numel_, output, decoding_); });
 }
 
 void SavedTensor::relu_backward(std::int64_t first, std::span<float> dx) const {

@@ -42,7 +42,7 @@ struct SavedFormat {
 class SavedTensor {
  public:
   // `format.layout` holds whole items of `item_numel` values.
-  SavedTensor(SavedFormat format, std::int64_t item_numel, CodecClock& clock);
+  SavedTensor(const SavedFormat& format, std::int64_t item_numel, CodecClock& clock);
 
   // The items from `first` on, which starts a row: as many as `values` has, in whole rows.
   void save(std::int64_t first, std::span<const float> values);
@@ -64,8 +64,10 @@ class SavedTensor {
   double squared_range_norm() const;
 
  private:
-  SavedFormat format_;
   std::int64_t item_numel_;
+  std::int64_t row_size_;
+  actpack::Rounding rounding_;
+  actpack::Decoding decoding_;
   CodecClock* clock_;
   std::variant<std::monostate, Array<float>, actpack::PackedBuffer, actpack::SignMagnitudeBuffer>
       memory_;

@@ -108,7 +108,7 @@ ControlledTensor Contexts::next_tensor(SavedFormat::Form form, std::int64_t imag
     }
     layout.bits = control_->bits(tensor);
   }
-  return {std::move(format), image_numel, clock_, width_control(), tensor};
+  return {format, image_numel, clock_, width_control(), tensor};
 }
 
 }  // namespace trainer

@@ -62,7 +62,7 @@ class ActivationStore {
     SavedFormat format = format_of(number_of(layer, kind), kind);
     format.layout.rows = tokens / shape_.tile();
     format.layout.row_size = shape_.tile() * channels;
-    return {std::move(format), channels, clock_};
+    return {format, channels, clock_};
   }
 
   // Once a tensor is full.

@@ -34,7 +34,7 @@ SavedTensor make_saved(std::int64_t tokens, std::int64_t channels, std::int64_t 
   SavedFormat format{.form = form,
                      .layout = {.rows = tokens / tile, .row_size = tile * channels, .bits = bits}};
   format.set_rounding(actpack::Rounding::stochastic(9, 1), true);
-  return {std::move(format), channels, clock};
+  return {format, channels, clock};
 }
 
 TEST_CASE("saved tensor: tiles, saved in any order, give back what the whole does") {
