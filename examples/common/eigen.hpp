@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Eigen for the matrix products, and nothing else: row-major views of memory that we own.
+// Eigen for matrix products and nothing else: row-major views of our own memory.
 #pragma once
 
 #include <cstdint>

@@ -24,7 +24,7 @@ void count(std::int64_t bytes) {
   }
 }
 
-// The size that was asked for lies in front of the block, in room that keeps its alignment.
+// The requested size lies in front of the block, in room that preserves its alignment.
 std::size_t room_in_front(std::size_t alignment) {
   return std::max(alignment, alignof(std::max_align_t));
 }

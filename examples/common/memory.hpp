@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What the allocator holds: memory.cpp replaces operator new and delete and counts every byte.
+// The bytes that the allocator holds: memory.cpp replaces operator new and delete and counts them.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@
 
 namespace trainer::memory {
 
-std::int64_t live_bytes();  // asked of operator new and not yet given back
+std::int64_t live_bytes();  // allocated and not yet freed
 std::int64_t peak_bytes();  // the most live bytes since the last restart_peak()
 void restart_peak();        // the peak starts again from what is live now
 
-// Keeps freed memory in the process, as the caching allocators of the frameworks do: without it
-// every step would spend its time on page faults. It alone needs no memory.cpp.
+// Leaves freed memory in the process, as the frameworks' caching allocators do. Without it every
+// step would spend its time on page faults. This function alone needs no memory.cpp.
 inline void keep_freed_memory() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 32 << 20);

@@ -1,8 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What is trained: arrays with a gradient, and SGD with Nesterov momentum on a one-cycle learning
-// rate.
+// Trained arrays with their gradients, and SGD with Nesterov momentum on a one-cycle learning rate.
 #pragma once
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// How much each tensor's rounding changes a gradient: that of one batch is computed again and
-// again, each time with the noise of one tensor changed.
+// Measures how much each tensor's rounding changes a gradient: computes the gradient of one batch
+// again and again, each time with the noise of one tensor changed.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace trainer {
 
-// The steps of a run, by which noise differs, and among them a probe's, which are all one step.
+// Numbers the steps of a training run, by which noise differs. All steps of a probe are one.
 class NoiseSteps {
  public:
   void begin_step() {
@@ -21,8 +21,8 @@ class NoiseSteps {
     }
   }
 
-  // From here on the step stays the same and is rounded alike, but for tensor number `tensor` (if
-  // there is one of that number); until end_probes().
+  // From here until end_probes() the step stays the same and everything is rounded alike, except
+  // tensor number `tensor`, if there is one.
   void begin_probe(std::size_t tensor) {
     begin_step();
     probed_ = tensor;
@@ -43,9 +43,9 @@ class NoiseSteps {
   std::optional<std::size_t> probed_;
 };
 
-// Calls report(tensor, squared norm of the difference) for each tensor. gradient() computes that of
-// the same batch, all of it in one vector, in a new step of `steps`; num_tensors() is asked once it
-// has been called.
+// Calls report(tensor, squared norm of the difference) for each tensor. gradient() computes the
+// gradient of the same batch, as one vector, in a new step of `steps`; num_tensors() is called
+// after it.
 template <class Gradient, class NumTensors, class Report>
 void perturb_tensors(NoiseSteps& steps, const Gradient& gradient, const NumTensors& num_tensors,
                      const Report& report) {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// One line that tells a terminal how far a run is, with rate and remaining time. Silent elsewhere.
+// One line on a terminal: progress, rate and remaining time. Silent elsewhere.
 #pragma once
 
 #include <unistd.h>

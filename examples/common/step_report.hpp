@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What a step and a training run cost: loss, memory and time.
+// The results of a step and of a training run: loss, memory and time.
 #pragma once
 
 #include <algorithm>

@@ -89,8 +89,8 @@ class BatchNorm {
   // y -> x̂ = (y − β) / γ, where is_invertible().
   const ChannelMap& invert() const { return invert_; }
 
-  // Whether x̂ can be had back from a rounded y in every channel: where |γ| is far below the
-  // others', the rounding of y is far larger than x̂ itself, and with γ = 0 nothing of x̂ is left.
+  // Whether a rounded y still tells x̂ in every channel: where |γ| is far below the others', the
+  // rounding of y is far larger than x̂ itself, and with γ = 0 nothing of x̂ is left.
   bool is_invertible() const {
     float smallest = std::abs(gamma.value.span()[0]);
     float largest = smallest;

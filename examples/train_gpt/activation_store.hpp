@@ -24,7 +24,7 @@ using trainer::SavedTensor;
 
 class ActivationStore {
  public:
-  // `rank` tells the processes of a data-parallel run apart: they must not round alike.
+  // `rank` tells the processes of data-parallel training apart: they must not round alike.
   ActivationStore(const ModelShape& shape, const SavePolicy& policy, std::uint64_t seed,
                   int rank = 0, trainer::WidthControl::AllReduce all_reduce = {})
       : shape_(shape), policy_(policy), seed_(seed), rank_(static_cast<std::uint64_t>(rank)) {
@@ -73,7 +73,7 @@ class ActivationStore {
     }
   }
 
-  // Of what is kept in float beside the tensors.
+  // Of values that are saved in float beside the tensors.
   void count_bytes(std::int64_t bytes) { saved_bytes_ += bytes; }
 
  private:

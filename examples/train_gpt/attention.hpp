@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: MIT
 //
 // Causal attention of one sequence, forward and backward. The softmax's probabilities are never
-// kept: the backward pass computes them again from queries and keys.
+// saved: the backward pass computes them again from queries and keys.
 //
-// It also sums them up again. The sums of the forward pass, which flash attention keeps, are those
-// of the exact scores; against rounded ones they leave rows that add up to anything but 1. With
+// It also sums them up again. The sums of the forward pass, which flash attention saves, belong
+// to the exact scores; with rounded ones, rows no longer add up to 1. With
 // queries and keys of 4 bits that makes the gradient's bias 0.45 of its norm instead of 0.013.
 #pragma once
 

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The end of the model: layer norm, logits, softmax and cross entropy. Its backward pass follows on
-// its forward pass tile by tile, so that neither logits nor anything else has to be kept.
+// its forward pass tile by tile, so that neither logits nor anything else waits.
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The model: embedding, layers, head. A step goes through it layer by layer for the whole batch, as
-// the frameworks do; what a layer keeps is freed as soon as its backward pass is over.
+// the frameworks do; a layer's saved tensors are freed as soon as its backward pass is over.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,9 @@
 #include "common/step_report.hpp"
 #include "common/tensor.hpp"
 #include "train_gpt/activation_store.hpp"
-#include "train_gpt/attention_layer.hpp"
-#include "train_gpt/mlp_layer.hpp"
 #include "train_gpt/sequences.hpp"
 #include "train_gpt/shape.hpp"
+#include "train_gpt/transformer_layer.hpp"
 
 namespace gpt {
 

@@ -45,8 +45,8 @@ Text load_text(const std::string& named, const std::string& environment);
 // The same with the environment's ACTPACK_DATA_DIR. Prints the first line of output.
 Text load_text(const std::string& named, std::ostream& out);
 
-// Batches of windows anywhere in a text. In a data-parallel run every rank draws the whole batch
-// and keeps its share of it.
+// Batches of windows anywhere in a text. In data-parallel training every rank draws the whole
+// batch and takes its share of it.
 class WindowStream {
  public:
   WindowStream(std::span<const std::uint8_t> text, std::int64_t context, std::uint64_t seed);
@@ -62,7 +62,7 @@ class WindowStream {
   std::mt19937_64 random_;
 };
 
-// `count` windows spread evenly over a text: the same ones for every run.
+// `count` windows spread evenly over a text: always the same ones.
 Batch spread_windows(std::span<const std::uint8_t> text, std::int64_t context, std::int64_t count);
 
 }  // namespace gpt

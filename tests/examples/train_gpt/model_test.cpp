@@ -20,9 +20,8 @@
 #include "examples/train_gpt/reference.hpp"
 #include "examples/train_gpt/support.hpp"
 #include "train_gpt/adamw.hpp"
-#include "train_gpt/attention_layer.hpp"
 #include "train_gpt/layers.hpp"
-#include "train_gpt/mlp_layer.hpp"
+#include "train_gpt/transformer_layer.hpp"
 #include "train_gpt/sequences.hpp"
 
 namespace {
