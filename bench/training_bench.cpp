@@ -18,7 +18,7 @@
 
 #include "actpack/quantize.hpp"
 #include "actpack/sign_magnitude.hpp"
-#include "memory.hpp"
+#include "common/memory.hpp"
 #include "support/buffer.hpp"
 #include "support/memory_speed.hpp"
 #include "support/network.hpp"
@@ -45,9 +45,10 @@ Reference full_precision_step() {
 }
 
 /// Counter codec_share: the part of the step that packing and unpacking take.
-void packed_step_bench(benchmark::State& state, trainer::Codec::Form form, bool is_subtractive) {
+void packed_step_bench(benchmark::State& state, trainer::Codec::Context context,
+                       bool is_subtractive) {
   trainer::Codec codec;
-  codec.form = form;
+  codec.context = context;
   codec.bits = bits;
   codec.is_subtractive = is_subtractive;
   trainer::Contexts contexts(codec, 1);
@@ -106,10 +107,10 @@ void add_rows() {
     measure(state, full_precision_step().call, {full_precision_step()});
   });
   add_step("sign_magnitude/bits:2", [](benchmark::State& state) {
-    packed_step_bench(state, trainer::Codec::Form::sign_magnitude, true);
+    packed_step_bench(state, trainer::Codec::Context::sign_magnitude, true);
   });
   add_step("affine/bits:2", [](benchmark::State& state) {
-    packed_step_bench(state, trainer::Codec::Form::affine, false);
+    packed_step_bench(state, trainer::Codec::Context::affine, false);
   });
 
   const Rounding rounding = Rounding::stochastic(1);

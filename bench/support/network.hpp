@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The network of examples/train_fashion_mnist, a few steps into its training, and the activations
-// that its backward pass needs: what codecs are really given.
+// that its backward pass needs: the values that codecs really meet.
 #pragma once
 
 #include <algorithm>
@@ -15,11 +15,10 @@
 #include <utility>
 #include <vector>
 
-#include "contexts.hpp"
-#include "data.hpp"
-#include "network.hpp"
-#include "parameter.hpp"
-#include "training.hpp"
+#include "common/data.hpp"
+#include "common/parameter.hpp"
+#include "train_fashion_mnist/contexts.hpp"
+#include "train_fashion_mnist/network.hpp"
 
 namespace bench {
 
@@ -36,7 +35,7 @@ struct Activation {
 class TrainedNetwork {
  public:
   explicit TrainedNetwork(std::int64_t steps)
-      : data_(load()), network_(trainer::net_a(0), classes,
+      : data_(load()), network_(trainer::net_a(0), trainer::image_classes,
                                 trainer::measure_pixels(data_.train.pixels.span()), seed),
         batches_(data_.train, seed), sgd_(network_.parameters()) {
     trainer::Contexts contexts = exact_contexts();
@@ -57,22 +56,17 @@ class TrainedNetwork {
     sgd_.step(learning_rate);
   }
 
-  /// What is kept of a batch in full precision: for each block the input of its batch norm, that of
-  /// its ReLU, and the output behind pooling, which is the next layer's input.
+  /// The tensors that full precision saves of a batch: for each block the input of its batch norm,
+  /// that of its ReLU, and the output behind pooling, which is the next layer's input.
   std::vector<Activation> activations() {
     Recorder recorder;
     network_.forward(next_batch(), recorder);
     return std::move(recorder.activations);
   }
 
-  static trainer::Contexts exact_contexts() {
-    trainer::Codec codec;
-    codec.form = trainer::Codec::Form::full_precision;
-    return {codec, seed};
-  }
+  static trainer::Contexts exact_contexts() { return {trainer::Codec::full_precision(), seed}; }
 
  private:
-  static constexpr std::int64_t classes = 10;
   static constexpr std::uint64_t seed = 1;
   static constexpr double learning_rate = 0.05;
 
@@ -87,7 +81,7 @@ class TrainedNetwork {
     std::vector<Activation> activations;
 
     void begin_step() override {}
-    std::unique_ptr<trainer::InputContext> keep_input(trainer::Tensor<std::uint8_t>,
+    std::unique_ptr<trainer::InputContext> save_input(trainer::Tensor<std::uint8_t>,
                                                       trainer::PixelScale) override {
       return nullptr;
     }
@@ -124,7 +118,7 @@ class TrainedNetwork {
     void load_normalized(std::int64_t, std::span<float>) const override { fail(); }
 
    private:
-    [[noreturn]] static void fail() { throw std::logic_error("recorded, not kept"); }
+    [[noreturn]] static void fail() { throw std::logic_error("recorded, not saved"); }
     void append(std::size_t tensor, std::span<const float> values) {
       std::vector<float>& all = activations_[tensor].values;
       all.insert(all.end(), values.begin(), values.end());

@@ -11,7 +11,6 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
-#include <exception>
 #include <iomanip>
 #include <iostream>
 #include <limits>
@@ -24,20 +23,17 @@
 #include <vector>
 
 #include "actpack_torch/counting_allocator.hpp"
-#include "data.hpp"
-#include "memory.hpp"
-#include "options.hpp"
-#include "parameter.hpp"
-
-#ifndef ACTPACK_DOWNLOADED_DATA
-#define ACTPACK_DOWNLOADED_DATA ""
-#endif
+#include "common/data.hpp"
+#include "common/flags.hpp"
+#include "common/memory.hpp"
+#include "common/parameter.hpp"
+#include "common/program.hpp"
 
 namespace {
 
 using namespace actpack_torch;
 
-constexpr std::int64_t batch_size = 128;
+using trainer::batch_size;
 
 struct Settings {
   std::string data;
@@ -45,59 +41,23 @@ struct Settings {
   std::int64_t train_limit = std::numeric_limits<std::int64_t>::max();
   std::int64_t depth = 0;
   Options packing;
-  bool wants_help = false;
 };
 
 std::vector<trainer::Flag> flags(Settings& settings) {
-  using Text = std::string_view;
-  using trainer::parse_number;
+  using trainer::number_flag;
   return {
-      {"--data", "DIR", "folder with Fashion-MNIST; none: a small generated data set",
-       "a folder, or none", [&](Text text) { return settings.data = text, !text.empty(); }},
-      {"--epochs", "N", "passes over the training set (2)", "a whole number from 1",
-       [&](Text text) { return parse_number<std::int64_t>(text, 1, settings.epochs); }},
-      {"--train-limit", "N", "train on the first N images only", "a whole number from 1",
-       [&](Text text) { return parse_number<std::int64_t>(text, 1, settings.train_limit); }},
-      {"--seed", "S", "of weights, order and rounding (0)", "a whole number from 0 to 2^64 - 1",
-       [&](Text text) { return parse_number<std::uint64_t>(text, 0, settings.packing.seed); }},
-      {"--depth", "D", "further convolutions behind the first block (0)", "a whole number from 0",
-       [&](Text text) { return parse_number<std::int64_t>(text, 0, settings.depth); }},
+      trainer::fashion_mnist_flag(settings.data),
+      number_flag("--epochs", "N", "passes over the training set (2)", settings.epochs, 1),
+      number_flag("--train-limit", "N", "train on the first N images only", settings.train_limit,
+                  1),
+      number_flag("--seed", "S", "of weights, order and rounding (0)", settings.packing.seed, 0),
+      number_flag("--depth", "D", "further convolutions behind the first block (0)", settings.depth,
+                  0),
       {"--bits", "8|4|2|1", "width of a magnitude (2)", "8, 4, 2 or 1",
-       [&](Text text) {
-         return parse_number(text, 1, settings.packing.bits) &&
-                actpack::is_width(settings.packing.bits);
+       [&](std::string_view text) {
+         return trainer::parse_width(text, settings.packing.bits) && settings.packing.bits != 32;
        }},
   };
-}
-
-Settings parse_settings(std::span<const char* const> arguments) {
-  Settings settings;
-  const std::vector<trainer::Flag> known = flags(settings);
-  for (std::size_t i = 0; i < arguments.size(); ++i) {
-    const std::string name = arguments[i];
-    if (name == "--help" || name == "-h") {
-      settings.wants_help = true;
-      return settings;
-    }
-    const auto flag = std::ranges::find(known, name, &trainer::Flag::name);
-    if (flag == known.end()) {
-      throw trainer::OptionError(name + ": unknown flag (--help lists them)");
-    }
-    if (++i == arguments.size() || !flag->set(arguments[i])) {
-      throw trainer::OptionError(name + ": expected " + std::string(flag->expected));
-    }
-  }
-  return settings;
-}
-
-void print_help() {
-  std::cout << "Trains a small convolutional network with libtorch: in full precision, with every\n"
-               "saved tensor packed, and as a chain of blocks with one context each.\n\n";
-  Settings settings;
-  for (const trainer::Flag& flag : flags(settings)) {
-    std::cout << "  " << std::left << std::setw(18)
-              << std::string(flag.name) + " " + std::string(flag.values) << flag.help << "\n";
-  }
 }
 
 // Images as bytes, [images, 1, 28, 28], which batches turn into numbers.
@@ -309,15 +269,10 @@ void print_table(const std::vector<Result>& results) {
   std::cout << std::flush;
 }
 
-void run_program(const Settings& settings) {
+void compare(const Settings& settings) {
   trainer::memory::keep_freed_memory();
   CountingAllocator::instance();  // before there are tensors
-  const char* const environment = std::getenv("ACTPACK_DATA_DIR");
-  trainer::Data data = trainer::load_data(settings.data, environment == nullptr ? "" : environment,
-                                          ACTPACK_DOWNLOADED_DATA);
-  trainer::limit(data.train, settings.train_limit);
-  std::cout << "Data: " << data.origin << ", " << data.train.labels.size() << " + "
-            << data.test.labels.size() << " images" << std::endl;
+  trainer::Data data = trainer::load_data(settings.data, settings.train_limit, std::cout);
   const trainer::PixelScale scale = trainer::measure_pixels(data.train.pixels.span());
   const Images training(data.train, scale);
   const Images test(data.test, scale);
@@ -326,19 +281,17 @@ void run_program(const Settings& settings) {
 
 }  // namespace
 
-int main(int argument_count, char** arguments) {
-  try {
-    const Settings settings = parse_settings(
-        std::span<const char* const>(arguments, static_cast<std::size_t>(argument_count))
-            .subspan(1));
-    if (settings.wants_help) {
-      print_help();
+int main(int count, char** arguments) {
+  return trainer::run_program("train_libtorch", count, arguments, [](auto own_arguments) {
+    Settings settings;
+    if (trainer::set_flags(flags(settings), own_arguments)) {
+      compare(settings);
     } else {
-      run_program(settings);
+      std::cout
+          << "Trains a small convolutional network with libtorch: in full precision, with every\n"
+             "saved tensor packed, and as a chain of blocks with one context each.\n\n"
+          << trainer::describe(flags(settings));
     }
-  } catch (const std::exception& error) {
-    std::cerr << "train_libtorch: " << error.what() << "\n";
-    return EXIT_FAILURE;
-  }
-  return EXIT_SUCCESS;
+    return EXIT_SUCCESS;
+  });
 }

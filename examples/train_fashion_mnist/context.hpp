@@ -1,34 +1,22 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What the layers ask of whoever keeps their activations between the forward and the backward pass.
-// full_precision.hpp keeps them as frameworks do, contexts.hpp keeps them with actpack.
+// A context saves a block's activations between the forward and the backward pass: in full
+// precision (full_precision.hpp) or packed (packed_contexts.hpp).
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
 
-#include "batch_norm.hpp"
-#include "pooling.hpp"
-#include "tensor.hpp"
+#include "common/data.hpp"
+#include "common/tensor.hpp"
+#include "layers/batch_norm.hpp"
+#include "layers/pooling.hpp"
 
 namespace trainer {
 
-// What a pixel's byte is to the network: zero mean and unit variance over the training set.
-struct PixelScale {
-  float scale = 1;
-  float shift = 0;
-
-  void operator()(std::span<const std::uint8_t> pixels, std::span<float> values) const {
-    std::ranges::transform(pixels, values.begin(), [this](std::uint8_t pixel) {
-      return scale * static_cast<float>(pixel) + shift;
-    });
-  }
-};
-
-// Keeps the network's input.
+// Saves the network's input.
 class InputContext {
  public:
   virtual ~InputContext() = default;
@@ -44,25 +32,25 @@ struct BlockValues {
   std::span<const std::uint8_t> argmax;  // as of Pooling
 };
 
-// The block whose activations are kept.
+// The block whose activations are saved.
 struct BlockSetting {
   std::int64_t images;
   const Pooling& pooling;
   const BatchNorm& batch_norm;
 };
 
-// Keeps what one block's backward pass needs. Calls for different images may run at the same time.
+// Saves all that one block's backward pass needs. Calls for different images may overlap.
 class BlockContext {
  public:
   virtual ~BlockContext() = default;
 
-  // Forward: save() until all images are in, then finish(). Whoever keeps the tensors themselves
-  // takes them there; all others leave them to be freed.
+  // Forward: save() until all images are in, then finish(). A context that saves the
+  // tensors themselves takes them there; all others leave them to be freed.
   virtual void save(std::int64_t first_image, const BlockValues& values) = 0;
   virtual void finish(Tensor<float> /*batch_norm_input*/,
                       std::shared_ptr<const Tensor<float>> /*output*/) {}
 
-  // Backward: which value of each window is the output.
+  // Backward: the position in each window that the output comes from.
   virtual void load_argmax(std::int64_t image, std::span<std::uint8_t> argmax) const = 0;
 
   // The block's output and, at the same places, the normalised batch norm input x̂ (needed only
@@ -72,7 +60,7 @@ class BlockContext {
                            std::span<float> scratch) const = 0;
 
   // Sets the gradient with respect to the output to zero where the ReLU's input was not positive:
-  // exactly, never by what a rounded value looks like.
+  // exactly, never read from a rounded value.
   virtual void relu_backward(std::int64_t image, std::span<const std::uint8_t> argmax,
                              std::span<float> gradient) const = 0;
 
@@ -80,18 +68,18 @@ class BlockContext {
   virtual void load_normalized(std::int64_t image, std::span<float> normalized) const = 0;
 };
 
-// How activations are kept: makes the contexts of every step.
+// A way to save activations: makes the contexts of every step.
 class ContextFactory {
  public:
   virtual ~ContextFactory() = default;
 
-  // A new forward pass: whatever is random is drawn afresh.
+  // A new forward pass: everything random is drawn afresh.
   virtual void begin_step() = 0;
 
   // Whether save() must see the whole batch at once, at the price of a transient tensor.
   virtual bool saves_whole_batch() const { return false; }
 
-  virtual std::unique_ptr<InputContext> keep_input(Tensor<std::uint8_t> pixels,
+  virtual std::unique_ptr<InputContext> save_input(Tensor<std::uint8_t> pixels,
                                                    PixelScale scale) = 0;
   virtual std::unique_ptr<BlockContext> make_block_context(const BlockSetting& block) = 0;
 };

@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Activations kept as autograd frameworks keep them for conv–BN–ReLU(–pool): the batch norm input
-// and the ReLU output in float, the output shared with the layer that reads it, and a byte per
-// pooling index.
+// Activations in full precision: as autograd frameworks save them, and as lean as can be.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +10,9 @@
 #include <span>
 #include <utility>
 
-#include "context.hpp"
-#include "packed_tensors.hpp"
+#include "common/codec_clock.hpp"
+#include "common/exact_tensors.hpp"
+#include "train_fashion_mnist/context.hpp"
 
 namespace trainer {
 
@@ -48,7 +47,7 @@ class PixelInput final : public InputContext {
   PixelScale scale_;
 };
 
-// What autograd frameworks keep: the batch norm input and the ReLU's output in float, the block's
+// As autograd frameworks do: the batch norm input and the ReLU's output in float, the block's
 // output (shared with the layer that reads it), and a byte per pooling position.
 class FullPrecisionContext final : public BlockContext {
  public:
@@ -87,7 +86,7 @@ class FullPrecisionContext final : public BlockContext {
 
   void relu_backward(std::int64_t image, std::span<const std::uint8_t> argmax,
                      std::span<float> gradient) const override {
-    // Without pooling the ReLU's output is the block's, kept once for both.
+    // Without pooling the ReLU's output is the block's, stored once for both.
     const std::span<const float> relu_output =
         relu_output_.images() > 0 ? relu_output_.image(image) : output_->image(image);
     block_.pooling.map_from_places(
@@ -112,7 +111,7 @@ class FullPrecisionContext final : public BlockContext {
 class LeanContext final : public BlockContext {
  public:
   LeanContext(const BlockSetting& block, CodecClock& clock)
-      : block_(block), argmax_(block, clock) {}
+      : block_(block), argmax_(block.images, block.pooling.argmax_numel(), clock) {}
 
   void save(std::int64_t first_image, const BlockValues& values) override {
     argmax_.save(first_image, values.argmax);
@@ -147,7 +146,7 @@ class LeanContext final : public BlockContext {
 
  private:
   BlockSetting block_;
-  PackedArgmax argmax_;
+  SavedCodes argmax_;
   Tensor<float> batch_norm_input_;
 };
 

@@ -5,31 +5,22 @@
 // nothing but contexts, which the backward pass decodes one image at a time.
 #pragma once
 
-#include <omp.h>
-
-#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <random>
 #include <span>
-#include <utility>
 #include <vector>
 
-#include "block.hpp"
-#include "classifier.hpp"
-#include "context.hpp"
-#include "parallel.hpp"
+#include "common/data.hpp"
+#include "common/parallel.hpp"
+#include "layers/block.hpp"
+#include "layers/classifier.hpp"
+#include "train_fashion_mnist/context.hpp"
 
 namespace trainer {
 
-// The images of one step and their classes.
-struct Batch {
-  Tensor<std::uint8_t> pixels;
-  std::vector<std::uint8_t> labels;
-};
-
-// All that is kept between the forward and the backward pass.
+// All that waits for the backward pass.
 struct SavedActivations {
   std::unique_ptr<InputContext> input;
   std::vector<std::unique_ptr<BlockContext>> blocks;
@@ -41,82 +32,26 @@ struct SavedActivations {
 class Network {
  public:
   Network(const std::vector<BlockShape>& shapes, std::int64_t classes, PixelScale pixel_scale,
-          std::uint64_t seed)
-      : pixel_scale_(pixel_scale) {
-    std::mt19937_64 random(seed);
-    blocks_.reserve(shapes.size());
-    for (const BlockShape& shape : shapes) {
-      blocks_.emplace_back(shape, random);
-    }
-    classifier_.emplace(blocks_.back().pooling.output().numel(), classes, random);
-    for (int thread = 0; thread < omp_get_max_threads(); ++thread) {
-      scratch_.emplace_back(blocks_);
-    }
-  }
+          std::uint64_t seed);
 
-  std::vector<Parameter*> parameters() {
-    std::vector<Parameter*> all;
-    for (Block& block : blocks_) {
-      all.insert(all.end(),
-                 {&block.convolution.weight, &block.batch_norm.gamma, &block.batch_norm.beta});
-    }
-    all.insert(all.end(), {&classifier_->weight, &classifier_->bias});
-    return all;
-  }
+  // Of each block the convolution's weights, γ and β; then the classifier's weights and biases.
+  std::vector<Parameter*> parameters();
 
-  SavedActivations forward(Batch batch, ContextFactory& contexts) {
-    const std::int64_t images = batch.pixels.images();
-    SavedActivations saved;
-    saved.labels = std::move(batch.labels);
-    contexts.begin_step();
-    Output output;
-    for (Block& block : blocks_) {
-      Tensor<float> convolved = convolve(block, images, batch.pixels, std::move(output));
-      if (&block == &blocks_.front()) {
-        saved.input = contexts.keep_input(std::move(batch.pixels), pixel_scale_);
-      }
-      saved.blocks.push_back(
-          contexts.make_block_context({images, block.pooling, block.batch_norm}));
-      output = contexts.saves_whole_batch()
-                   ? finish_whole_batch(block, std::move(convolved), *saved.blocks.back())
-                   : finish_by_image(block, std::move(convolved), *saved.blocks.back());
-    }
-    classify(*output, saved);
-    return saved;
-  }
+  SavedActivations forward(Batch batch, ContextFactory& contexts);
 
   // Leaves the gradient of the mean loss in the parameters, and frees every context once it is used
   // up.
-  void backward(SavedActivations saved) {
-    OutputGradient gradient = backward_through_classifier(saved);
-    for (; !saved.blocks.empty(); saved.blocks.pop_back()) {
-      gradient = backward_through_last_block(saved, std::move(gradient));
-    }
-  }
+  void backward(SavedActivations saved);
 
-  // How many images come out right by the running statistics.
+  // The number of images whose class comes out right, by the running statistics.
   std::int64_t count_correct(const Tensor<std::uint8_t>& pixels,
-                             std::span<const std::uint8_t> labels) {
-    for (Block& block : blocks_) {
-      block.batch_norm.use_running_statistics();
-    }
-    Tensor<std::int64_t> correct(chunks_for(pixels.images()), 1);
-    for_each_chunk(pixels.images(), [&](const Chunk& chunk) {
-      std::int64_t& count = correct.image(chunk.index)[0];
-      count = 0;
-      for (std::int64_t image = chunk.first; image < chunk.last; ++image) {
-        count +=
-            predict(pixels.image(image), scratch(chunk)) == labels[static_cast<std::size_t>(image)];
-      }
-    });
-    return sum_chunks(correct)[0];
-  }
+                             std::span<const std::uint8_t> labels);
 
  private:
   using Output = std::shared_ptr<const Tensor<float>>;
 
-  // The gradient with respect to a block's output, behind its ReLU, and what its batch norm needs
-  // of it.
+  // The gradient with respect to a block's output, behind its ReLU, and the sums of it that batch
+  // norm needs.
   struct OutputGradient {
     OutputGradient() = default;
     OutputGradient(std::int64_t images, const Pooling& pooling)
@@ -131,189 +66,35 @@ class Network {
   // The convolution's output, with batch norm set to its statistics. The first block reads
   // `pixels`.
   Tensor<float> convolve(Block& block, std::int64_t images, const Tensor<std::uint8_t>& pixels,
-                         Output previous) {
-    const Convolution& convolution = block.convolution;
-    Tensor<float> convolved(images, convolution.output().numel());
-    ChannelSums sums(images, convolution.output().channels);
-    for_each_chunk(images, [&](const Chunk& chunk) {
-      Scratch& work = scratch(chunk);
-      for (std::int64_t image = chunk.first; image < chunk.last; ++image) {
-        std::span<const float> values;
-        if (previous != nullptr) {
-          values = previous->image(image);
-        } else {
-          const std::span<float> loaded = work.input.first(convolution.input().numel());
-          pixel_scale_(pixels.image(image), loaded);
-          values = loaded;
-        }
-        convolution.forward(values, convolved.image(image), work.columns.span());
-        sums.add(chunk, convolved.image(image), convolved.image(image));
-      }
-    });
-    block.batch_norm.use_batch_statistics(sums.totals(), pixel_count(block, images));
-    return convolved;
-  }
+                         Output previous);
 
   // Batch norm, ReLU and pooling in one go, image by image: the context sees each image while it is
   // in cache, and no tensor of the batch comes into being but the output.
-  Output finish_by_image(const Block& block, Tensor<float> convolved, BlockContext& context) {
-    const std::int64_t images = convolved.images();
-    auto output = std::make_shared<Tensor<float>>(images, block.pooling.output().numel());
-    for_each_chunk(images, [&](const Chunk& chunk) {
-      Scratch& work = scratch(chunk);
-      const std::span<float> relu_input = work.values.first(block.pooling.input().numel());
-      const std::span<std::uint8_t> argmax = work.argmax.first(block.pooling.argmax_numel());
-      for (std::int64_t image = chunk.first; image < chunk.last; ++image) {
-        block.batch_norm.apply()(convolved.image(image), relu_input);
-        block.pooling.forward(relu_input, output->image(image), argmax);
-        context.save(image, {convolved.image(image), relu_input, output->image(image), argmax});
-      }
-    });
-    context.finish(std::move(convolved), output);
-    return output;
-  }
+  Output finish_by_image(const Block& block, Tensor<float> convolved, BlockContext& context);
 
   // The same for a context that must see all images at once.
-  Output finish_whole_batch(const Block& block, Tensor<float> convolved, BlockContext& context) {
-    const std::int64_t images = convolved.images();
-    auto output = std::make_shared<Tensor<float>>(images, block.pooling.output().numel());
-    Tensor<float> relu_input(images, block.pooling.input().numel());
-    Tensor<std::uint8_t> argmax(images, block.pooling.argmax_numel());
-    for_each_chunk(images, [&](const Chunk& chunk) {
-      for (std::int64_t image = chunk.first; image < chunk.last; ++image) {
-        block.batch_norm.apply()(convolved.image(image), relu_input.image(image));
-        block.pooling.forward(relu_input.image(image), output->image(image), argmax.image(image));
-      }
-    });
-    context.save(0, {convolved.span(), relu_input.span(), output->span(), argmax.span()});
-    context.finish(std::move(convolved), output);
-    return output;
-  }
+  Output finish_whole_batch(const Block& block, Tensor<float> convolved, BlockContext& context);
 
-  void classify(const Tensor<float>& input, SavedActivations& saved) {
-    saved.probabilities = Tensor<float>(input.images(), classifier_->classes());
-    Tensor<double> loss(chunks_for(input.images()), 1);
-    for_each_chunk(input.images(), [&](const Chunk& chunk) {
-      double& total = loss.image(chunk.index)[0];
-      total = 0;
-      for (std::int64_t image = chunk.first; image < chunk.last; ++image) {
-        classifier_->forward(input.image(image), saved.probabilities.image(image));
-        total += Classifier::loss(saved.probabilities.image(image),
-                                  saved.labels[static_cast<std::size_t>(image)]);
-      }
-    });
-    saved.loss = sum_chunks(loss)[0] / static_cast<double>(input.images());
-  }
+  void classify(const Tensor<float>& input, SavedActivations& saved);
 
-  OutputGradient backward_through_classifier(const SavedActivations& saved) {
-    const std::size_t index = blocks_.size();
-    const std::int64_t images = saved.probabilities.images();
-    const std::int64_t classes = classifier_->classes();
-    OutputGradient previous(images, blocks_.back().pooling);
-    GradientSum weight_gradient(images, classifier_->weight);
-    GradientSum bias_gradient(images, classifier_->bias);
-    for_each_chunk(images, [&](const Chunk& chunk) {
-      Scratch& work = scratch(chunk);
-      for (std::int64_t image = chunk.first; image < chunk.last; ++image) {
-        const std::span<float> gradient = work.values.first(classes);
-        Classifier::loss_gradient(saved.probabilities.image(image),
-                                  saved.labels[static_cast<std::size_t>(image)],
-                                  1 / static_cast<float>(images), gradient);
-        classifier_->backward(load_input(saved, index, image, work), gradient,
-                              weight_gradient.of(chunk), bias_gradient.of(chunk),
-                              previous.values.image(image));
-        pass_relu(saved, index, image, work, chunk, previous);
-      }
-    });
-    weight_gradient.store(classifier_->weight);
-    bias_gradient.store(classifier_->bias);
-    return previous;
-  }
+  OutputGradient backward_through_classifier(const SavedActivations& saved);
 
   // From the gradient of the last saved block's output to that of the block before, if there is
   // one.
   OutputGradient backward_through_last_block(const SavedActivations& saved,
-                                             OutputGradient gradient) {
-    const std::size_t index = saved.blocks.size() - 1;
-    const BlockContext& context = *saved.blocks[index];
-    Block& block = blocks_[index];
-    const std::int64_t images = gradient.values.images();
-    block.batch_norm.begin_backward(gradient.sums.totals(), pixel_count(block, images));
-    OutputGradient previous =
-        index > 0 ? OutputGradient(images, blocks_[index - 1].pooling) : OutputGradient();
-    GradientSum weight_gradient(images, block.convolution.weight);
-    for_each_chunk(images, [&](const Chunk& chunk) {
-      Scratch& work = scratch(chunk);
-      const std::span<float> convolved = work.values.first(block.pooling.input().numel());
-      const std::span<std::uint8_t> argmax = work.argmax.first(block.pooling.argmax_numel());
-      for (std::int64_t image = chunk.first; image < chunk.last; ++image) {
-        context.load_normalized(image, convolved);
-        context.load_argmax(image, argmax);
-        block.batch_norm.backward()(convolved, convolved);
-        block.pooling.scatter_add(gradient.values.image(image), argmax, block.batch_norm.gain(),
-                                  convolved);
-        block.convolution.add_weight_gradient(load_input(saved, index, image, work), convolved,
-                                              weight_gradient.of(chunk), work.columns.span());
-        if (index > 0) {
-          block.convolution.input_gradient(convolved, previous.values.image(image),
-                                           work.columns.span());
-          pass_relu(saved, index, image, work, chunk, previous);
-        }
-      }
-    });
-    weight_gradient.store(block.convolution.weight);
-    return previous;
-  }
+                                             OutputGradient gradient);
 
   // Decodes the input of layer `index` (blocks, then the classifier): the output of the block
   // before, with its x̂ and its argmax left in `work`, or the network's input.
   std::span<const float> load_input(const SavedActivations& saved, std::size_t index,
-                                    std::int64_t image, Scratch& work) const {
-    if (index == 0) {
-      const std::span<float> input = work.input.first(blocks_[0].convolution.input().numel());
-      saved.input->load(image, input);
-      return input;
-    }
-    const Pooling& pooling = blocks_[index - 1].pooling;
-    const std::span<std::uint8_t> argmax = work.argmax.first(pooling.argmax_numel());
-    const std::span<float> input = work.input.first(pooling.output().numel());
-    saved.blocks[index - 1]->load_argmax(image, argmax);
-    saved.blocks[index - 1]->load_output(image, argmax, input,
-                                         work.normalized.first(pooling.output().numel()),
-                                         work.decoded.first(pooling.input().numel()));
-    return input;
-  }
+                                    std::int64_t image, Scratch& work) const;
 
   // Takes the gradient of that input back through the ReLU it came out of, and sums up what batch
   // norm needs.
   void pass_relu(const SavedActivations& saved, std::size_t index, std::int64_t image,
-                 Scratch& work, const Chunk& chunk, OutputGradient& gradient) const {
-    const Pooling& pooling = blocks_[index - 1].pooling;
-    const std::span<float> values = gradient.values.image(image);
-    saved.blocks[index - 1]->relu_backward(image, work.argmax.first(pooling.argmax_numel()),
-                                           values);
-    gradient.sums.add(chunk, values, work.normalized.first(pooling.output().numel()));
-  }
+                 Scratch& work, const Chunk& chunk, OutputGradient& gradient) const;
 
-  std::size_t predict(std::span<const std::uint8_t> pixels, Scratch& work) const {
-    std::span<float> input = work.input.first(static_cast<std::int64_t>(pixels.size()));
-    pixel_scale_(pixels, input);
-    for (const Block& block : blocks_) {
-      const std::span<float> values = work.values.first(block.pooling.input().numel());
-      block.convolution.forward(input, values, work.columns.span());
-      block.batch_norm.apply()(values, values);
-      input = work.input.first(block.pooling.output().numel());
-      block.pooling.forward(values, input, work.argmax.first(block.pooling.argmax_numel()));
-    }
-    const std::span<float> probabilities = work.values.first(classifier_->classes());
-    classifier_->forward(input, probabilities);
-    return static_cast<std::size_t>(std::ranges::max_element(probabilities) -
-                                    probabilities.begin());
-  }
-
-  static double pixel_count(const Block& block, std::int64_t images) {
-    return static_cast<double>(images * block.pooling.input().pixels());
-  }
+  std::size_t predict(std::span<const std::uint8_t> pixels, Scratch& work) const;
 
   PixelScale pixel_scale_;
   std::vector<Block> blocks_;

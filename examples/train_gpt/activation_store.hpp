@@ -10,83 +10,96 @@
 #include <optional>
 #include <utility>
 
-#include "codec.hpp"
-#include "keeping.hpp"
-#include "probe.hpp"
-#include "saved_tensor.hpp"
-#include "shape.hpp"
-#include "tensor_widths.hpp"
+#include "common/codec_clock.hpp"
+#include "common/probe.hpp"
+#include "common/saved_tensor.hpp"
+#include "common/width_control.hpp"
+#include "train_gpt/save_policy.hpp"
+#include "train_gpt/shape.hpp"
 
 namespace gpt {
 
+using trainer::SavedFormat;
+using trainer::SavedTensor;
+
 class ActivationStore {
  public:
-  // `rank` tells the processes of a data-parallel run apart: they must not round alike.
-  ActivationStore(const ModelShape& shape, const Keeping& keeping, std::uint64_t seed, int rank = 0,
-                  TensorWidths::AllReduce all_reduce = {})
-      : shape_(shape), keeping_(keeping), seed_(seed), rank_(static_cast<std::uint64_t>(rank)) {
-    if (keeping.average_bits > 0) {
-      widths_.emplace(shape, keeping.average_bits, std::move(all_reduce));
+  // `rank` tells the processes of data-parallel training apart: they must not round alike.
+  ActivationStore(const ModelShape& shape, const SavePolicy& policy, std::uint64_t seed,
+                  int rank = 0, trainer::WidthControl::AllReduce all_reduce = {})
+      : shape_(shape), policy_(policy), seed_(seed), rank_(static_cast<std::uint64_t>(rank)) {
+    if (policy.average_bits > 0) {
+      widths_.emplace(policy.average_bits, std::move(all_reduce));
+      for (std::size_t tensor = 0; tensor < num_tensors(); ++tensor) {
+        const Kind kind = static_cast<Kind>(tensor % kinds);
+        widths_->add_tensor({.rows = 1, .row_size = shape.tile() * channels_of(shape, kind)});
+      }
     }
   }
 
-  const Keeping& keeping() const { return keeping_; }
+  const SavePolicy& policy() const { return policy_; }
   double codec_seconds() const { return clock_.seconds(); }
 
   // Null where widths are fixed.
-  TensorWidths* widths() { return widths_ ? &*widths_ : nullptr; }
+  trainer::WidthControl* widths() { return widths_ ? &*widths_ : nullptr; }
 
   std::size_t num_tensors() const { return static_cast<std::size_t>(shape_.layers) * kinds; }
 
   // Of the last step's saved tensors, so far.
-  std::int64_t stored_bytes() const { return stored_bytes_; }
+  std::int64_t saved_bytes() const { return saved_bytes_; }
 
   trainer::NoiseSteps& steps() { return steps_; }
 
   void begin_step() {
     steps_.begin_step();
-    stored_bytes_ = 0;
+    saved_bytes_ = 0;
   }
 
+  // A [tokens][channels] tensor of a batch. A tile is a row of its layout, so that threads may save
+  // different ones at a time.
   SavedTensor make(std::int64_t layer, Kind kind, std::int64_t tokens) {
-    const std::size_t tensor = number_of(layer, kind);
-    return {tokens, channels_of(shape_, kind), shape_.tile(), packing_of(tensor, kind), clock_};
+    const std::int64_t channels = channels_of(shape_, kind);
+    SavedFormat format = format_of(number_of(layer, kind), kind);
+    format.layout.rows = tokens / shape_.tile();
+    format.layout.row_size = shape_.tile() * channels;
+    return {format, channels, clock_};
   }
 
   // Once a tensor is full.
   void finish(std::int64_t layer, Kind kind, const SavedTensor& tensor) {
-    stored_bytes_ += tensor.size_bytes();
+    saved_bytes_ += tensor.size_bytes();
     if (widths_) {
       widths_->observe_ranges(number_of(layer, kind), tensor.squared_range_norm());
     }
   }
 
-  // Of what is kept in float beside the tensors.
-  void count_bytes(std::int64_t bytes) { stored_bytes_ += bytes; }
+  // Of values that are saved in float beside the tensors.
+  void count_bytes(std::int64_t bytes) { saved_bytes_ += bytes; }
 
  private:
   static std::size_t number_of(std::int64_t layer, Kind kind) {
     return static_cast<std::size_t>(layer) * kinds + index_of(kind);
   }
 
-  Packing packing_of(std::size_t tensor, Kind kind) const {
-    const int bits = widths_ ? widths_->bits(tensor) : keeping_.bits_of(kind);
-    const bool is_recomputed = kind == Kind::mlp_output && keeping_.recomputes_mlp_output();
-    if (is_recomputed || bits == Keeping::nothing) {
-      return {.form = Packing::Form::nothing};
+  // All but the layout's rows.
+  SavedFormat format_of(std::size_t tensor, Kind kind) const {
+    const int bits = widths_ ? widths_->bits(tensor) : policy_.bits_of(kind);
+    const bool is_recomputed = kind == Kind::mlp_output && policy_.recomputes_mlp_output();
+    if (is_recomputed || bits == SavePolicy::nothing) {
+      return {.form = SavedFormat::Form::nothing};
     }
-    if (bits == Keeping::full_precision) {
-      return {.form = Packing::Form::floats};
+    if (bits == SavePolicy::full_precision) {
+      return {.form = SavedFormat::Form::floats};
     }
-    const bool has_signs = kind == Kind::gelu && keeping_.gelu == Keeping::Gelu::input_with_sign;
-    const actpack::Rounding rounding = keeping_.is_stochastic
-                                           ? actpack::Rounding::stochastic(seed_, stream_of(tensor))
-                                           : actpack::Rounding::nearest();
-    return {.form = has_signs ? Packing::Form::sign_magnitude : Packing::Form::affine,
-            .bits = bits,
-            .rounding = rounding,
-            .decoding = keeping_.is_subtractive ? actpack::Decoding::subtractive(rounding)
-                                                : actpack::Decoding::plain()};
+    const bool has_signs = kind == Kind::gelu && policy_.gelu == SavePolicy::Gelu::input_with_sign;
+    SavedFormat format{.form = has_signs ? SavedFormat::Form::sign_magnitude
+                                         : SavedFormat::Form::affine};
+    format.layout.bits = bits;
+    format.set_rounding(policy_.is_stochastic
+                            ? actpack::Rounding::stochastic(seed_, stream_of(tensor))
+                            : actpack::Rounding::nearest(),
+                        policy_.is_subtractive);
+    return format;
   }
 
   // The noise is a function of this, of the seed and of the element's index, and of nothing else:
@@ -96,13 +109,13 @@ class ActivationStore {
   }
 
   ModelShape shape_;
-  Keeping keeping_;
+  SavePolicy policy_;
   std::uint64_t seed_;
   std::uint64_t rank_;
   trainer::NoiseSteps steps_;
-  std::int64_t stored_bytes_ = 0;
+  std::int64_t saved_bytes_ = 0;
   trainer::CodecClock clock_;
-  std::optional<TensorWidths> widths_;
+  std::optional<trainer::WidthControl> widths_;
 };
 
 }  // namespace gpt

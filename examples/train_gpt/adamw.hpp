@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// AdamW: Adam, with weight decay apart from the gradient and on matrices alone.
+// AdamW: Adam with weight decay that is apart from the gradient and on matrices only.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "model.hpp"
+#include "train_gpt/model.hpp"
 
 namespace gpt {
 
@@ -23,10 +23,10 @@ class AdamW {
 
   void step(double learning_rate) {
     ++steps_;
-    const float keep = static_cast<float>(1 - learning_rate * weight_decay);
+    const float remainder = static_cast<float>(1 - learning_rate * weight_decay);
     for (const std::span<float> matrix : matrices_) {
       for (float& weight : matrix) {
-        weight *= keep;
+        weight *= remainder;
       }
     }
     // The averages start at 0; both corrections are for that.

@@ -2,117 +2,46 @@
 // SPDX-License-Identifier: MIT
 //
 // The arithmetic of the layers that see one token at a time, forward and backward, on any number of
-// rows. Nothing here knows what is kept, or how.
+// rows. Nothing here knows what is saved, or how.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
 #include <cstdint>
-#include <numbers>
 #include <span>
 
-#include "eigen.hpp"
-#include "shape.hpp"
+#include "train_gpt/shape.hpp"
 
 namespace gpt {
-
-using trainer::ConstMatrix;
-using trainer::Matrix;
-
-// As many rows of `columns` values as there are.
-inline Matrix rows_of(std::span<float> values, std::int64_t columns) {
-  return {values.data(), static_cast<std::int64_t>(values.size()) / columns, columns};
-}
-inline ConstMatrix rows_of(std::span<const float> values, std::int64_t columns) {
-  return {values.data(), static_cast<std::int64_t>(values.size()) / columns, columns};
-}
 
 // A layer y = x · weight + bias. Its backward pass is linear in x, and x is all it needs: rounding
 // x without bias leaves the gradient without bias.
 namespace linear {
 
-inline void forward(const LinearParameters<const float>& p, std::span<const float> x,
-                    std::span<float> y) {
-  Matrix out = rows_of(y, p.outputs());
-  out.noalias() = rows_of(x, p.inputs()) * rows_of(p.weight, p.outputs());
-  out.rowwise() += rows_of(p.bias, p.outputs()).row(0);
-}
+void forward(const LinearParameters<const float>& p, std::span<const float> x, std::span<float> y);
 
-inline void add_parameter_gradient(std::span<const float> x, std::span<const float> dy,
-                                   const LinearParameters<float>& gradient) {
-  const std::int64_t outputs = gradient.outputs();
-  const ConstMatrix dy_rows = rows_of(dy, outputs);
-  rows_of(gradient.weight, outputs).noalias() +=
-      rows_of(x, gradient.inputs()).transpose() * dy_rows;
-  Matrix bias = rows_of(gradient.bias, outputs);
-  for (std::int64_t row = 0; row < dy_rows.rows(); ++row) {
-    bias += dy_rows.row(row);
-  }
-}
+void add_parameter_gradient(std::span<const float> x, std::span<const float> dy,
+                            const LinearParameters<float>& gradient);
 
-inline void input_gradient(const LinearParameters<const float>& p, std::span<const float> dy,
-                           std::span<float> dx) {
-  rows_of(dx, p.inputs()).noalias() =
-      rows_of(dy, p.outputs()) * rows_of(p.weight, p.outputs()).transpose();
-}
-inline void add_input_gradient(const LinearParameters<const float>& p, std::span<const float> dy,
-                               std::span<float> dx) {
-  rows_of(dx, p.inputs()).noalias() +=
-      rows_of(dy, p.outputs()) * rows_of(p.weight, p.outputs()).transpose();
-}
+void input_gradient(const LinearParameters<const float>& p, std::span<const float> dy,
+                    std::span<float> dx);
+void add_input_gradient(const LinearParameters<const float>& p, std::span<const float> dy,
+                        std::span<float> dx);
 
 }  // namespace linear
 
 namespace layer_norm {
 
 // Writes x̂ and, for each row, 1 / deviation.
-inline void normalize(std::span<const float> x, std::int64_t channels, std::span<float> normalized,
-                      std::span<float> inverse_deviation) {
-  constexpr float epsilon = 1e-5f;
-  const ConstMatrix in = rows_of(x, channels);
-  Matrix out = rows_of(normalized, channels);
-  for (std::int64_t row = 0; row < in.rows(); ++row) {
-    out.row(row).array() = in.row(row).array() - in.row(row).mean();
-    const float inverse =
-        1 / std::sqrt(out.row(row).squaredNorm() / static_cast<float>(channels) + epsilon);
-    out.row(row) *= inverse;
-    inverse_deviation[static_cast<std::size_t>(row)] = inverse;
-  }
-}
+void normalize(std::span<const float> x, std::int64_t channels, std::span<float> normalized,
+               std::span<float> inverse_deviation);
 
-inline void scale_and_shift(const NormParameters<const float>& p, std::span<const float> normalized,
-                            std::span<float> y) {
-  const std::int64_t channels = p.channels();
-  rows_of(y, channels).array() =
-      rows_of(normalized, channels).array().rowwise() * rows_of(p.gamma, channels).row(0).array();
-  rows_of(y, channels).rowwise() += rows_of(p.beta, channels).row(0);
-}
+void scale_and_shift(const NormParameters<const float>& p, std::span<const float> normalized,
+                     std::span<float> y);
 
 // Adds to the parameters' gradient and, since a residual stream runs past the layer, to dx. Turns
 // dy into the gradient with respect to x̂ on the way.
-inline void backward(const NormParameters<const float>& p, std::span<const float> normalized,
-                     std::span<const float> inverse_deviation, std::span<float> dy,
-                     const NormParameters<float>& gradient, std::span<float> dx) {
-  const std::int64_t channels = p.channels();
-  const ConstMatrix x_hat = rows_of(normalized, channels);
-  const auto gamma = rows_of(p.gamma, channels).row(0).array();
-  auto gamma_gradient = rows_of(gradient.gamma, channels).row(0).array();
-  auto beta_gradient = rows_of(gradient.beta, channels).row(0).array();
-  Matrix dy_rows = rows_of(dy, channels);
-  Matrix dx_rows = rows_of(dx, channels);
-  for (std::int64_t row = 0; row < dy_rows.rows(); ++row) {
-    auto d = dy_rows.row(row).array();
-    const auto x = x_hat.row(row).array();
-    gamma_gradient += d * x;
-    beta_gradient += d;
-    d *= gamma;
-    const float mean = d.mean();
-    const float slope = (d * x).mean();
-    dx_rows.row(row).array() +=
-        inverse_deviation[static_cast<std::size_t>(row)] * (d - mean - x * slope);
-  }
-}
+void backward(const NormParameters<const float>& p, std::span<const float> normalized,
+              std::span<const float> inverse_deviation, std::span<float> dy,
+              const NormParameters<float>& gradient, std::span<float> dx);
 
 }  // namespace layer_norm
 
@@ -120,28 +49,7 @@ inline void backward(const NormParameters<const float>& p, std::span<const float
 namespace gelu {
 
 // Writes the value and the derivative, which lies in [-0.13, 1.13].
-inline void evaluate(std::span<const float> x, std::span<float> value,
-                     std::span<float> derivative) {
-  constexpr float slope = std::numbers::sqrt2_v<float> * std::numbers::inv_sqrtpi_v<float>;
-  constexpr float cubic = 0.044715f;
-  constexpr std::size_t piece = 64;  // stays in registers and the nearest cache
-  for (std::size_t first = 0; first < x.size(); first += piece) {
-    const std::size_t size = std::min(piece, x.size() - first);
-    Eigen::Array<float, piece, 1> u;
-    for (std::size_t i = 0; i < size; ++i) {
-      const float v = x[first + i];
-      u[static_cast<Eigen::Index>(i)] = slope * (v + cubic * v * v * v);
-    }
-    u.head(static_cast<Eigen::Index>(size)) = u.head(static_cast<Eigen::Index>(size)).tanh();
-    for (std::size_t i = 0; i < size; ++i) {
-      const float v = x[first + i];
-      const float t = u[static_cast<Eigen::Index>(i)];
-      value[first + i] = 0.5f * v * (1 + t);
-      derivative[first + i] =
-          0.5f * (1 + t) + 0.5f * v * (1 - t * t) * slope * (1 + 3 * cubic * v * v);
-    }
-  }
-}
+void evaluate(std::span<const float> x, std::span<float> value, std::span<float> derivative);
 
 }  // namespace gelu
 

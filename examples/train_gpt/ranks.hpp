@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The processes of a data-parallel run. ranks_mpi.cpp connects them where there is MPI;
+// The processes of data-parallel training. ranks_mpi.cpp connects them where there is MPI;
 // ranks_single.cpp stands in for it where there is none, with one.
 #pragma once
 

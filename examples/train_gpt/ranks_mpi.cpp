@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <span>
 
-#include "ranks.hpp"
+#include "train_gpt/ranks.hpp"
 
 namespace gpt {
 

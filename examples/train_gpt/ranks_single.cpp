@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <span>
 
-#include "ranks.hpp"
+#include "train_gpt/ranks.hpp"
 
 namespace gpt {
 

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Spreads the sequences of a batch over threads so that no result depends on their number, and the
-// memory that a thread works in.
+// Spreads the sequences of a batch over threads such that no result depends on their number, and
+// holds the memory that a thread works in.
 #pragma once
 
 #include <omp.h>
@@ -14,12 +14,12 @@
 #include <span>
 #include <vector>
 
-#include "shape.hpp"
-#include "tensor.hpp"
+#include "common/tensor.hpp"
+#include "train_gpt/shape.hpp"
 
 namespace gpt {
 
-// What one thread needs for one sequence: tensors of a whole sequence only where tokens meet, of a
+// One thread's memory for one sequence: tensors of a whole sequence only where tokens meet, of a
 // tile of it elsewhere.
 struct Scratch {
   explicit Scratch(const ModelShape& shape)

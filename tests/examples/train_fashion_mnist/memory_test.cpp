@@ -1,31 +1,28 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Checks the trainer's counting allocator, and what it says about the ways of keeping activations.
+// Checks the bytes that each way to save activations takes, and that training works with it.
 #include <doctest/doctest.h>
 #include <omp.h>
 
 #include <cstdint>
-#include <memory>
-#include <new>
-#include <vector>
 
-#include "memory.cpp"  // NOLINT(bugprone-suspicious-include): replaces operator new and delete
-#include "training.hpp"
+#include "common/memory.hpp"
+#include "train_fashion_mnist/training.hpp"
 
 namespace {
 
 using namespace trainer;
-using Form = Codec::Form;
+using Context = Codec::Context;
 
 // The steps are short: beside other tests, threads that spin would cost more than they save.
 [[maybe_unused]] const bool is_single_threaded = (omp_set_num_threads(1), true);
 
 constexpr std::int64_t images = 16;
 
-StepReport step_of(Form form, std::int64_t depth, bool has_tensor_range = false) {
+StepReport step_of(Context context, std::int64_t depth, bool has_tensor_range = false) {
   Codec codec;
-  codec.form = form;
+  codec.context = context;
   codec.has_tensor_range = has_tensor_range;
   const Batch data = generate_data(images, 1);
   Network network(net_a(depth), 10, measure_pixels(data.pixels.span()), 0);
@@ -41,37 +38,6 @@ double ratio(std::int64_t whole, std::int64_t part) {
   return static_cast<double>(whole) / static_cast<double>(part);
 }
 
-TEST_CASE(
-    "memory: every form of new counts what was asked for, every form of delete gives it back") {
-  struct alignas(256) Aligned {
-    char bytes[512];
-  };
-  const std::int64_t before = memory::live_bytes();
-  {
-    const std::unique_ptr<char[]> bytes(new char[1000]);
-    CHECK(memory::live_bytes() == before + 1000);
-    const auto aligned = std::make_unique<Aligned>();
-    CHECK(reinterpret_cast<std::uintptr_t>(aligned.get()) % 256 == 0);
-    CHECK(memory::live_bytes() == before + 1512);
-    const std::unique_ptr<Aligned[]> several(new Aligned[2]);
-    CHECK(memory::live_bytes() == before + 2536);
-    const std::unique_ptr<int> quiet(new (std::nothrow) int(1));
-    CHECK(memory::live_bytes() == before + 2540);
-  }
-  CHECK(memory::live_bytes() == before);
-}
-
-TEST_CASE("memory: the peak is the most that was live since it was restarted") {
-  memory::restart_peak();
-  const std::int64_t before = memory::live_bytes();
-  CHECK(memory::peak_bytes() == before);
-  { const std::vector<char> first(3000); }
-  { const std::vector<char> second(2000); }
-  CHECK(memory::peak_bytes() == before + 3000);
-  memory::restart_peak();
-  CHECK(memory::peak_bytes() == before);
-}
-
 TEST_CASE("saved bytes: what each way of keeping activations must need, and nothing beside it") {
   const std::int64_t before_pooling = 28 * 28 * 16 + 14 * 14 * 32 + 7 * 7 * 64;
   const std::int64_t pooled = 14 * 14 * 16 + 7 * 7 * 32 + 3 * 3 * 64;
@@ -81,34 +47,35 @@ TEST_CASE("saved bytes: what each way of keeping activations must need, and noth
     CHECK(ratio(bytes, images) > expected);
     CHECK(ratio(bytes, images) < 1.02 * expected + 100);  // labels, probabilities, the objects
   };
-  is_about(step_of(Form::full_precision, 0).saved_bytes,
+  is_about(step_of(Context::full_precision, 0).saved_bytes,
            4.0 * (784 + 2 * before_pooling + pooled) + pooled);
-  is_about(step_of(Form::lean, 0).saved_bytes, 784 + 4.0 * before_pooling + 0.25 * pooled);
-  is_about(step_of(Form::sign_magnitude, 0).saved_bytes,
+  is_about(step_of(Context::lean, 0).saved_bytes, 784 + 4.0 * before_pooling + 0.25 * pooled);
+  is_about(step_of(Context::sign_magnitude, 0).saved_bytes,
            784 + 3.125 / 8 * before_pooling + 0.25 * pooled);
-  is_about(step_of(Form::affine, 0).saved_bytes,
+  is_about(step_of(Context::affine, 0).saved_bytes,
            2.125 / 8 * 784 + 3.125 / 8 * before_pooling + 2.125 / 8 * pooled + pooled);
 }
 
 TEST_CASE("saved bytes: at least 16 times fewer, and at depth the peak follows") {
-  const StepReport full = step_of(Form::full_precision, 8);
-  const StepReport packed = step_of(Form::sign_magnitude, 8);
-  CHECK(ratio(step_of(Form::full_precision, 0).saved_bytes,
-              step_of(Form::sign_magnitude, 0).saved_bytes) >= 16);
+  const StepReport full = step_of(Context::full_precision, 8);
+  const StepReport packed = step_of(Context::sign_magnitude, 8);
+  CHECK(ratio(step_of(Context::full_precision, 0).saved_bytes,
+              step_of(Context::sign_magnitude, 0).saved_bytes) >= 16);
   CHECK(ratio(full.saved_bytes, packed.saved_bytes) >= 16);
   CHECK(ratio(full.peak_bytes, packed.peak_bytes) >= 3);
   CHECK(packed.peak_bytes >= packed.saved_bytes);
   // One range for the tensor: the same codes and hardly any parameters, but a transient copy.
-  const StepReport coarse = step_of(Form::sign_magnitude, 8, true);
+  const StepReport coarse = step_of(Context::sign_magnitude, 8, true);
   CHECK(coarse.saved_bytes < packed.saved_bytes);
   CHECK(coarse.peak_bytes > packed.peak_bytes);
 }
 
 TEST_CASE("training: a few steps on generated data lower the loss alike in every form") {
   const Batch data = generate_data(64, 1);
-  for (const Form form : {Form::full_precision, Form::lean, Form::sign_magnitude, Form::affine}) {
+  for (const Context context :
+       {Context::full_precision, Context::lean, Context::sign_magnitude, Context::affine}) {
     Codec codec;
-    codec.form = form;
+    codec.context = context;
     Network network(net_a(0), 10, measure_pixels(data.pixels.span()), 0);
     Contexts contexts(codec, 0);
     const TrainingReport report = train(network, data, 0, 12, 100, contexts, [](std::int64_t) {});

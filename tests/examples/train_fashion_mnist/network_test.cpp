@@ -16,14 +16,15 @@
 #include <utility>
 #include <vector>
 
-#include "contexts.hpp"
-#include "gradient_check.hpp"
-#include "network.hpp"
+#include "research/gradient_check.hpp"
+#include "train_fashion_mnist/contexts.hpp"
+#include "train_fashion_mnist/network.hpp"
+#include "train_fashion_mnist/training.hpp"
 
 namespace {
 
 using namespace trainer;
-using Form = Codec::Form;
+using Context = Codec::Context;
 
 // The steps are short: beside other tests, threads that spin would cost more than they save.
 [[maybe_unused]] const bool is_single_threaded = (omp_set_num_threads(1), true);
@@ -48,9 +49,9 @@ Batch random_batch(std::int64_t images, std::int64_t numel, std::uint64_t seed) 
   return batch;
 }
 
-Codec make_codec(Form form, int bits = 2, bool is_subtractive = true) {
+Codec make_codec(Context context, int bits = 2, bool is_subtractive = true) {
   Codec codec;
-  codec.form = form;
+  codec.context = context;
   codec.bits = bits;
   codec.is_subtractive = is_subtractive;
   return codec;
@@ -223,7 +224,7 @@ TEST_CASE("network: loss and gradient are those of a textbook implementation in 
   Network network = make_network(small_shapes());
   ReferenceNetwork reference(small_shapes(), network);
   const std::vector<float> gradient =
-      gradient_under(make_codec(Form::full_precision), network, batch);
+      gradient_under(make_codec(Context::full_precision), network, batch);
 
   std::vector<float> expected;
   for (std::vector<double>& parameter : reference.parameters) {
@@ -241,7 +242,7 @@ TEST_CASE("network: loss and gradient are those of a textbook implementation in 
   REQUIRE(gradient.size() == expected.size());
   CHECK(relative_error(gradient, expected) < 1e-5);
 
-  Contexts contexts(make_codec(Form::full_precision), 0);
+  Contexts contexts(make_codec(Context::full_precision), 0);
   const double loss = network.forward(random_batch(10, 42, 5), contexts).loss;
   CHECK(loss == doctest::Approx(reference.loss(batch)).epsilon(1e-6));
 }
@@ -249,9 +250,10 @@ TEST_CASE("network: loss and gradient are those of a textbook implementation in 
 TEST_CASE("contexts: the forward pass does not depend on them") {
   Network network = make_network(small_shapes());
   std::vector<float> expected;
-  for (const Form form : {Form::full_precision, Form::lean, Form::sign_magnitude, Form::affine}) {
+  for (const Context context :
+       {Context::full_precision, Context::lean, Context::sign_magnitude, Context::affine}) {
     for (const bool has_tensor_range : {false, true}) {
-      Codec codec = make_codec(form);
+      Codec codec = make_codec(context);
       codec.has_tensor_range = has_tensor_range;
       Contexts contexts(codec, 0);
       const SavedActivations saved = network.forward(random_batch(10, 42, 5), contexts);
@@ -267,25 +269,26 @@ TEST_CASE("contexts: the forward pass does not depend on them") {
 TEST_CASE("contexts: the leanest full precision gives the frameworks' gradient to the last bit") {
   const Batch batch = random_batch(10, 42, 5);
   Network network = make_network(small_shapes());
-  CHECK(gradient_under(make_codec(Form::lean), network, batch) ==
-        gradient_under(make_codec(Form::full_precision), network, batch));
+  CHECK(gradient_under(make_codec(Context::lean), network, batch) ==
+        gradient_under(make_codec(Context::full_precision), network, batch));
 }
 
 TEST_CASE("contexts: packed gradients approach the exact one as bits are added") {
   const Batch batch = random_batch(12, 42, 5);
   Network network = make_network(small_shapes());
-  const std::vector<float> exact = gradient_under(make_codec(Form::full_precision), network, batch);
-  for (const Form form : {Form::sign_magnitude, Form::affine}) {
+  const std::vector<float> exact =
+      gradient_under(make_codec(Context::full_precision), network, batch);
+  for (const Context context : {Context::sign_magnitude, Context::affine}) {
     for (const bool has_tensor_range : {false, true}) {
       for (const bool is_subtractive : {false, true}) {
         for (const bool is_stochastic : {false, true}) {
-          CAPTURE(static_cast<int>(form));
+          CAPTURE(static_cast<int>(context));
           CAPTURE(has_tensor_range);
           CAPTURE(is_subtractive);
           CAPTURE(is_stochastic);
           double previous = std::numeric_limits<double>::infinity();
           for (const int bits : {1, 2, 4, 8}) {
-            Codec codec = make_codec(form, bits, is_subtractive);
+            Codec codec = make_codec(context, bits, is_subtractive);
             codec.has_tensor_range = has_tensor_range;
             codec.is_stochastic = is_stochastic;
             codec.group_size = 32;
@@ -302,12 +305,13 @@ TEST_CASE("contexts: packed gradients approach the exact one as bits are added")
 
 TEST_CASE("network: results do not depend on the number of threads") {
   const Batch batch = random_batch(21, 42, 5);
-  for (const Form form : {Form::full_precision, Form::sign_magnitude, Form::affine}) {
+  for (const Context context :
+       {Context::full_precision, Context::sign_magnitude, Context::affine}) {
     std::vector<float> expected;
     for (const int threads : {1, 2, 3}) {
       omp_set_num_threads(threads);
       Network network = make_network(small_shapes());
-      const std::vector<float> gradient = gradient_under(make_codec(form), network, batch);
+      const std::vector<float> gradient = gradient_under(make_codec(context), network, batch);
       if (threads == 1) {
         expected = gradient;
       }
@@ -361,8 +365,8 @@ class RoundedMaskContexts final : public ContextFactory {
  public:
   explicit RoundedMaskContexts(const Codec& codec) : contexts_(codec, 11) {}
   void begin_step() override { contexts_.begin_step(); }
-  std::unique_ptr<InputContext> keep_input(Tensor<std::uint8_t> pixels, PixelScale scale) override {
-    return contexts_.keep_input(std::move(pixels), scale);
+  std::unique_ptr<InputContext> save_input(Tensor<std::uint8_t> pixels, PixelScale scale) override {
+    return contexts_.save_input(std::move(pixels), scale);
   }
   std::unique_ptr<BlockContext> make_block_context(const BlockSetting& block) override {
     return std::make_unique<RoundedMaskContext>(contexts_.make_block_context(block), block);
@@ -376,16 +380,18 @@ TEST_CASE(
     "relu mask: exact, the mean of k gradients converges; from rounded values, it gets stuck") {
   const Batch batch = random_batch(24, 42, 5);
   Network network = make_network(small_shapes());
-  Contexts exact(make_codec(Form::full_precision), 0);
+  Contexts exact(make_codec(Context::full_precision), 0);
   const auto errors_of = [&](ContextFactory& contexts) {
-    return check_gradient(network, batch, exact, contexts, 256, [](std::int64_t) {});
+    return research::errors_of_means(
+        gradient_of(network, batch, exact), [&] { return gradient_of(network, batch, contexts); },
+        256, [](std::int64_t) {});
   };
-  for (const Form form : {Form::sign_magnitude, Form::affine}) {
+  for (const Context context : {Context::sign_magnitude, Context::affine}) {
     for (const bool is_subtractive : {false, true}) {
-      CAPTURE(static_cast<int>(form));
+      CAPTURE(static_cast<int>(context));
       CAPTURE(is_subtractive);
-      Contexts contexts(make_codec(form, 2, is_subtractive), 11);
-      const std::vector<GradientError> errors = errors_of(contexts);
+      Contexts contexts(make_codec(context, 2, is_subtractive), 11);
+      const std::vector<research::GradientError> errors = errors_of(contexts);
       REQUIRE(errors.size() == 5);  // k = 1, 4, 16, 64, 256
       for (std::size_t i = 1; i < errors.size(); ++i) {
         CHECK(errors[i].k == 4 * errors[i - 1].k);
@@ -395,9 +401,9 @@ TEST_CASE(
     }
   }
   // Plain decoding puts many small positive values on zero: their gradients are gone for good.
-  for (const Form form : {Form::sign_magnitude, Form::affine}) {
-    RoundedMaskContexts wrong(make_codec(form, 2, false));
-    const std::vector<GradientError> errors = errors_of(wrong);
+  for (const Context context : {Context::sign_magnitude, Context::affine}) {
+    RoundedMaskContexts wrong(make_codec(context, 2, false));
+    const std::vector<research::GradientError> errors = errors_of(wrong);
     CHECK(errors[4].error > 0.1);
     CHECK(errors[4].error > errors[3].error / 1.2);
   }
@@ -417,71 +423,15 @@ TEST_CASE("batch norm: a γ of zero, or far below the others, still gets its gra
       gamma.value.span()[2] = 1e-3f;
     }
     const std::vector<float> exact =
-        gradient_under(make_codec(Form::full_precision), network, batch);
+        gradient_under(make_codec(Context::full_precision), network, batch);
     const std::vector<float> expected(gamma.gradient.span().begin(), gamma.gradient.span().end());
     const std::vector<float> packed =
-        gradient_under(make_codec(Form::sign_magnitude, 8), network, batch);
+        gradient_under(make_codec(Context::sign_magnitude, 8), network, batch);
     const std::vector<float> found(gamma.gradient.span().begin(), gamma.gradient.span().end());
     CHECK(std::ranges::none_of(found, [](float value) { return value == 0; }));
     CHECK(relative_error(found, expected) < 0.02);
     CHECK(relative_error(packed, exact) < 0.02);
     CHECK(std::ranges::all_of(packed, [](float value) { return std::isfinite(value); }));
-  }
-}
-
-TEST_CASE("batch norm: x̂ counts as recoverable from y unless a γ is below 2^-6 of the largest") {
-  BatchNorm batch_norm(3);
-  const auto is_invertible = [&](float a, float b, float c) {
-    std::ranges::copy(std::vector{a, b, c}, batch_norm.gamma.value.span().begin());
-    return batch_norm.is_invertible();
-  };
-  CHECK(is_invertible(1, -1, 0.5f));
-  CHECK(is_invertible(1, 0x1p-6f, -1));
-  CHECK_FALSE(is_invertible(1, 0x0.fffp-6f, 1));
-  CHECK_FALSE(is_invertible(-64, 0.5f, 1));
-  CHECK_FALSE(is_invertible(0, 1, 1));
-  CHECK_FALSE(is_invertible(0, 0, 0));
-}
-
-TEST_CASE("pooling: argmax is the first largest value, and gather and scatter use its place") {
-  const Pooling pooling({3, 4, 1}, true);
-  const std::vector<float> input{1, 2, 5, 5,   //
-                                 2, 0, 5, 4,   //
-                                 9, 9, 9, 9};  // left out
-  std::vector<float> output(2);
-  std::vector<std::uint8_t> argmax(2);
-  pooling.forward(input, output, argmax);
-  CHECK(output == std::vector<float>{2, 5});
-  CHECK(argmax == std::vector<std::uint8_t>{1, 0});
-  std::vector<float> gathered(2);
-  pooling.gather(input, argmax, gathered);
-  CHECK(gathered == output);
-  std::vector<float> gradient(12, 1.0f);
-  pooling.scatter_add(std::vector<float>{10, 20}, argmax, std::vector<float>{0.5f}, gradient);
-  CHECK(gradient == std::vector<float>{1, 6, 11, 1, 1, 1, 1, 1, 1, 1, 1, 1});
-  std::vector<std::int64_t> places;
-  pooling.for_each_place(
-      argmax, [&](std::int64_t, std::int64_t, std::int64_t place) { places.push_back(place); });
-  CHECK(places == std::vector<std::int64_t>{1, 2});
-}
-
-TEST_CASE("parameters: one cycle rises to its peak and falls to zero; SGD takes Nesterov's step") {
-  CHECK(one_cycle(0) == doctest::Approx(0.004));
-  CHECK(one_cycle(0.2) == doctest::Approx(0.1));
-  CHECK(one_cycle(0.6) == doctest::Approx(0.05));
-  CHECK(one_cycle(1) == doctest::Approx(0.0));
-
-  Parameter parameter(1, 2);
-  Sgd sgd({&parameter});
-  double value = 2;
-  double velocity = 0;
-  for (const double gradient : {1.0, -3.0, 0.5}) {
-    parameter.gradient.span()[0] = static_cast<float>(gradient);
-    sgd.step(0.1);
-    const double slope = gradient + 5e-4 * value;
-    velocity = 0.9 * velocity + slope;
-    value -= 0.1 * (slope + 0.9 * velocity);
-    CHECK(parameter.value.span()[0] == doctest::Approx(value));
   }
 }
 

@@ -10,9 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "loss_curve.hpp"
-#include "options.hpp"
-#include "report.hpp"
+#include "common/json.hpp"
+#include "common/loss_curve.hpp"
+#include "train_fashion_mnist/options.hpp"
+#include "train_fashion_mnist/report.hpp"
 
 namespace {
 
@@ -38,8 +39,7 @@ TEST_CASE("options: the defaults are the comparison") {
   CHECK(options.seed == 0);
   CHECK(options.depth == 0);
   CHECK(options.threads >= 1);
-  CHECK(options.check_gradient == 0);
-  CHECK(options.codec.form == Codec::Form::sign_magnitude);
+  CHECK(options.codec.context == Codec::Context::sign_magnitude);
   CHECK(options.codec.bits == 2);
   CHECK(options.codec.is_subtractive);
   CHECK(options.codec.is_stochastic);
@@ -49,13 +49,13 @@ TEST_CASE("options: the defaults are the comparison") {
 
 TEST_CASE("options: every flag reaches its field") {
   const std::vector<const char*> arguments{
-      "--data",           "folder", "--epochs",     "0",
-      "--train-limit",    "500",    "--seed",       "18446744073709551615",
-      "--threads",        "3",      "--depth",      "32",
-      "--bits",           "4",      "--context",    "affine",
-      "--decode",         "plain",  "--rounding",   "nearest",
-      "--range",          "tensor", "--group-size", "64",
-      "--check-gradient", "256",    "--json",       "out.json"};
+      "--data",        "folder",  "--epochs",     "0",
+      "--train-limit", "500",     "--seed",       "18446744073709551615",
+      "--threads",     "3",       "--depth",      "32",
+      "--bits",        "4",       "--context",    "affine",
+      "--decode",      "plain",   "--rounding",   "nearest",
+      "--range",       "tensor",  "--group-size", "64",
+      "--json",        "out.json"};
   const Options options = parse_options(arguments);
   CHECK(options.data == "folder");
   CHECK(options.epochs == 0);
@@ -65,17 +65,16 @@ TEST_CASE("options: every flag reaches its field") {
   CHECK(options.depth == 32);
   CHECK_FALSE(options.compares);
   CHECK(options.codec.bits == 4);
-  CHECK(options.codec.form == Codec::Form::affine);
+  CHECK(options.codec.context == Codec::Context::affine);
   CHECK_FALSE(options.codec.is_subtractive);
   CHECK_FALSE(options.codec.is_stochastic);
   CHECK(options.codec.has_tensor_range);
   CHECK(options.codec.group_size == 64);
-  CHECK(options.check_gradient == 256);
   CHECK(options.json == "out.json");
-  CHECK(parse_options(std::vector<const char*>{"--bits", "32"}).codec.form ==
-        Codec::Form::full_precision);
-  CHECK(parse_options(std::vector<const char*>{"--bits", "32", "--context", "affine"}).codec.form ==
-        Codec::Form::full_precision);
+  CHECK(parse_options(std::vector<const char*>{"--bits", "32"}).codec.context ==
+        Codec::Context::full_precision);
+  CHECK(parse_options(std::vector<const char*>{"--bits", "32", "--context", "affine"})
+            .codec.context == Codec::Context::full_precision);
 }
 
 TEST_CASE("options: what is not understood is named in one line, flag and value") {
@@ -97,7 +96,7 @@ TEST_CASE("options: what is not understood is named in one line, flag and value"
                                                     {"--range", "row"},
                                                     {"--group-size", "100"},
                                                     {"--group-size", "0"},
-                                                    {"--check-gradient", "0"},
+
                                                     {"--json", "picture.svg"},
                                                     {"--data", ""}};
   for (const std::vector<const char*>& arguments : wrong) {
@@ -122,10 +121,9 @@ TEST_CASE("options: help lists every flag") {
 std::vector<Run> two_runs() {
   std::vector<Run> runs(2);
   runs[0].name = "a \"quoted\" <name>";
-  runs[0].codec.form = Codec::Form::full_precision;
+  runs[0].codec.context = Codec::Context::full_precision;
   runs[0].losses = {2.3, 1.5, std::nan("")};
   runs[0].saved_bytes = runs[0].saved_bytes_fp32 = 100;
-  runs[0].gradient_error = {{1, 0.25}, {4, 0.125}};
   runs[1].name = "other";
   runs[1].losses = {2.3, 0.5, 0.4};
   return runs;
@@ -133,13 +131,12 @@ std::vector<Run> two_runs() {
 
 TEST_CASE("json: one object per run, with every key, and null for what is no number") {
   Options options;
-  options.check_gradient = 4;
   std::ostringstream out;
   write_json(options, "C:\\data", two_runs(), out);
   const std::string text = out.str();
-  for (const char* key : {"name", "bits", "context", "decode", "rounding", "test_accuracy",
-                          "saved_bytes", "saved_bytes_fp32", "peak_bytes", "seconds_per_epoch",
-                          "codec_seconds_per_epoch", "gradient_error"}) {
+  for (const char* key :
+       {"name", "bits", "context", "decode", "rounding", "test_accuracy", "saved_bytes",
+        "saved_bytes_fp32", "peak_bytes", "seconds_per_epoch", "codec_seconds_per_epoch"}) {
     CAPTURE(key);
     const std::string quoted_key = quoted(key) + ": ";
     CHECK(contains(text, quoted_key));
@@ -148,16 +145,18 @@ TEST_CASE("json: one object per run, with every key, and null for what is no num
   CHECK(contains(text, "\"name\": \"a \\\"quoted\\\" <name>\""));
   CHECK(contains(text, "\"data\": \"C:\\\\data\""));
   CHECK(contains(text, "\"bits\": 32"));
-  CHECK(contains(text, "{\"k\": 1, \"error\": 0.25}, {\"k\": 4, \"error\": 0.125}"));
   CHECK(contains(text, "\"loss\": [2.3, 1.5, null]"));
   CHECK_FALSE(contains(text, "nan"));
 }
 
 TEST_CASE("loss curve: a line and a legend entry per run, whatever the losses") {
-  std::vector<Run> runs = two_runs();
-  runs.emplace_back();  // a run without steps
+  std::vector<LossCurve> curves;
+  for (const Run& run : two_runs()) {
+    curves.push_back({run.name, run.losses});
+  }
+  curves.emplace_back();  // a run without steps
   std::ostringstream out;
-  LossCurve(runs).write(out);
+  write_loss_curves(curves, out);
   const std::string text = out.str();
   CHECK(text.starts_with("<svg"));
   CHECK(contains(text, "a \"quoted\" &lt;name>"));

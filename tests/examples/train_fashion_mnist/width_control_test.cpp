@@ -14,16 +14,15 @@
 #include <span>
 #include <vector>
 
-#include "contexts.hpp"
-#include "gradient_check.hpp"
-#include "network.hpp"
-#include "options.hpp"
-#include "training.hpp"
+#include "train_fashion_mnist/contexts.hpp"
+#include "train_fashion_mnist/network.hpp"
+#include "train_fashion_mnist/options.hpp"
+#include "train_fashion_mnist/training.hpp"
 
 namespace {
 
 using namespace trainer;
-using Form = Codec::Form;
+using Context = Codec::Context;
 
 // The steps are short: beside other tests, threads that spin would cost more than they save.
 [[maybe_unused]] const bool is_single_threaded = (omp_set_num_threads(1), true);
@@ -47,9 +46,9 @@ Batch random_batch(std::uint64_t seed) {
   return batch;
 }
 
-Codec budget_of(Form form, double average_bits) {
+Codec budget_of(Context context, double average_bits) {
   Codec codec;
-  codec.form = form;
+  codec.context = context;
   codec.average_bits = average_bits;
   return codec;
 }
@@ -69,9 +68,9 @@ Options parse(const std::vector<const char*>& arguments) { return parse_options(
 TEST_CASE("Contexts: a probe repeats a step's rounding but for one tensor's") {
   Network network = make_network();
   const Batch batch = random_batch(1);
-  for (const Form form : {Form::affine, Form::sign_magnitude}) {
-    CAPTURE(form);
-    Contexts contexts(budget_of(form, 2), 5);
+  for (const Context context : {Context::affine, Context::sign_magnitude}) {
+    CAPTURE(context);
+    Contexts contexts(budget_of(context, 2), 5);
     const auto probe = [&](std::size_t tensor) {
       contexts.steps().begin_probe(tensor);
       return gradient_of(network, batch, contexts);
@@ -79,7 +78,8 @@ TEST_CASE("Contexts: a probe repeats a step's rounding but for one tensor's") {
     const std::vector<float> gradient = probe(1 << 15);
     CHECK(probe(1 << 15) == gradient);
     const std::size_t tensors = contexts.width_control()->num_tensors();
-    CHECK(tensors == (form == Form::affine ? 7 : 3));  // the affine input, and two for each block
+    CHECK(tensors ==
+          (context == Context::affine ? 7 : 3));  // the affine input, and two for each block
     for (std::size_t tensor = 0; tensor < tensors; ++tensor) {
       CAPTURE(tensor);
       const std::vector<float> other = probe(tensor);
@@ -97,7 +97,7 @@ TEST_CASE("probe_tensors: leaves the weights alone") {
   for (const Parameter* parameter : network.parameters()) {
     before.emplace_back(parameter->value.span().begin(), parameter->value.span().end());
   }
-  Contexts contexts(budget_of(Form::sign_magnitude, 2), 5);
+  Contexts contexts(budget_of(Context::sign_magnitude, 2), 5);
   probe_tensors(network, random_batch(1), contexts);
   for (std::size_t i = 0; i < before.size(); ++i) {
     const std::span<const float> now = network.parameters()[i]->value.span();
@@ -113,7 +113,7 @@ TEST_CASE("WidthControl: within the budget, and no worse than one width for all"
   Network network = make_network();
   const Batch batch = random_batch(1);
   Codec exact_codec;
-  exact_codec.form = Form::full_precision;
+  exact_codec.context = Context::full_precision;
   Contexts exact_contexts(exact_codec, 1);
   const std::vector<float> exact = gradient_of(network, batch, exact_contexts);
   const auto variance_of = [&](Contexts& contexts) {
@@ -127,7 +127,7 @@ TEST_CASE("WidthControl: within the budget, and no worse than one width for all"
   double last_variance = 0;
   for (const double average_bits : {1.0, 1.5, 2.0, 4.0, 8.0}) {
     CAPTURE(average_bits);
-    Contexts contexts(budget_of(Form::affine, average_bits), 5);
+    Contexts contexts(budget_of(Context::affine, average_bits), 5);
     for (std::uint64_t i = 0; i < 4; ++i) probe_tensors(network, random_batch(i), contexts);
     WidthControl& control = *contexts.width_control();
     control.step();
@@ -135,7 +135,7 @@ TEST_CASE("WidthControl: within the budget, and no worse than one width for all"
     std::int64_t numel = 0;
     for (std::size_t tensor = 0; tensor < image_numels.size(); ++tensor) {
       const std::int64_t size = image_numels[tensor];
-      bits += size * control.bits(tensor, size, 256);
+      bits += size * control.bits(tensor);
       numel += size;
     }
     CHECK(static_cast<double>(bits) <= average_bits * static_cast<double>(numel));
@@ -143,7 +143,7 @@ TEST_CASE("WidthControl: within the budget, and no worse than one width for all"
     if (last_variance > 0) CHECK(variance < 1.5 * last_variance);
     last_variance = variance;
     if (average_bits == 2) {
-      Codec uniform_codec = budget_of(Form::affine, 0);
+      Codec uniform_codec = budget_of(Context::affine, 0);
       Contexts uniform(uniform_codec, 6);
       CHECK(variance < 1.5 * variance_of(uniform));
     }

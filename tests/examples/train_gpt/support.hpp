@@ -13,13 +13,14 @@
 
 #include "support/statistics.hpp"
 #include "train_gpt/activation_store.hpp"
-#include "train_gpt/keeping.hpp"
 #include "train_gpt/model.hpp"
+#include "train_gpt/save_policy.hpp"
 #include "train_gpt/shape.hpp"
+#include "train_gpt/training.hpp"
 
 namespace support {
 
-inline const gpt::Keeping exact = gpt::Keeping::all(gpt::Keeping::full_precision);
+inline const gpt::SavePolicy exact = gpt::SavePolicy::all(gpt::SavePolicy::full_precision);
 
 // Three tiles to a sequence; heads, channels and context all differ.
 inline gpt::ModelShape small_shape() {
@@ -57,14 +58,10 @@ inline std::vector<float> normal_values(std::int64_t numel, std::uint64_t seed) 
   return values;
 }
 
+using gpt::gradient_of;
 inline std::vector<float> gradient_of(gpt::Model& model, const gpt::Batch& batch,
-                                      gpt::ActivationStore& store) {
-  model.forward_backward(batch, store);
-  return {model.gradients().begin(), model.gradients().end()};
-}
-inline std::vector<float> gradient_of(gpt::Model& model, const gpt::Batch& batch,
-                                      const gpt::Keeping& keeping, std::uint64_t seed = 11) {
-  gpt::ActivationStore store(model.shape(), keeping, seed);
+                                      const gpt::SavePolicy& policy, std::uint64_t seed = 11) {
+  gpt::ActivationStore store(model.shape(), policy, seed);
   return gradient_of(model, batch, store);
 }
 

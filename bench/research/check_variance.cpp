@@ -1,0 +1,65 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Rounds each layer's activations many times over, and compares the variance of its gradient with
+// the closed forms: at one width and group size, with both contexts and both ways to decode.
+
+#include <cstdint>
+#include <cstdlib>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/json.hpp"
+#include "common/program.hpp"
+#include "common/progress.hpp"
+#include "research/options.hpp"
+#include "research/variance_report.hpp"
+#include "train_fashion_mnist/experiment.hpp"
+
+namespace {
+
+using namespace research;
+
+void check(const VarianceOptions& options) {
+  ResultFiles files(options.json);  // before the work, not after it
+  Experiment experiment(options);
+  Network& network = experiment.trained_network();
+  Contexts exact = experiment.make_contexts(Codec::full_precision());
+  std::optional<Progress> progress;
+  const std::vector<VarianceReport> reports =
+      check_variance(network, experiment.batches().next(), exact,
+                     codecs_to_check(options.bits, options.group_size), options.seed, options.draws,
+                     [&](std::int64_t done, std::int64_t all) {
+                       if (!progress) {
+                         progress.emplace("variance check", all, "draws");
+                       }
+                       (*progress)(done);
+                     });
+  progress.reset();
+  print_variances(reports, std::cout);
+  write_variance_picture(reports, files.picture);
+  files.json << json_object({{"data", quoted(experiment.data().origin)},
+                             {"seed", std::to_string(options.seed)},
+                             {"depth", std::to_string(options.depth)},
+                             {"threads", std::to_string(options.threads)},
+                             {"variance", variance_json(reports)}},
+                            2)
+             << "\n";
+  std::cout << "Results in " << options.json << ", a picture in " << files.picture_path
+            << std::endl;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  return run_program("check_variance", count, arguments, [](auto own_arguments) {
+    const VarianceOptions options = parse_variance_options(own_arguments);
+    if (options.help.empty()) {
+      check(options);
+    }
+    std::cout << options.help;
+    return EXIT_SUCCESS;
+  });
+}

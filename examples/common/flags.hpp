@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// The flags of a command line: how each is declared, described and set.
+#pragma once
+
+#include <functional>
+#include <limits>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+namespace trainer {
+
+class OptionError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// One flag: its line in --help, the values it expects, and how it takes one. A setter that returns
+// false refuses the value.
+struct Flag {
+  std::string name;
+  std::string values;
+  std::string help;
+  std::string expected;
+  std::function<bool(std::string_view)> set;
+};
+
+// Sets `target` if `text` is a number from `least` to `most` and nothing else.
+template <class T>
+bool parse_number(std::string_view text, std::type_identity_t<T> least,
+                  std::type_identity_t<T> most, T& target);
+template <class T>
+bool parse_number(std::string_view text, std::type_identity_t<T> least, T& target) {
+  return parse_number(text, least, std::numeric_limits<T>::max(), target);
+}
+
+// Defined for int, std::int32_t, std::int64_t, std::uint64_t and double, as parse_number is.
+template <class T>
+Flag number_flag(const std::string& name, const std::string& values, const std::string& help,
+                 T& target, std::type_identity_t<T> least,
+                 std::type_identity_t<T> most = std::numeric_limits<T>::max());
+
+// Sets `target` to whether the value is `yes`, which is one of the two.
+Flag choice_flag(const std::string& name, const std::string& first, const std::string& second,
+                 const std::string& help, bool& target, const std::string& yes);
+
+// A file or a folder.
+Flag path_flag(const std::string& name, const std::string& values, const std::string& help,
+               const std::string& expected, std::string& target);
+
+// The flags that several programs have.
+Flag fashion_mnist_flag(std::string& folder);
+Flag threads_flag(const std::string& help, int& threads);
+Flag decode_flag(bool& is_subtractive);
+Flag rounding_flag(bool& is_stochastic);
+
+// Sets `width` if `text` is one of actpack's widths or 32, which stands for full precision.
+bool parse_width(std::string_view text, int& width);
+
+// The lines of --help.
+std::string describe(const std::vector<Flag>& flags);
+
+// Sets the fields that the arguments name; returns false, having set no more, where help is asked
+// for. Throws OptionError, in one line with flag and value, for an argument it does not know.
+bool set_flags(const std::vector<Flag>& known, std::span<const char* const> arguments);
+
+}  // namespace trainer

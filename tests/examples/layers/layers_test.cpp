@@ -1,0 +1,54 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Checks batch norm's word on whether it can be inverted, and pooling's places.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "layers/batch_norm.hpp"
+#include "layers/pooling.hpp"
+
+namespace {
+
+using namespace trainer;
+
+TEST_CASE("batch norm: x̂ counts as recoverable from y unless a γ is below 2^-6 of the largest") {
+  BatchNorm batch_norm(3);
+  const auto is_invertible = [&](float a, float b, float c) {
+    std::ranges::copy(std::vector{a, b, c}, batch_norm.gamma.value.span().begin());
+    return batch_norm.is_invertible();
+  };
+  CHECK(is_invertible(1, -1, 0.5f));
+  CHECK(is_invertible(1, 0x1p-6f, -1));
+  CHECK_FALSE(is_invertible(1, 0x0.fffp-6f, 1));
+  CHECK_FALSE(is_invertible(-64, 0.5f, 1));
+  CHECK_FALSE(is_invertible(0, 1, 1));
+  CHECK_FALSE(is_invertible(0, 0, 0));
+}
+
+TEST_CASE("pooling: argmax is the first largest value, and gather and scatter use its place") {
+  const Pooling pooling({3, 4, 1}, true);
+  const std::vector<float> input{1, 2, 5, 5,   //
+                                 2, 0, 5, 4,   //
+                                 9, 9, 9, 9};  // left out
+  std::vector<float> output(2);
+  std::vector<std::uint8_t> argmax(2);
+  pooling.forward(input, output, argmax);
+  CHECK(output == std::vector<float>{2, 5});
+  CHECK(argmax == std::vector<std::uint8_t>{1, 0});
+  std::vector<float> gathered(2);
+  pooling.gather(input, argmax, gathered);
+  CHECK(gathered == output);
+  std::vector<float> gradient(12, 1.0f);
+  pooling.scatter_add(std::vector<float>{10, 20}, argmax, std::vector<float>{0.5f}, gradient);
+  CHECK(gradient == std::vector<float>{1, 6, 11, 1, 1, 1, 1, 1, 1, 1, 1, 1});
+  std::vector<std::int64_t> places;
+  pooling.for_each_place(
+      argmax, [&](std::int64_t, std::int64_t, std::int64_t place) { places.push_back(place); });
+  CHECK(places == std::vector<std::int64_t>{1, 2});
+}
+
+}  // namespace

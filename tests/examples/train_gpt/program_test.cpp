@@ -1,0 +1,208 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// Checks what surrounds the transformer: the text, the command line, training, and widths by
+// tensor.
+#include <doctest/doctest.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "examples/train_gpt/support.hpp"
+#include "train_gpt/options.hpp"
+#include "train_gpt/text.hpp"
+#include "train_gpt/training.hpp"
+
+namespace {
+
+using namespace gpt;
+using namespace support;
+
+// The steps are short: beside other tests, threads that spin would cost more than they save.
+[[maybe_unused]] const bool is_single_threaded = (omp_set_num_threads(1), true);
+
+const Ranks& one_rank() {
+  static const Ranks ranks(nullptr, nullptr);
+  return ranks;
+}
+
+std::string error_of(const std::vector<const char*>& arguments) {
+  try {
+    parse_options(arguments);
+  } catch (const trainer::OptionError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST_CASE("options: what is asked for is what is set") {
+  const Options options = parse_options(std::vector<const char*>{
+      "--layers", "3", "--channels", "96", "--heads", "6", "--seeds", "4,5,18446744073709551615",
+      "--bits", "2", "--keep", "query=4,gelu=8", "--gelu", "input", "--decode", "plain"});
+  CHECK(options.shape.layers == 3);
+  CHECK(options.shape.channels == 96);
+  CHECK(options.shape.heads == 6);
+  CHECK(options.seeds == std::vector<std::uint64_t>{4, 5, ~std::uint64_t{0}});
+  const SavePolicy policy = options.adapted(SavePolicy::shipped(options.bits));
+  CHECK(policy.bits_of(Kind::query) == 4);
+  CHECK(policy.bits_of(Kind::key) == 8);
+  CHECK(policy.bits_of(Kind::gelu) == 8);
+  CHECK(policy.bits_of(Kind::mlp_output) == 2);
+  CHECK(policy.gelu == SavePolicy::Gelu::input);
+  CHECK(!policy.is_subtractive);
+  CHECK(policy.is_stochastic);
+  CHECK(parse_options({}).bits == 0);  // the comparison
+}
+
+TEST_CASE("options: a wrong one is named, with its value and what was expected") {
+  CHECK(error_of({"--layer", "2"}) == "--layer: unknown flag (--help lists them)");
+  CHECK(error_of({"--layers"}) == "--layers: needs a value: a whole number from 1");
+  CHECK(error_of({"--layers", "0"}) == "--layers 0: expected a whole number from 1");
+  CHECK(error_of({"--steps", "9x"}) == "--steps 9x: expected a whole number from 0");
+  CHECK(error_of({"--bits", "3"}) == "--bits 3: expected 32, 8, 4, 2 or 1");
+  CHECK(error_of({"--average-bits", "9"}) == "--average-bits 9: expected a number from 1 to 8");
+  CHECK(error_of({"--seeds", "1,,2"}) ==
+        "--seeds 1,,2: expected whole numbers from 0 to 2^64 - 1 with commas between them");
+  CHECK(error_of({"--gelu", "output"}) ==
+        "--gelu output: expected derivative, input or input-with-sign");
+  CHECK(error_of({"--channels", "30"}) == "--channels 30: expected a multiple of --heads 4");
+  CHECK(error_of({"--bits", "2", "--average-bits", "2"}) ==
+        "--average-bits: does not go with --bits");
+  CHECK(error_of({"--keep", "query=4"}) == "--keep: wants --bits");
+  CHECK(error_of({"--gelu", "input"}) == "--gelu: wants --bits");
+  for (const char* value : {"query", "query=3", "queries=4", "=4", "query=4,", ""}) {
+    CHECK(error_of({"--bits", "2", "--keep", value})
+              .starts_with("--keep " + std::string(value) + ": expected KIND=W"));
+  }
+}
+
+TEST_CASE("text: the files of a folder in order, a tenth for validation, windows inside it") {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / "actpack_train_gpt_text_test";
+  std::filesystem::create_directories(folder / "tinyshakespeare");
+  std::ofstream(folder / "tinyshakespeare" / "b.txt") << "klmnopqrstuvwxyz0";
+  std::ofstream(folder / "tinyshakespeare" / "a.txt") << "abcdefghij";
+  for (const auto& [named, environment] : {std::pair{folder.string(), std::string()},
+                                           {"", folder.string()},
+                                           {(folder / "tinyshakespeare").string(), "none"}}) {
+    const Text text = load_text(named, environment);
+    CHECK(std::string(text.bytes.begin(), text.bytes.end()) == "abcdefghijklmnopqrstuvwxyz0");
+    CHECK(text.training().size() == 25);
+    CHECK(text.validation()[0] == 'z');
+  }
+  std::filesystem::remove_all(folder);
+  CHECK_THROWS_WITH_AS(
+      load_text(folder.string(), ""),
+      ("--data " + folder.string() + ": neither it nor its folder tinyshakespeare has a text")
+          .c_str(),
+      TextError);
+  CHECK(load_text("", "").origin ==
+        "a generated text (no text: name a folder with --data or ACTPACK_DATA_DIR)");
+  CHECK_THROWS_AS(WindowStream(std::vector<std::uint8_t>(10), 10, 0), TextError);
+}
+
+TEST_CASE("text: ranks draw the same batch and share it") {
+  const Text text = generate_text("a test");
+  WindowStream whole(text.training(), 8, 1);
+  WindowStream first(text.training(), 8, 1);
+  WindowStream second(text.training(), 8, 1);
+  for (int step = 0; step < 3; ++step) {
+    const Batch all = whole.next(4);
+    const Batch front = first.next(4, 0, 2);
+    const Batch back = second.next(4, 2, 4);
+    CHECK(std::ranges::equal(all.from(0).first(18), front.span()));
+    CHECK(std::ranges::equal(all.from(2), back.span()));
+    const auto found = std::ranges::search(text.training(), all.image(3));
+    CHECK(!found.empty());  // a window of the text
+  }
+}
+
+TEST_CASE("training: the loss falls alike in full precision and in 2 bits") {
+  const Text text = generate_text("a test");
+  const ModelShape shape = packing_shape();
+  std::vector<double> validation;
+  for (const SavePolicy& policy : {exact, SavePolicy::shipped(2), SavePolicy::on_average(2)}) {
+    Model model(shape, 0);
+    ActivationStore store(shape, policy, 0);
+    const double before = validation_loss(model, text.validation(), 20, one_rank());
+    const TrainingSetting setting{.steps = 150, .batch = 4, .learning_rate = 5e-3};
+    std::int64_t done = 0;
+    const TrainingReport report = train(model, text.training(), setting, store, one_rank(),
+                                        [&](std::int64_t steps) { CHECK(steps == ++done); });
+    CHECK(report.losses.size() == 150);
+    CHECK(std::abs(report.losses[0] - std::log(256.0)) < 0.2);  // a newborn model guesses
+    validation.push_back(validation_loss(model, text.validation(), 20, one_rank()));
+    CHECK(validation.back() < 0.6 * before);
+  }
+  // Noise of 2 bits costs a little, if at all; that of a broken context costs more than this.
+  CHECK(std::abs(validation[1] / validation[0] - 1) < 0.1);
+  CHECK(std::abs(validation[2] / validation[0] - 1) < 0.1);
+}
+
+TEST_CASE("validation: the loss is the mean over the windows, whatever the batch") {
+  const ModelShape shape = small_shape();
+  Model model = make_model(shape);
+  const Text text = generate_text("a test");
+  const Batch windows = spread_windows(text.validation(), shape.context, 21);
+  double expected = 0;
+  for (std::int64_t i = 0; i < 21; ++i) {
+    Batch one(1, shape.context + 1);
+    std::ranges::copy(windows.image(i), one.span().begin());
+    expected += model.loss(one) / 21;
+  }
+  CHECK(std::abs(validation_loss(model, text.validation(), 21, one_rank()) - expected) < 1e-12);
+}
+
+TEST_CASE("widths: probes change neither weights nor later steps' rounding of other tensors") {
+  const ModelShape shape = packing_shape();
+  Model model = make_model(shape);
+  const Batch batch = random_batch(2, shape.context);
+  ActivationStore store(shape, SavePolicy::on_average(2), 1);
+  const std::vector<float> values(model.values().begin(), model.values().end());
+  probe_tensors(model, batch, store);
+  CHECK(std::ranges::equal(model.values(), values));
+  CHECK(store.widths()->step());
+  const std::vector<int> bits = store.widths()->bits();
+  REQUIRE(bits.size() == 16);
+  // In channels: MLP tensors are four times as wide.
+  double sum = 0;
+  for (std::size_t tensor = 0; tensor < bits.size(); ++tensor) {
+    sum += bits[tensor] * (tensor % kinds >= index_of(Kind::gelu) ? 4 : 1);
+  }
+  CHECK(sum <= 2 * 28);
+  CHECK(sum >= 2 * 28 - 4);  // what no step of any tensor would fit into
+  require_same_widths(*store.widths(), one_rank());
+}
+
+TEST_CASE("widths: in the same bytes, the gradient's noise is less than with 2 bits for all") {
+  const ModelShape shape = packing_shape();
+  Model model = make_model(shape);
+  const Batch batch = random_batch(4, shape.context);
+  const std::vector<float> expected = gradient_of(model, batch, exact);
+  const auto error_of_policy = [&](const SavePolicy& policy) {
+    ActivationStore store(shape, policy, 1);
+    if (store.widths() != nullptr) {
+      for (std::uint64_t seed = 6; seed < 14; ++seed) {
+        probe_tensors(model, random_batch(2, shape.context, seed), store);
+      }
+      store.widths()->step();
+    }
+    double squares = 0;
+    for (int draw = 0; draw < 40; ++draw) {
+      squares += std::pow(relative_error(gradient_of(model, batch, store), expected), 2);
+    }
+    return squares / 40;
+  };
+  // Measured: 0.4. The mean of 40 squared errors is good to some 5 %.
+  CHECK(error_of_policy(SavePolicy::on_average(2)) < 0.8 * error_of_policy(SavePolicy::all(2)));
+}
+
+}  // namespace
