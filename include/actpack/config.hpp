@@ -104,6 +104,13 @@
 #define ACTPACK_NOINLINE
 #endif
 
+/// A condition that always holds, for a compiler that would warn of what it excludes.
+#if defined(__GNUC__)
+#define ACTPACK_ASSUME(condition) ((condition) ? void() : __builtin_unreachable())
+#else
+#define ACTPACK_ASSUME(condition) void()
+#endif
+
 // The stored bits are a promise about IEEE arithmetic in the default environment: rounding to
 // nearest, subnormals kept, NaN compared as NaN.
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)

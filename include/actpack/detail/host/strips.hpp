@@ -107,6 +107,7 @@ inline void insert_strip(const StripCodes& codes, int count, int bits, std::uint
 inline void extract_strip(const std::uint32_t* words, std::int64_t first, int count, int bits,
                           StripCodes& codes) {
   std::uint8_t bytes[strip_capacity];
+  ACTPACK_ASSUME(count <= strip_capacity);
   extract_codes(words, first, count, bits, bytes);
   for_each_in_strip(count, [&](int i) ACTPACK_INLINE { codes[i] = bytes[i]; });
 }
