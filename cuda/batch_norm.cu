@@ -52,7 +52,11 @@ void normalize_and_pack(const batch_norm::Operation& operation, const T* x, cons
           "rounding reads its seed from device memory, which batch norm cannot");
   require_memory(x, deal.numel, "x");
   require_memory(y, deal.numel, "y");
+  require_memory(operation.mean, operation.channels.count, "mean");
+  require_memory(operation.variance, operation.channels.count, "variance");
   require_memory(operation.by_channel, operation.channels.count, "by_channel");
+  require(!rectifies<View> || operation.saved == SavedValue::output,
+          "operation.saved is the input, but a sign-magnitude context holds the output");
   enqueue(MakeChannels{operation}, operation.channels.count, "batch_norm::forward", stream);
   const auto pack = [&](auto saved) {
     enqueue(
@@ -61,12 +65,11 @@ void normalize_and_pack(const batch_norm::Operation& operation, const T* x, cons
             operation.by_channel, y, are_aligned(x, y)},
         deal.tiles, "batch_norm::forward", stream);
   };
-  if constexpr (rectifies<View>) {
-    require(operation.saved == SavedValue::output,
-            "operation.saved is the input, but a sign-magnitude context holds the output");
-  } else if (operation.saved == SavedValue::input) {
-    pack(std::integral_constant<SavedValue, SavedValue::input>{});
-    return;
+  if constexpr (!rectifies<View>) {
+    if (operation.saved == SavedValue::input) {
+      pack(std::integral_constant<SavedValue, SavedValue::input>{});
+      return;
+    }
   }
   pack(std::integral_constant<SavedValue, SavedValue::output>{});
 }

@@ -13,12 +13,14 @@
 #include <string>
 #include <vector>
 
+#include "actpack/cuda/batch_norm.hpp"
 #include "actpack/cuda/bit_allocation.hpp"
 #include "actpack/cuda/bit_pack.hpp"
 #include "actpack/cuda/error.hpp"
 #include "actpack/cuda/layout.hpp"
 #include "actpack/cuda/mask.hpp"
 #include "actpack/cuda/quantize.hpp"
+#include "actpack/cuda/sign_keeping.hpp"
 #include "actpack/cuda/sign_magnitude.hpp"
 #include "actpack/cuda/statistics.hpp"
 
@@ -159,6 +161,56 @@ TEST_CASE("masks, packing, offsets and statistics refuse what does not fit") {
                 "layout.bits = 0 is not 1, 2, 4 or 8");
   check_refused([&] { row_offsets(layout, nullptr, somewhere<std::int64_t>(), {}, nullptr); },
                 "row_bits is null but has 2 elements");
+}
+
+TEST_CASE("decoding that keeps signs refuses what does not fit") {
+  check_refused(
+      [&] { decode_keeping_signs(context(layout), static_cast<float*>(nullptr), nullptr); },
+      "y is null but has 600 elements");
+  SignMagnitudeView no_signs = context(layout);
+  no_signs.sign_words = nullptr;
+  check_refused([&] { decode_keeping_signs(no_signs, somewhere<__half>(), nullptr); },
+                "sign_words is null but has 20 elements");
+}
+
+TEST_CASE("batch norm refuses what does not fit") {
+  float* x = somewhere<float>();
+  const Rounding rounding = Rounding::stochastic(1);
+  const Layout flat{.row_size = 600, .bits = 2};
+  batch_norm::Operation operation{.channels = {.count = 3, .inner = 100},
+                                  .saved = batch_norm::SavedValue::input,
+                                  .mean = x,
+                                  .variance = x,
+                                  .by_channel = somewhere<batch_norm::Channel>()};
+  const auto forward = [&](const auto& out, const Rounding& how) {
+    batch_norm::forward(operation, static_cast<const float*>(x), out, how, x, nullptr);
+  };
+  check_refused([&] { forward(view({.row_size = 600, .group_size = 128}), rounding); },
+                "layout.group_size = 128 is not 256");
+  check_refused([&] { forward(view({.row_size = 0}), rounding); }, "the tensor has no elements");
+  check_refused([&] { forward(view(layout), rounding); },
+                "layout.row_size = 300 is no multiple of 256");
+  check_refused([&] { forward(view(flat), nearest); },
+                "rounding is to nearest, which would bias gradients");
+  check_refused([&] { forward(context(flat), rounding); },
+                "operation.saved is the input, but a sign-magnitude context holds the output");
+  const auto backward = [&](float* workspace) {
+    batch_norm::backward(operation, static_cast<const float*>(x), view(flat), Decoding::plain(),
+                         200, workspace, x, x, x, nullptr);
+  };
+  const std::int64_t numel = batch_norm::workspace_numel(operation, flat);
+  CHECK(numel == 4 * 3 + 2 * 3 * 256);
+  check_refused([&] { backward(nullptr); },
+                ("workspace is null but has " + std::to_string(numel) + " elements").c_str());
+  check_refused([&] { backward(x + 1); }, "workspace is not aligned to 16 bytes");
+  operation.channels.inner = 0;
+  check_refused([&] { forward(view(flat), rounding); }, "channels.inner = 0 is not in [1, 2^31)");
+  operation.channels = {.count = std::int64_t{1} << 31, .inner = 1};
+  check_refused([&] { forward(view(flat), rounding); },
+                "channels.count = 2147483648 is not in [1, 2^31)");
+  operation.channels = {.count = 3, .inner = 100};
+  operation.mean = nullptr;
+  check_refused([&] { forward(view(flat), rounding); }, "mean is null but has 3 elements");
 }
 
 TEST_CASE("bit allocation refuses what does not fit") {
