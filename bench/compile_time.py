@@ -6,9 +6,9 @@
     compile_time.py [--compiler g++] [--flags=-O2] [--runs 5] [--cuda /usr/local/cuda] [--markdown]
 
 Seconds of processor time, medians. "std" is a file with the same headers of the standard library
-and nothing else, so the rest is our own. "actpack::host" is a file of a program that links the loops
-instead of compiling them. Headers in cuda/ are measured as host code, where the CUDA runtime's
-headers are.
+and nothing else, so the rest is our own. "actpack::host" is a file of a program that links the
+loops instead of compiling them. Headers in cuda/ are measured as host code, where the CUDA
+runtime's headers are.
 """
 import argparse
 import pathlib
@@ -69,7 +69,8 @@ def main():
     command = [*compiler, f"-isystem{arguments.cuda}/include", "-x", "c++", "-"]
 
     sources = {header.relative_to(INCLUDE / "actpack").as_posix(): None
-               for folder in folders for header in sorted((INCLUDE / "actpack" / folder).glob("*.hpp"))}
+               for folder in folders
+               for header in sorted((INCLUDE / "actpack" / folder).glob("*.hpp"))}
     sources = {name: f'#include "actpack/{name}"\n' for name in sources}
     sources["a user's file"] = USER
     row = "| {:28} | {:>10} | {:>5} | {:>13} |" if arguments.markdown else "{:28}{:>12}{:>8}{:>16}"

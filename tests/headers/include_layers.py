@@ -49,7 +49,7 @@ def position_of(header):
     number = 0
     for layer, entries in LAYERS.items():
         for entry in entries:
-            if any(header == name or name.endswith("/") and header.startswith(name)
+            if any(header == name or (name.endswith("/") and header.startswith(name))
                    for name in entry.split()):
                 return number, layer
             number += 1
@@ -66,7 +66,8 @@ def mistakes_in(header, text, headers):
         if included not in headers:
             mistakes.append(f"{header} includes {included}, which does not exist")
         elif position is not None and position[0] > number:
-            mistakes.append(f"{header} ({layer}) includes {included} ({position[1]}), which is above")
+            mistakes.append(
+                f"{header} ({layer}) includes {included} ({position[1]}), which is above")
     if layer in WITHOUT_CUDA:
         mistakes += [f"{header} ({layer}) includes {included}, which needs CUDA"
                      for included in re.findall(r"^#include <((?:cuda|cub|thrust).*)>", text, re.M)]

@@ -65,8 +65,8 @@ TEST_CASE("libtorch: a block's context has the noise of subtractive decoding, ha
                        {{}, {}, channels});
   const at::Tensor relu = context.keep(y.clone());
   CHECK(at::equal(relu, at::relu(y)));
-  // Known for normal values in groups of 256: a step's square, whose noise is proportional to it,
-  // is that of a side's largest value, which varies by 30 % over 1024 sides: 1 %, times sigmas.
+  // The noise is known for normal values in groups of 256. It is proportional to the square of a
+  // step, hence of a side's largest value. That varies by 30 %, over 1024 sides by 1 %.
   const auto noise_of = [](const at::Tensor& found, const at::Tensor& exact) {
     return ((found - exact).square().sum() / exact.square().sum()).item<double>();
   };
@@ -78,7 +78,7 @@ TEST_CASE("libtorch: a block's context has the noise of subtractive decoding, ha
   CHECK(at::equal(context.output(all) == 0, relu == 0));
 }
 
-// Gradients of chain and plain modules of equal weights, with respect to the input too.
+// Compares the gradients of chain and plain modules with equal weights, that of the input too.
 void check_chain(const std::vector<BlockShape>& shapes, torch::nn::Sequential& plain) {
   const at::Tensor x = small_input().requires_grad_();
   const at::Tensor direction = direction_for(plain, x);
@@ -218,7 +218,7 @@ TEST_CASE("libtorch: a chain refuses what it cannot do") {
             }),
             "pads with zeros"));
 
-  // Between blocks: the next one would believe its context, not its input.
+  // A change between blocks: the next one would read its context, not its input.
   ConvBatchNormReLU first(small_shapes[0].convolution());
   ConvBatchNormReLU second(small_shapes[1].convolution());
   const BlockOutput output = first->forward({x, nullptr}, Options{}, 0, 0);
@@ -228,7 +228,7 @@ TEST_CASE("libtorch: a chain refuses what it cannot do") {
   CHECK(has(changed, "Float [12, 6, 10, 9]"));
   CHECK(has(changed, "was changed in place after the block that made it"));
 
-  // A weight changed between the passes, and second derivatives.
+  // A second derivative, and a weight changed between the passes.
   const at::Tensor loss = chain->forward(x).sum();
   const std::string twice = refusal_of([&] {
     torch::autograd::grad({loss}, chain->parameters(), {}, /*retain_graph=*/true,

@@ -54,11 +54,11 @@ TEST_CASE("libtorch: what is unpacked has the mean of what was packed") {
     sum += error;
     sum_of_squares += error.square();
   }
-  // Elements are independent: the sum of all errors against its own standard deviation.
+  // Elements are independent, so the sum of all errors has this standard deviation.
   const double variance = sum_of_squares.sum().item<double>();
   CHECK(std::abs(sum.sum().item<double>()) < sigmas * std::sqrt(variance));
-  // And each element's sum: of Σ sum², a sum of squares of normal numbers, the mean is Σ variance
-  // and the variance Σ 2 · variance².
+  // The sums of single elements, too: Σ sum² is a sum of squares of normal numbers, with the mean
+  // Σ variance and the variance Σ 2 · variance².
   const double excess = sum.square().sum().item<double>() - variance;
   CHECK(std::abs(excess) < sigmas * std::sqrt(2 * sum_of_squares.square().sum().item<double>()));
 }

@@ -87,7 +87,7 @@ TEST_CASE("libtorch: results that are not used linearly stay exact in a scope") 
   check([](const at::Tensor& x) { return (x + 1).softmax(1); });
   check([](const at::Tensor& x) { return at::tanh((2 * x).sigmoid()); });
   check([](const at::Tensor& x) { return (x - 1).exp(); });
-  // Nor does one keep itself alive, through the node that keeps it.
+  // A result does not keep itself alive through the node that saves it.
   const std::int64_t before = allocator.live_bytes();
   {
     const CompressSavedTensors scope(std::vector<at::Tensor>{});
@@ -103,12 +103,12 @@ TEST_CASE("libtorch: parameters, buffers, their views and the caller's data stay
   const at::Tensor wanted = torch::randn({64, 64}, torch::requires_grad());
   const at::Tensor computed = linear->weight * 2;
   const CompressSavedTensors scope({linear->weight, linear->bias, computed});
-  // Saved are x and a view of the weight; wanted and its view; nothing is copied.
+  // Autograd saves x and a view of the weight, and `wanted` and its view; nothing is copied.
   const std::int64_t result = 64 * 64 * 4;
   CHECK(bytes_kept([&] { return linear->forward(x); }) == result);
   CHECK(bytes_kept([&] { return at::mm(wanted.t(), x); }) == result);
   CHECK(bytes_kept([&] { return wanted * computed.t(); }) == result);
-  // Only what was computed is packed: 3.125 bits and the group parameters.
+  // Only computed tensors are packed: 3.125 bits with the group parameters.
   const at::Tensor hidden = linear->forward(x);
   CHECK(bytes_kept([&] { return at::mm(hidden, wanted); }) == result + 64 * 64 * 25 / 64);
 }
@@ -127,7 +127,7 @@ TEST_CASE("libtorch: what shares memory is packed once, and anew when it has cha
   CHECK(bytes >= packed);
   CHECK(bytes <= packed + 64);  // and the few numbers of the sums
 
-  // Of two values, so that it is packed exactly.
+  // y has two values, so it is packed exactly.
   const at::Tensor y = (x > 0).to(at::kFloat) * at::ones({1}, torch::requires_grad());
   const at::Tensor first = y * other.view({16, 256});
   y.detach().add_(1);
@@ -161,7 +161,7 @@ TEST_CASE("libtorch: a scope's gradients are unbiased, and fine at 8 bits") {
   }
 }
 
-// Keeps a ReLU's result as anybody would: rounded, and the mask with it.
+// Saves a ReLU's result rounded, and the mask with it, as one would at first.
 class ReadBack final : public torch::autograd::SavedVariableHooks {
  public:
   explicit ReadBack(std::uint64_t number) : number_(number) {}

@@ -6,7 +6,7 @@
 
 #include <torch/torch.h>
 
-// Debian's torch brings glog's macros along.
+// Debian's torch includes glog, whose macros have these names.
 #undef CHECK
 #undef CHECK_EQ
 #undef CHECK_NE
@@ -44,7 +44,7 @@ struct BlockShape {
   }
 };
 
-// On odd sizes: short groups, unused bits, a row and a column that pooling leaves out.
+// Odd sizes have short groups, unused bits, and a row and a column that pooling leaves out.
 inline const std::vector<BlockShape> small_shapes{{2, 6, true}, {6, 6}, {6, 8, true}};
 inline at::Tensor small_input() { return torch::randn({12, 2, 10, 9}); }
 
@@ -70,7 +70,7 @@ inline CompressedChain make_chain(const std::vector<BlockShape>& shapes,
   return CompressedChain(blocks, options);
 }
 
-// Parameters and buffers, which both kinds of network have in the same order.
+// Copies parameters and buffers, whose order is the same in both kinds of network.
 inline void copy_state(const torch::nn::Module& from, torch::nn::Module& to) {
   const torch::NoGradGuard no_grad;
   const auto copy = [](const std::vector<at::Tensor>& source, std::vector<at::Tensor> target) {
@@ -83,7 +83,7 @@ inline void copy_state(const torch::nn::Module& from, torch::nn::Module& to) {
   copy(from.buffers(), to.buffers());
 }
 
-// γ of either sign, none near 0, and β: not those of a newborn network.
+// Gives γ either sign, but no value near 0, and β other values than 0.
 inline void stir(torch::nn::Sequential& network) {
   const torch::NoGradGuard no_grad;
   for (const auto& module : network->children()) {
@@ -102,7 +102,7 @@ inline at::Tensor flat_gradients(const torch::nn::Module& network) {
   return at::cat(flat).to(at::kDouble);
 }
 
-// With respect to all parameters, of Σ output · direction.
+// Returns the gradient of Σ output · direction for all parameters.
 template <class Network>
 at::Tensor gradient_of(Network& network, const at::Tensor& x, const at::Tensor& direction) {
   network->zero_grad();
@@ -117,13 +117,13 @@ inline at::Tensor direction_for(torch::nn::Sequential& network, const at::Tensor
 
 // ---- Statistics ---------------------------------------------------------------------------------
 
-// Of the mean of k independent errors: k · ‖mean‖² over the mean of ‖error‖², which is 1 on average
-// if there is no bias and grows like k if there is. For a mean of many errors that are normal by
-// the central limit theorem its standard deviation is √(2 tr Σ²) / tr Σ with Σ the errors'
-// covariance; products of different errors estimate tr Σ².
+// For the mean of k independent errors, k · ‖mean‖² over the mean of ‖error‖² is 1 on average if
+// there is no bias, and grows like k if there is. A mean of many errors is normal by the central
+// limit theorem; then the ratio's standard deviation is √(2 tr Σ²) / tr Σ, with Σ the errors'
+// covariance. Products of different errors estimate tr Σ².
 class ErrorsOfMeans {
  public:
-  // `draws`: one gradient a row.
+  // `draws` has one gradient per row.
   ErrorsOfMeans(const at::Tensor& draws, const at::Tensor& exact)
       : errors_(draws - exact), norm_(exact.norm().item<double>()) {
     const at::Tensor products = errors_.matmul(errors_.t());
@@ -171,15 +171,16 @@ inline void check_unbiased(const ErrorsOfMeans& errors) {
   }
 }
 
-// Errors are proportional to steps, which are 1/3 and 1/255 of a range. 64 draws give each to 0.5 %
-// (half of deviation() / √64); the rest of the 5 % is for where in the coarse steps values lie.
+// Errors are proportional to steps, which are 1/3 and 1/255 of a range. 64 draws estimate each to
+// 0.5 % (half of deviation() / √64). The rest of the 5 % allows for the values' positions within
+// the coarse steps.
 inline void check_steps(double error_at_2_bits, double error_at_8_bits) {
   CHECK(std::abs(error_at_8_bits / error_at_2_bits * 255 / 3 - 1) < 0.05);
 }
 
 // ---- Bytes and messages -------------------------------------------------------------------------
 
-// What `make` leaves alive.
+// Returns the bytes that `make` leaves alive.
 template <class Make>
 std::int64_t bytes_kept(const Make& make) {
   const std::int64_t before = allocator.live_bytes();

@@ -7,13 +7,14 @@ import functools
 import gc
 import itertools
 import math
+import os
 import unittest
 
 import actpack
 import torch
 from actpack import packed
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 torch.backends.cudnn.allow_tf32 = False
 torch.backends.cudnn.deterministic = True
 
