@@ -145,8 +145,6 @@ struct ItemShare {
   }
 };
 
-struct NothingShared {};
-
 /// Adds up `counts`, which are 0 before.
 template <class Items>
 struct CountItems {

@@ -12,11 +12,16 @@
 
 namespace actpack::detail {
 
-/// No more than ThreadSanitizer can tell apart in tests/cuda/simt.hpp.
+/// The size of a block, unless a kernel asks for another: no more threads than ThreadSanitizer can
+/// tell apart in tests/cuda/simt.hpp.
 inline constexpr int thread_block_size = 192;
 inline constexpr int thread_block_warps = thread_block_size / warp_size;
 
+/// For kernels that share no memory beyond the block's own.
+struct NothingShared {};
+
 /// One host thread that does the work of DeviceThreadBlock, in the same order where that matters.
+template <int threads = thread_block_size>
 class HostThreadBlock : public OneThread {
  public:
   static constexpr bool is_one_thread = false;
@@ -29,54 +34,74 @@ class HostThreadBlock : public OneThread {
     for (std::int64_t i = 0; i < count; ++i) f(HostWarpTile(warp_size), i);
   }
 
+  /// Returns the sum by `op` over all lanes of value(tile, number of the tile, number of tiles),
+  /// for tiles of so many lanes, in a fixed order. `none` is the neutral element of `op`.
+  ACTPACK_AS_CALLABLE
+  template <class T, class Op, class Value>
+  ACTPACK_HD T sum_over_tiles(int lanes, T none, const Op& op, const Value& value) const {
+    const HostWarpTile warp(warp_size);
+    HostWarpTile::PerLane<T> of_warps{};
+    for (int w = 0; w < warp_size; ++w) of_warps[w] = none;
+    for (int w = 0; w < threads / warp_size; ++w) {
+      HostWarpTile::PerLane<T> of_lanes{};
+      for (int lane = 0; lane < warp_size; lane += lanes) {
+        const auto of_tile =
+            value(HostWarpTile(lanes), (w * warp_size + lane) / lanes, threads / lanes);
+        for (int i = 0; i < lanes; ++i) of_lanes[lane + i] = of_tile[i];
+      }
+      of_warps[w] = warp.reduce(of_lanes, op);
+    }
+    return warp.reduce(of_warps, op);
+  }
+
   /// Adds to a sum that other threads and blocks may add to at the same time.
   ACTPACK_HD void add(std::uint64_t& sum, std::uint64_t value) const { sum += value; }
 };
 
 #if defined(__CUDACC__) || defined(ACTPACK_SIMT)
 
+/// Shared memory of one warp: the sum that it passes on to the others.
+struct alignas(16) WarpScratch {
+  unsigned char value[16];
+};
+
+template <int threads = thread_block_size>
 class DeviceThreadBlock {
  public:
   static constexpr bool is_one_thread = false;
-
-  /// Shared memory of one warp: the sum that a scan passes on to the next warp.
-  struct alignas(16) Scratch {
-    unsigned char value[16];
-  };
+  static constexpr int warps = threads / warp_size;
 
   /// `scratch` has an element for each warp.
-  __device__ explicit DeviceThreadBlock(Scratch* scratch) : scratch_(scratch) {}
+  __device__ explicit DeviceThreadBlock(WarpScratch* scratch) : scratch_(scratch) {}
 
   __device__ bool is_leader() const { return threadIdx.x == 0; }
   __device__ void sync() const { __syncthreads(); }
 
   template <class F>
   __device__ void for_each(std::int64_t count, const F& f) const {
-    for (std::int64_t i = threadIdx.x; i < count; i += thread_block_size) f(i);
+    for (std::int64_t i = threadIdx.x; i < count; i += threads) f(i);
     sync();
   }
 
   template <class F>
   __device__ void for_each_warp(std::int64_t count, const F& f) const {
-    for (std::int64_t i = warp(); i < count; i += thread_block_warps) f(WarpTile(warp_size), i);
+    for (std::int64_t i = warp(); i < count; i += warps) f(WarpTile(warp_size), i);
     sync();
   }
 
   template <class T, class Op, class Value, class Use>
   __device__ T scan(std::int64_t count, T none, const Op& op, const Value& value,
                     const Use& use) const {
-    static_assert(sizeof(T) <= sizeof(Scratch));
     T total = none;
-    for (std::int64_t first = 0; first < count; first += thread_block_size) {
+    for (std::int64_t first = 0; first < count; first += threads) {
       const std::int64_t i = first + threadIdx.x;
       const T own = i < count ? value(i) : none;
       T before = none;
       const T of_warp = scan_warp(own, before, op);
-      if (lane() == 0) __builtin_memcpy(scratch_ + warp(), &of_warp, sizeof(T));
+      if (lane() == 0) store(warp(), of_warp);
       sync();
-      for (int w = 0; w < thread_block_warps; ++w) {
-        T sum = none;
-        __builtin_memcpy(static_cast<void*>(&sum), scratch_ + w, sizeof(T));
+      for (int w = 0; w < warps; ++w) {
+        const T sum = load(w, none);
         if (w == warp()) before = op(total, before);
         total = op(total, sum);
       }
@@ -84,6 +109,17 @@ class DeviceThreadBlock {
       sync();
     }
     return total;
+  }
+
+  template <class T, class Op, class Value>
+  __device__ T sum_over_tiles(int lanes, T none, const Op& op, const Value& value) const {
+    const int thread = static_cast<int>(threadIdx.x);
+    const WarpTile tile_of_warp(warp_size);
+    const T of_warp =
+        tile_of_warp.reduce(value(WarpTile(lanes), thread / lanes, threads / lanes), op);
+    if (lane() == 0) store(warp(), of_warp);
+    sync();
+    return tile_of_warp.reduce(lane() < warps ? load(lane(), none) : none, op);
   }
 
   __device__ void add(std::uint64_t& sum, std::uint64_t value) const {
@@ -94,6 +130,18 @@ class DeviceThreadBlock {
  private:
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / warp_size; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % warp_size; }
+
+  /// The value that a warp has passed on. (`value` only gives it a type to start from.)
+  template <class T>
+  __device__ T load(int number, T value) const {
+    __builtin_memcpy(static_cast<void*>(&value), scratch_ + number, sizeof(T));
+    return value;
+  }
+  template <class T>
+  __device__ void store(int number, const T& value) const {
+    static_assert(sizeof(T) <= sizeof(WarpScratch));
+    __builtin_memcpy(scratch_ + number, &value, sizeof(T));
+  }
 
   /// Returns the sum of the values of a warp, and sets `before` to the sum of the lower lanes.
   template <class T, class Op>
@@ -111,18 +159,17 @@ class DeviceThreadBlock {
     return sum;
   }
 
-  Scratch* scratch_;
+  WarpScratch* scratch_;
 };
 
 /// Runs body(block, shared memory, number of the block, number of blocks). The shared memory is
 /// uninitialised.
-template <class Body>
-__global__ void __launch_bounds__(thread_block_size)
-    thread_block_kernel(const __grid_constant__ Body body) {
+template <class Body, int threads = thread_block_size>
+__global__ void __launch_bounds__(threads) thread_block_kernel(const __grid_constant__ Body body) {
   using Shared = typename Body::Shared;
-  __shared__ DeviceThreadBlock::Scratch scratch[thread_block_warps];
+  __shared__ WarpScratch scratch[threads / warp_size];
   alignas(16) __shared__ unsigned char shared[sizeof(Shared)];
-  body(DeviceThreadBlock(scratch), *reinterpret_cast<Shared*>(shared),
+  body(DeviceThreadBlock<threads>(scratch), *reinterpret_cast<Shared*>(shared),
        static_cast<std::int64_t>(blockIdx.x), static_cast<std::int64_t>(gridDim.x));
 }
 

@@ -177,7 +177,8 @@ struct RowWalk {
 ACTPACK_HD inline CodeLocation locate_codes(const ConstPackedView& view, const Group& group) {
   return locate(view, group);
 }
-ACTPACK_HD inline CodeLocation locate_codes(const ConstSignMagnitudeView& view, const Group& group) {
+ACTPACK_HD inline CodeLocation locate_codes(const ConstSignMagnitudeView& view,
+                                            const Group& group) {
   return locate(view.layout, group, view.layout.bits);
 }
 

@@ -18,7 +18,7 @@ void row_statistics(const T* x, const Layout& layout, RowStatistics* statistics,
   detail::require_memory(x, layout.numel(), "x");
   detail::require_memory(statistics, layout.rows, "statistics");
   using Body = detail::SumRow<detail::Storage<T>>;
-  detail::enqueue(&detail::statistics_kernel<Body>,
+  detail::enqueue(&detail::thread_block_kernel<Body, detail::statistics_threads>,
                   Body{detail::as_storage(x), layout, layout.groups_per_row(), statistics},
                   layout.rows, detail::statistics_threads, "row_statistics", stream);
 }

@@ -11,101 +11,36 @@
 #include "actpack/cuda/statistics.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/variance.hpp"
+#include "device_thread_block.hpp"
 
 namespace actpack::detail {
 
 inline constexpr int statistics_threads = 512;
-inline constexpr int statistics_warps = statistics_threads / warp_size;
 
 ACTPACK_HD inline RowStatistics add(RowStatistics a, RowStatistics b) {
   return {a.squared_norm + b.squared_norm, a.squared_range_norm + b.squared_range_norm};
 }
 
-#if defined(__CUDACC__) || defined(ACTPACK_SIMT)
-
-/// The threads of one block, which meet in memory that they share.
-class DeviceBlock {
- public:
-  /// `shared` has an entry for each warp.
-  __device__ explicit DeviceBlock(RowStatistics* shared) : shared_(shared) {}
-
-  /// The sum over all lanes of part(tile, number of the tile, number of tiles), in a fixed order.
-  template <class Part>
-  __device__ RowStatistics sum(int lanes, const Part& part) const {
-    const int thread = static_cast<int>(threadIdx.x);
-    const WarpTile warp(warp_size);
-    const RowStatistics of_warp =
-        warp.reduce(part(WarpTile(lanes), thread / lanes, statistics_threads / lanes), add);
-    if (thread % warp_size == 0) {
-      shared_[thread / warp_size] = of_warp;
-    }
-    __syncthreads();
-    return warp.reduce(
-        thread % warp_size < statistics_warps ? shared_[thread % warp_size] : RowStatistics{}, add);
-  }
-
-  template <class F>
-  __device__ void once(const F& f) const {
-    if (threadIdx.x == 0) {
-      f();
-    }
-  }
-
- private:
-  RowStatistics* shared_;
-};
-
-template <class Body>
-__global__ void __launch_bounds__(statistics_threads)
-    statistics_kernel(const __grid_constant__ Body body) {
-  __shared__ RowStatistics shared[statistics_warps];
-  body(DeviceBlock(shared), static_cast<std::int64_t>(blockIdx.x));
-}
-
-#endif
-
-/// The same block, played by the calling host thread.
-class HostBlock {
- public:
-  template <class Part>
-  ACTPACK_HD RowStatistics sum(int lanes, const Part& part) const {
-    const HostWarpTile warp(warp_size);
-    HostWarpTile::PerLane<RowStatistics> of_warps{};
-    for (int w = 0; w < statistics_warps; ++w) {
-      HostWarpTile::PerLane<RowStatistics> of_lanes{};
-      for (int lane = 0; lane < warp_size; lane += lanes) {
-        const auto of_tile =
-            part(HostWarpTile(lanes), (w * warp_size + lane) / lanes, statistics_threads / lanes);
-        for (int i = 0; i < lanes; ++i) {
-          of_lanes[lane + i] = of_tile[i];
-        }
-      }
-      of_warps[w] = warp.reduce(of_lanes, add);
-    }
-    return warp.reduce(of_warps, add);
-  }
-
-  template <class F>
-  ACTPACK_HD void once(const F& f) const {
-    f();
-  }
-};
-
-/// Sums up row number `row`.
+/// Sums up one row with one thread block.
 template <class T>
 struct SumRow {
+  using Shared = NothingShared;
+
   const T* x;
   Layout layout;
   std::int64_t groups_per_row;
   RowStatistics* statistics;
 
   template <class Block>
-  ACTPACK_HD void operator()(const Block& block, std::int64_t row) const {
+  ACTPACK_HD void operator()(const Block& block, Shared&, std::int64_t row, std::int64_t) const {
     const RowStatistics total =
-        block.sum(tile_lanes(layout.group_size), [&](const auto& tile, int first, int tiles) {
-          return sum_groups(tile, row, first, tiles);
-        });
-    block.once([&] { statistics[row] = total; });
+        block.sum_over_tiles(tile_lanes(layout.group_size), RowStatistics{}, add,
+                             [&](const auto& tile, int first, int tiles) {
+                               return sum_groups(tile, row, first, tiles);
+                             });
+    if (block.is_leader()) {
+      statistics[row] = total;
+    }
   }
 
  private:

@@ -44,7 +44,7 @@ struct HostQueue {
     const std::unique_ptr<std::byte[]> shared(new std::byte[sizeof(Shared)]);
     for (std::int64_t block = 0; block < blocks; ++block) {
       std::memset(shared.get(), 0xA5, sizeof(Shared));
-      body(detail::HostThreadBlock(), *reinterpret_cast<Shared*>(shared.get()), block, blocks);
+      body(detail::HostThreadBlock<>(), *reinterpret_cast<Shared*>(shared.get()), block, blocks);
     }
   }
 

@@ -26,6 +26,8 @@ namespace {
 using namespace actpack;
 using support::GuardedBuffer;
 
+detail::NothingShared unshared;
+
 template <class Body>
 void run(const Body& body) {
   const HostWarpTile thread(1);
@@ -127,7 +129,7 @@ TEST_CASE_TEMPLATE("statistics kernels: norms and ranges of rows", T, float, bfl
       GuardedBuffer<RowStatistics> statistics(layout.rows);
       for (std::int64_t row = 0; row < layout.rows; ++row) {
         detail::SumRow<T>{x.data(), layout, layout.groups_per_row(), statistics.data()}(
-            detail::HostBlock(), row);
+            detail::HostThreadBlock<detail::statistics_threads>(), unshared, row, layout.rows);
         double norm = 0;
         double ranges = 0;
         const std::int64_t end = row * row_size + layout.size_of_row(row);
@@ -159,7 +161,8 @@ TEST_CASE("statistics kernels: NaN and infinity show") {
   x[900] = std::numeric_limits<float>::infinity();
   std::vector<RowStatistics> statistics(2);
   for (const std::int64_t row : {0, 1}) {
-    detail::SumRow<float>{x.data(), layout, 3, statistics.data()}(detail::HostBlock(), row);
+    detail::SumRow<float>{x.data(), layout, 3, statistics.data()}(
+        detail::HostThreadBlock<detail::statistics_threads>(), unshared, row, layout.rows);
   }
   CHECK(std::isnan(statistics[0].squared_norm));
   CHECK(std::isnan(statistics[0].squared_range_norm));

@@ -45,6 +45,8 @@ void check(cudaError_t code, const char* call) {
   }
 }
 
+detail::NothingShared unshared;
+
 class Stream {
  public:
   Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"); }
@@ -413,7 +415,7 @@ TEST_CASE("on the device: the sums over rows are those of the same body on the h
     const std::vector<RowStatistics> got = statistics.values();
     for (std::int64_t row = 0; row < 7; ++row) {
       detail::SumRow<float>{x.data(), layout, layout.groups_per_row(), want.data()}(
-          detail::HostBlock(), row);
+          detail::HostThreadBlock<detail::statistics_threads>(), unshared, row, layout.rows);
       const auto i = static_cast<std::size_t>(row);
       CHECK(got[i].squared_norm == want[i].squared_norm);
       CHECK(got[i].squared_range_norm == want[i].squared_range_norm);

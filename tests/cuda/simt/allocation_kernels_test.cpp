@@ -33,8 +33,8 @@ struct SimtQueue {
 
   template <class Body>
   void run(const Body& body, std::int64_t blocks) const {
-    simt::launch(static_cast<unsigned>(blocks), detail::thread_block_size, &detail::thread_block_kernel<Body>,
-                 body);
+    simt::launch(static_cast<unsigned>(blocks), detail::thread_block_size,
+                 &detail::thread_block_kernel<Body>, body);
   }
 
   void sum_before(std::int64_t* values, std::int64_t count) const {
@@ -49,8 +49,8 @@ struct LastAndCount {
 
 __global__ void scan_of_pairs(const std::int32_t* values, std::int64_t size, std::int32_t* lasts,
                               std::int32_t* counts) {
-  __shared__ detail::DeviceThreadBlock::Scratch scratch[detail::thread_block_warps];
-  detail::DeviceThreadBlock(scratch).scan(
+  __shared__ detail::WarpScratch scratch[detail::thread_block_warps];
+  detail::DeviceThreadBlock<>(scratch).scan(
       size, LastAndCount{},
       [](const LastAndCount& a, const LastAndCount& b) {
         return LastAndCount{b.last != 0 ? b.last : a.last, a.count + b.count};

@@ -140,8 +140,7 @@ TEST_CASE_TEMPLATE("simt: decoding that keeps signs", T, float, bfloat16) {
   context.encode(y, rounding);
   GuardedBuffer<T> want(layout.numel()), got(layout.numel());
   decode_keeping_signs(context.view(), want.span());
-  simt::launch_tiles(
-      detail::DecodeKeepingSigns<T>{context.view(), got.data(), all_groups(layout)},
-      layout.num_groups());
+  simt::launch_tiles(detail::DecodeKeepingSigns<T>{context.view(), got.data(), all_groups(layout)},
+                     layout.num_groups());
   support::check_same_values<T>(got.span(), want.span());
 }

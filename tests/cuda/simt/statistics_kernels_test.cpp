@@ -21,6 +21,8 @@ namespace {
 using namespace actpack;
 using support::GuardedBuffer;
 
+detail::NothingShared unshared;
+
 template <class T>
 std::vector<T> values_for(const Layout& layout, std::uint64_t seed) {
   return support::stored<T>(
@@ -39,10 +41,12 @@ TEST_CASE_TEMPLATE("simt: statistics", T, float, bfloat16) {
       return detail::SumRow<T>{x.data(), layout, layout.groups_per_row(), statistics};
     };
     for (std::int64_t row = 0; row < layout.rows; ++row) {
-      body_into(want.data())(detail::HostBlock(), row);
+      body_into(want.data())(detail::HostThreadBlock<detail::statistics_threads>(), unshared, row,
+                             layout.rows);
     }
     simt::launch(static_cast<unsigned>(layout.rows), detail::statistics_threads,
-                 &detail::statistics_kernel<detail::SumRow<T>>, body_into(got.data()));
+                 &detail::thread_block_kernel<detail::SumRow<T>, detail::statistics_threads>,
+                 body_into(got.data()));
     CHECK(have_same_bytes(got, want));
     CHECK(want.span()[1].squared_norm > 0);
   }
