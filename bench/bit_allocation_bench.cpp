@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "actpack/bit_allocation.hpp"
+#include "actpack/variance.hpp"
 #include "support/measure.hpp"
 #include "support/rows.hpp"
 

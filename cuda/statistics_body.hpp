@@ -11,7 +11,7 @@
 #include "actpack/cuda/group.hpp"
 #include "actpack/cuda/statistics.hpp"
 #include "actpack/detail/group.hpp"
-#include "actpack/variance.hpp"
+#include "actpack/sensitivity.hpp"
 
 namespace actpack::detail {
 

@@ -17,6 +17,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <actpack/bit_allocation.hpp>
 #include <actpack/bit_pack.hpp>
 #include <actpack/mask.hpp>
 #include <actpack/quantize.hpp>
@@ -169,7 +170,7 @@ __global__ void scan_of_pairs(const std::int32_t* values, std::int64_t size, std
 __global__ void nearest_of(const detail::Change* changes, std::int64_t count, bool becomes_wider,
                            detail::Change* nearest, double* least_left_out) {
   const DeviceTeam team(32);
-  detail::NearestOfTeam found(team, becomes_wider);
+  detail::NearestOfWarp found(team, becomes_wider);
   found.look_at(count, [&](std::int64_t i) { return changes[i]; });
   found.write(nearest, least_left_out);
 }
