@@ -10,7 +10,7 @@
 #include "actpack/cuda/group.hpp"
 #include "actpack/cuda/statistics.hpp"
 #include "actpack/detail/group.hpp"
-#include "actpack/variance.hpp"
+#include "actpack/sensitivity.hpp"
 #include "device_thread_block.hpp"
 
 namespace actpack::detail {
