@@ -22,6 +22,7 @@
 
 #include "actpack/bit_allocation.hpp"
 #include "actpack/codes.hpp"
+#include "actpack/detail/allocation/knapsack.hpp"
 #include "actpack/detail/byte_stream.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/layout.hpp"
