@@ -24,7 +24,7 @@ namespace {
 
 using namespace actpack;
 
-/// Log-uniform over six decades: what channels and layers of a network are at worst.
+/// Log-uniform over six decades: the widest spread of a network's channels and layers.
 std::vector<double> spread_sensitivities(std::size_t items) {
   std::mt19937_64 generator(1);
   std::uniform_real_distribution<double> exponent(-3, 3);
@@ -83,7 +83,7 @@ void mixed_sizes_bench(benchmark::State& state, std::size_t items) {
   allocate(state, spread_sensitivities(items), mixed_sizes(items));
 }
 
-/// Items that are all alike leave nothing to decide by.
+/// Equal items: every choice is a tie.
 void equal_sensitivities_bench(benchmark::State& state, std::size_t items) {
   allocate(state, std::vector<double>(items, 1.0), std::vector<std::int64_t>(items, 256));
 }

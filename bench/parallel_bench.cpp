@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What two threads make of a verb that one thread does alone, in loops of OpenMP.
+// The speed-up of every verb by two threads, in loops of OpenMP.
 #include <omp.h>
 
 #include <cstdint>

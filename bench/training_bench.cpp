@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Speed where it counts, on one thread: whole training steps with packed activations beside the
+// Speed of training, on one thread: whole steps with packed activations beside the
 // same steps in full precision, and the codecs on the activations of those steps. Compiled as the
 // trainer is: for the processor at hand.
 #include <omp.h>

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Proves what the stored parameters promise (they cover, and are the smallest that do) and what
-// codes made against them deliver: no bias beyond 2^-13 of a step, errors within a step.
+// Proves that stored parameters cover their data and are the smallest that do, and that codes made
+// against them have errors within a step and no bias beyond 2^-13 of one.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -47,8 +47,8 @@ double min_of(GroupParams params) {
   return reference::value_of(reference::bfloat16, params.min.bits);
 }
 
-// Half the distance from |value| to the next larger float: what rounding a result of this size to
-// float can cost.
+// Half the distance from |value| to the next larger float: the most that rounding a result of this
+// size to float can cost.
 double half_unit(double value) {
   const auto size = std::fabs(static_cast<float>(value));
   if (size >= float_max) return std::ldexp(1.0, 103);
@@ -95,7 +95,7 @@ TEST_CASE("GroupParams: four bytes") {
   CHECK_FALSE(actpack::is_poisoned(params_of({0x7F7F, 0xFF7F})));
 }
 
-// Every scale is the answer to one question exactly: the range max_code * scale, which is a float.
+// Every scale is the exact answer for one range: max_code * scale, which is a float.
 // One unit more of the float must take the next scale up, one unit less must not take the next
 // down.
 TEST_CASE("fit_params: every scale covers its own range, and one unit more takes the next") {
@@ -125,7 +125,7 @@ TEST_CASE("fit_params: every scale covers its own range, and one unit more takes
       ++scales;
     }
     CHECK(wrong == 0);
-    // 112 + 128 exponents of 128 mantissas, less what lies beyond the largest float.
+    // 112 + 128 exponents of 128 mantissas, less those beyond the largest float.
     CHECK(scales >= (112 + 120) * 128 - 1);
   }
 }
@@ -568,7 +568,7 @@ TEST_CASE("subtractive: unbiased for every alpha, and of the variance that theor
 }
 
 TEST_CASE("steps: one Newton step from any nearby start gives the correctly rounded inverse") {
-  // Every scale there is: 128 mantissas at every exponent from 2^-112 to 2^126. Devices start
+  // Every possible scale: 128 mantissas at every exponent from 2^-112 to 2^126. Devices start
   // within one unit in the last place (PTX ISA, rcp.approx.ftz.f32); two are tried.
   std::int64_t wrong = 0;
   for (std::uint32_t bits = (127 - 112) << 7; bits < (127 + 127) << 7; ++bits) {

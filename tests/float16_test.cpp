@@ -151,7 +151,7 @@ TEST_CASE_TEMPLATE("storage types: infinity stays, NaN stays and becomes quiet",
   const float infinity = std::numeric_limits<float>::infinity();
   CHECK(T(infinity).bits == format.infinity());
   CHECK(T(-infinity).bits == (0x8000 | format.infinity()));
-  // Payloads in the highest, the lowest and a middle bit: those that truncation would lose as well.
+  // Payloads in the highest, a middle and the lowest bit, which truncation would lose.
   for (const std::uint32_t payload : {0x400000U, 0x000001U, 0x000100U, 0x3FFFFFU, 0x7FFFFFU}) {
     for (const std::uint32_t sign : {0U, 0x80000000U}) {
       CAPTURE(payload);

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Compares every instruction set of this processor with the portable path, byte for byte: masks,
-// dropout, packing, and tensors that no cache holds; groups have a file of their own. That the
-// portable path is right is for the verbs' own tests.
+// dropout, packing, and tensors that no cache holds. Groups have a file of their own. The verbs'
+// own tests check the portable path.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -170,7 +170,7 @@ TEST_CASE_TEMPLATE("masks: any size and data", T, float, bfloat16, float16) {
   }
 }
 
-// What is decoded into 32 MiB and more goes past the caches, if it starts at a cache line.
+// Decoding writes 32 MiB and more past the caches, if the output starts at a cache line.
 TEST_CASE_TEMPLATE("decoding: values too many for the caches", T, float, bfloat16, float16) {
   constexpr std::int64_t numel = (INT64_C(33) << 20) / sizeof(T) + 37;
   constexpr std::size_t line = 64 / sizeof(T);

@@ -153,7 +153,7 @@ TEST_CASE("Layout: sizes that overflow 64 bits are refused, not wrapped") {
         {"rows", "row_size", "1099511627776"});
     support::check_refused([&] { Layout{2, largest, 256, bits}.validate(); }, {"rows", "row_size"});
     support::check_refused([&] { Layout{largest, 2, 256, bits}.validate(); }, {"rows", "row_size"});
-    // 2^64 elements exactly, which a product of 64 bits takes for none.
+    // Exactly 2^64 elements: a 64-bit product is 0.
     support::check_refused(
         [&] {
           Layout{std::int64_t{1} << 32, std::int64_t{1} << 32, 256, bits}.validate();

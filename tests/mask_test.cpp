@@ -46,7 +46,7 @@ bool bit(const std::vector<std::uint32_t>& mask, std::size_t e) {
   return (mask[e / 32] >> (e % 32) & 1) == 1;
 }
 
-// Ordinary values with every special one among them: both zeros, the smallest, infinities, NaN.
+// Ordinary values and, among them, every special one: both zeros, the smallest, infinities, NaN.
 template <class T>
 std::vector<T> values(std::int64_t size, std::uint64_t seed) {
   std::vector<T> x;

@@ -69,7 +69,7 @@ class Backwards {
   std::int64_t most_pieces = 0;
 };
 
-// Three threads that take the next piece that nobody has.
+// Three threads, each of which takes the next free piece.
 struct Threads {
   void operator()(std::int64_t count, const Body& body) const {
     std::atomic<std::int64_t> next = 0;
@@ -93,7 +93,7 @@ struct EveryOther {
 
 // ---- Comparison -------------------------------------------------------------------------------
 
-// What a verb wrote: bytes, array after array.
+// The bytes that a verb wrote, array after array.
 class Outcome {
  public:
   template <class T>
@@ -109,8 +109,8 @@ class Outcome {
   std::vector<std::uint8_t> bytes_;
 };
 
-// verb(parallel) returns an Outcome, which must not depend on the loop. `elements` are what a call
-// of the verb works on.
+// verb(parallel) returns an Outcome, which must not depend on the loop. A call of the verb works on
+// `elements`.
 template <class Verb>
 void check_loops(std::int64_t elements, Verb verb) {
   const Outcome expected = verb(actpack::Serial{});
@@ -129,7 +129,7 @@ void check_loops(std::int64_t elements, Verb verb) {
   if (elements <= 1024) CHECK(backwards.most_pieces <= 1);
 }
 
-// One call of a verb shares a large tensor out, in one loop.
+// One call of a verb shares out a large tensor in one loop.
 template <class Verb>
 void check_shares(Verb verb) {
   Backwards backwards;
@@ -186,7 +186,7 @@ std::vector<T> gaussian(std::int64_t size, std::uint64_t seed) {
   return x;
 }
 
-// From nothing to several pieces, around where a second one begins, and ragged.
+// From nothing to several pieces, around the start of the second one, and ragged.
 std::vector<Layout> layouts(int bits) {
   std::vector<Layout> all;
   for (const std::int64_t size : {0, 1, 31, 1000, 8191, 8192, 8193, 16384, 40000, 100003}) {

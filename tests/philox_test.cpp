@@ -70,7 +70,7 @@ TEST_CASE("philox4x32: index, offset and seed are 64 bits each, as the reference
   support::Generator generator(1);
   int different = 0;
   for (int trial = 0; trial < 10000; ++trial) {
-    // Sparse values as well as dense ones: a lost half is then seen for certain.
+    // Sparse values as well as dense ones, so a lost half is sure to show.
     const std::uint64_t index = generator.bits() >> generator.below(64);
     const std::uint64_t offset = generator.bits() << generator.below(64);
     const std::uint64_t seed = generator.bits() >> generator.below(64);

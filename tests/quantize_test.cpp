@@ -321,7 +321,7 @@ TEST_CASE_TEMPLATE("quantize: chunks of rows reproduce the whole and touch no ot
 }
 
 // min, scale, d and c all scale by the power of two exactly, so the codes cannot change. From
-// 2^-100 to 2^100 nothing meets the smallest scale 2^-112 or the largest number.
+// 2^-100 to 2^100 no value meets the smallest scale 2^-112 or the largest number.
 TEST_CASE("quantize: scaling by a power of two changes the params and no code") {
   const std::vector<float> x = make<float>(support::Data::gaussian, 1000, 6);
   for (const int bits : support::all_widths) {
@@ -358,7 +358,7 @@ TEST_CASE_TEMPLATE("dequantize: only poisoned groups give anything but finite nu
       const char* const name = support::name_of(data);
       CAPTURE(name);
       CAPTURE(bits);
-      // Three groups; what is in the middle one must not reach its neighbours.
+      // Three groups; the values of the middle one must not reach its neighbours.
       std::vector<T> x = make<T>(support::Data::gaussian, 192, 7);
       const std::vector<T> middle = make<T>(data, 64, 8);
       std::copy(middle.begin(), middle.end(), x.begin() + 64);

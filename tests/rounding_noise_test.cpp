@@ -314,7 +314,7 @@ TEST_CASE("measure_sign_magnitude_noise: what encoding adds, measured over seeds
   constexpr int seeds = 200;
   std::vector<float> y = support::gaussian(size, 122);
   for (std::size_t i = 0; i < size; i += 5) y[i] = 0;  // which subtractive decoding moves
-  // Sides of different size, so that no step can pass for the other.
+  // Sides of different sizes, so that a test sees if their steps are mixed up.
   for (float& value : y) value = value < 0 ? 3 * value : value;
   std::vector<float> relu_of_y = y;
   for (float& value : relu_of_y) value = std::max(value, 0.0F);
@@ -349,7 +349,7 @@ TEST_CASE("measure_sign_magnitude_noise: what encoding adds, measured over seeds
   }
 }
 
-// Uniform data fill the steps evenly, the case the closed form is exact for. Its step is the range
+// Uniform data fill the steps evenly, so the closed form is exact. Its step is the range
 // over the largest code, the stored one is larger by up to 2^-7 and the min lower by up to 2^-8 of
 // its size, here half the range: together at most 2.4 % of the step, 5 % of its square.
 TEST_CASE("rounding_sensitivity: predicts the measured noise of uniform data") {

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Proves, mostly by enumeration, what stochastic rounding owes to its dither: uniform marginals,
-// harmless pairs, exact means, exact products.
+// Proves, mostly by enumeration, that dithers are uniform, that pairs are harmless, and that means
+// and products are exact.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -27,8 +27,8 @@ using actpack::Rounding;
 
 constexpr int step = 1 << 14;
 
-// What the library makes of every half-word, found by asking for dithers until each of the 65536
-// has turned up: pair[r] = {even element, odd element}.
+// The dithers of every half-word, found by asking until each of the 65536 has turned up: pair[r] =
+// {even element, odd element}.
 struct DitherTable {
   std::vector<std::array<int, 2>> pair = std::vector<std::array<int, 2>>(65536, {-1, -1});
   int seen = 0;

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Checks the context that batch norm, ReLU and convolution share: bits against the reference, the
-// mask exact, the noise as published, and why a mask must never be read back from rounded values.
+// exact mask, and the noise. Shows why a mask must never be read back from rounded values.
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Measures what gradients live on: values come back right on average, alone and in sums, with
-// independent noise of the size that theory and the design state. Seeds are fixed; every threshold
-// states how often it would alarm falsely if they were not.
+// Measures that values come back right on average, alone and in sums, with independent noise of the
+// size that theory states: gradients depend on it. Seeds are fixed. Every threshold states how
+// often it would alarm falsely if they were not.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -71,8 +71,8 @@ struct Means {
   double sum = 0;               // of the group's summed error
 };
 
-// A codec without our care: codes are made against min and step in float, decoding uses both
-// rounded to bfloat16, as published systems store them.
+// A careless codec, as published systems are: it makes codes against min and step in float, and
+// decodes with both rounded to bfloat16.
 Means means_of_careless_codec(const std::vector<float>& x, int bits, int seeds, double step) {
   const auto [low, high] = std::minmax_element(x.begin(), x.end());
   const double min = static_cast<double>(*low);
@@ -213,8 +213,8 @@ TEST_CASE("independence: the noise of a weighted sum is that of independent roun
     for (const bool constant_fraction : {false, true}) {
       std::vector<float> x = support::gaussian(size, 75);
       for (std::size_t i = 0; constant_fraction && i < size; ++i) {
-        // All values at 0.4 of the first step, but the two ends of each group: shared bits would
-        // show at their worst.
+        // All values but the two ends of each group are at 0.4 of the first step, where shared bits
+        // show most.
         const auto top = static_cast<float>(reference::max_code(bits));
         x[i] = i % group_size == 0 ? 0.0F : i % group_size == 1 ? top : 0.4F;
       }
@@ -260,8 +260,8 @@ TEST_CASE("independence: the noise of a weighted sum is that of independent roun
   }
 }
 
-// The errors of subtractive decoding are uniform whatever x is, so that any structure seen in their
-// correlations comes from the random bits.
+// The errors of subtractive decoding are uniform whatever x is. Any structure in their correlations
+// comes from the random bits.
 TEST_CASE("independence: no correlation between neighbours, groups, tensors, seeds or steps") {
   constexpr std::size_t size = 1 << 18;
   constexpr std::size_t group_size = 256;
@@ -335,7 +335,8 @@ TEST_CASE("noise: on Gaussian and ReLU data what the design states") {
   check_noise(gaussian, 2, 0.596, 0.299);
   check_noise(relu, 2, 0.151, 0.152);
 
-  // With the exact mask a ReLU's zeros stay zeros, and subtractive decoding halves what is left.
+  // With the exact mask a ReLU's zeros stay zeros, and subtractive decoding halves the remaining
+  // noise.
   PackedBuffer buffer(Layout{1024, 256, 256, 2});
   const Rounding rounding = Rounding::stochastic(85, 0);
   std::vector<float> decoded(size);
@@ -344,7 +345,8 @@ TEST_CASE("noise: on Gaussian and ReLU data what the design states") {
   for (std::size_t i = 0; i < size; ++i) decoded[i] = relu[i] > 0 ? decoded[i] : 0.0F;
   CHECK(std::fabs(support::relative_energy(decoded, relu) / 0.076 - 1) <= 0.03);
 
-  // Rounding to nearest is as quiet as subtractive decoding; but its errors have no mean of zero.
+  // Rounding to nearest is as quiet as subtractive decoding, but the mean of its errors is not
+  // zero.
   actpack::quantize(gaussian, buffer.view(), Rounding::nearest());
   actpack::dequantize(buffer.view(), decoded);
   CHECK(std::fabs(support::relative_energy(decoded, gaussian) / 0.300 - 1) <= 0.03);

@@ -36,8 +36,8 @@ using actpack::Rounding;
 using support::noise_of_values;
 using support::ValueNoise;
 
-// A convolution and its weight gradient, computed as a textbook does: over a frame of zeros that
-// holds what is strided over, so that nothing ever lies outside.
+// A convolution and its weight gradient, computed as a textbook does: over a frame of zeros, so
+// that no tap lies outside.
 struct Convolution {
   std::array<ConvAxis, 3> axes;  // depth, height, width
   std::size_t groups = 1;

@@ -56,7 +56,7 @@ inline Quartiles quartiles(std::vector<double> values) {
   return {at(0.25), at(0.5), at(0.75)};
 }
 
-/// What a row is compared with, as counter vs_`name`: how many times as long it takes.
+/// A reference of a row. Counter vs_`name` says how many times as long it takes.
 struct Reference {
   std::string name;
   std::function<void()> call;
@@ -123,8 +123,8 @@ class Batch {
   int calls_ = 1;
 };
 
-/// How many processors were at work for somebody else, on average since it was made: a row with
-/// much of it is not to be believed. From /proc/stat, with the time that a hypervisor took away.
+/// How many processors worked for somebody else, on average since its construction, by /proc/stat
+/// and with the time that a hypervisor took. Do not believe a row with much of it.
 class Neighbours {
  public:
   std::optional<double> processors() const {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What memory allows: copying, reading and writing as many bytes as a tensor has.
+// The limits of memory: copying, reading and writing as many bytes as a tensor has.
 //
 // A codec that keeps a tensor in a sixteenth of its bytes hardly writes when it compresses and
 // hardly reads when it decompresses. Out of cache a copy is not its limit: reading or writing

@@ -181,8 +181,8 @@ class Quality {
     add("affine_by_group/subtractive", bits, stored, 1.0);
   }
 
-  /// What decoded_ holds. The standard error is that of a ratio of sums over independent groups:
-  /// it covers the draw of the values as well as that of the noise.
+  /// The error of decoded_. Its standard error is that of a ratio of sums over independent groups,
+  /// so it covers both the draw of the values and that of the noise.
   void add(const std::string& codec, int bits, double stored_bits,
            std::optional<double> alpha = std::nullopt) {
     double error = 0;

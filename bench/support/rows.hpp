@@ -107,7 +107,7 @@ inline std::string chosen_instruction_set() {
   return instruction_set_names[static_cast<std::size_t>(actpack::instruction_set())];
 }
 
-/// What --quick runs: tensors of 64 KiB, 128 items, a step and its last activations.
+/// The sizes of --quick: tensors of 64 KiB, 128 items, a step and its last activations.
 inline constexpr const char* quick_rows =
     "--benchmark_filter=numel:(16384|32768|65536)/|items:128/|training_step|_3_";
 

@@ -19,7 +19,7 @@
 #include "actpack/packed.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-// What the host does with them, and how.
+// The host's verbs.
 #include "actpack/instruction_set.hpp"
 #include "actpack/parallel.hpp"
 #include "actpack/bit_pack.hpp"

@@ -13,7 +13,8 @@
 
 namespace actpack {
 
-/// What a group stores beside its codes: the step between two codes and the value of code 0.
+/// The parameters that a group stores beside its codes: the step between two codes and the value of
+/// code 0.
 struct alignas(4) GroupParams {
   bfloat16 scale, min;
 };

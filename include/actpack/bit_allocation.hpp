@@ -10,8 +10,7 @@
 #include <span>
 
 #include "actpack/allocation_problem.hpp"
-#include "actpack/detail/allocation/items.hpp"
-#include "actpack/detail/allocation/solver.hpp"
+#include "actpack/config.hpp"
 
 namespace actpack {
 
@@ -33,37 +32,28 @@ namespace actpack {
 /// less than the narrowest widths take. Without items the answer is empty. Deterministic. Allocates
 /// the answer and a workspace. Source: ActNN, section 4.3, problem (10); the method is Dyer's and
 /// Pisinger's for the multiple-choice knapsack.
-inline Allocation allocate_bits(const AllocationProblem& problem) {
-  return detail::allocate(detail::items_of(problem));
-}
+Allocation allocate_bits(const AllocationProblem& problem);
 
 /// The same for variances measured at each width, which need neither fall nor be convex.
-inline Allocation allocate_measured_bits(const MeasuredAllocationProblem& problem) {
-  return detail::allocate(detail::items_of(problem));
-}
+Allocation allocate_measured_bits(const MeasuredAllocationProblem& problem);
 
 /// Returns the bytes of host memory that the two functions below need for `items` items. Throws
 /// std::invalid_argument if `items` is not in [0, 2^32 - 1].
-inline std::size_t allocate_bits_workspace(std::int64_t items) {
-  detail::require(items >= 0, "items = ", items, " is negative");
-  detail::require(items <= detail::max_items, "items = ", items, " exceeds 2^32 - 1");
-  return detail::allocation_workspace(static_cast<std::size_t>(items));
-}
+std::size_t allocate_bits_workspace(std::int64_t items);
 
 /// The same without allocating: writes the widths to `bits` [host, items] and returns what they
 /// come to. `workspace` [host] has at least allocate_bits_workspace(items) bytes of any alignment
 /// and content. Throws std::invalid_argument also if `bits` or `workspace` has the wrong size;
 /// nothing is written then.
-inline AllocationTotals allocate_bits(const AllocationProblem& problem,
-                                      std::span<std::uint8_t> bits,
-                                      std::span<std::byte> workspace) {
-  return detail::allocate(detail::items_of(problem), bits, workspace);
-}
+AllocationTotals allocate_bits(const AllocationProblem& problem, std::span<std::uint8_t> bits,
+                               std::span<std::byte> workspace);
 
-inline AllocationTotals allocate_measured_bits(const MeasuredAllocationProblem& problem,
-                                               std::span<std::uint8_t> bits,
-                                               std::span<std::byte> workspace) {
-  return detail::allocate(detail::items_of(problem), bits, workspace);
-}
+AllocationTotals allocate_measured_bits(const MeasuredAllocationProblem& problem,
+                                        std::span<std::uint8_t> bits,
+                                        std::span<std::byte> workspace);
 
 }  // namespace actpack
+
+#if !ACTPACK_EXTERN_KERNELS
+#include "actpack/detail/allocation/allocate.hpp"
+#endif

@@ -38,8 +38,8 @@
 #define ACTPACK_X86 0
 #endif
 
-/// Whether a program links the loops of the host verbs, and what refuses their arguments, instead
-/// of compiling them where they are called. The target actpack::host sets it.
+/// Whether a program links the host verbs' loops, bit allocation and the refusal of arguments
+/// instead of compiling them where they are called. The target actpack::host sets it.
 #ifndef ACTPACK_EXTERN_KERNELS
 #define ACTPACK_EXTERN_KERNELS 0
 #endif

@@ -199,7 +199,7 @@ struct RoundingNoise {
   std::array<double, 4> subtractive{};  // Σ scale² / 12
 };
 
-/// What a sign-magnitude context adds as noise to what either of its consumers reads.
+/// The noise that a sign-magnitude context adds for each of its readers.
 struct SignMagnitudeNoise {
   RoundingNoise relu;   // decode_relu: positive values
   RoundingNoise whole;  // decode: all values

@@ -49,7 +49,7 @@ constexpr float smallest_positive() {
   return std::numeric_limits<float>::denorm_min();
 }
 
-// What a finite float must become in T, by the reference's conversion.
+// A finite float in T, by the reference's conversion.
 template <class T>
 T stored(float value) {
   if constexpr (std::same_as<T, float>) {

@@ -29,7 +29,7 @@ inline bool is_available(actpack::InstructionSet set) {
   return set <= actpack::best_instruction_set();
 }
 
-// What can be compared with the portable path here.
+// The sets of this processor to compare with the portable path.
 inline std::vector<actpack::InstructionSet> vector_instruction_sets() {
   std::vector<actpack::InstructionSet> sets;
   for (const actpack::InstructionSet set : all_instruction_sets) {

@@ -59,7 +59,7 @@ class Array {
   std::span<const T> span() const { return buffer_.span().subspan(shift_); }
   T* data() { return span().data(); }
 
-  // With the elements before the first, which nobody may touch.
+  // With the elements before the first, which no verb may touch.
   std::span<const T> everything() const { return buffer_.span(); }
 
  private:
@@ -67,7 +67,7 @@ class Array {
   GuardedBuffer<T> buffer_;
 };
 
-// What one instruction set makes of one case.
+// The results of one case with one instruction set.
 class Outcome {
  public:
   template <class T>

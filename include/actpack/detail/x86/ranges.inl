@@ -141,7 +141,7 @@ void for_each_batch(const T* x, std::int64_t count, std::int64_t group_size, Foo
 template <int Bits>
 inline constexpr int shift_in_position = Bits == 8 ? 0 : 2;
 
-/// What positions are the product of: how far values are from code 0, and the steps in a unit.
+/// The factors of positions: how far values are from code 0, and the steps in a unit.
 struct Distance {
   Floats distance, steps;
 };
