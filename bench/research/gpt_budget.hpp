@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// How much training fits into a given memory: found by steps that are really made.
+// Finds the largest training that fits into a given memory, by making real steps.
 #pragma once
 
 #include <algorithm>

@@ -36,7 +36,7 @@ inline double squared_norm(std::span<const float> values) {
                                [](float value) { return double{value} * double{value}; });
 }
 
-// Where a width stands in tables by width.
+// The index of a width in tables by width.
 inline std::size_t width_index(int bits) {
   return static_cast<std::size_t>(std::ranges::find(actpack::widths, bits) -
                                   actpack::widths.begin());

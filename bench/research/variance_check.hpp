@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Whether actpack/variance.hpp predicts the variance that rounding gives real gradients: one
+// Checks that actpack/variance.hpp predicts the variance that rounding gives real gradients: one
 // layer's activations are rounded many times over while all else stays exact, and the variance of
 // its gradient is compared with the closed forms.
 #pragma once
@@ -43,13 +43,13 @@ struct RowNoise {
   double total = 0;                 // of all values, as the library measures it
 };
 
-// Who reads a row of a sign-magnitude context: of the ReLU's output only the positive values carry
-// noise.
+// The reader of a row of a sign-magnitude context: of the ReLU's output only the positive values
+// carry noise.
 enum class Reader { relu, whole };
 
 RowNoise measure_row_noise(std::span<const float> row, const Codec& codec, Reader reader);
 
-// What a codec stores of one image for the layer that reads its input from there.
+// The stored row of one image that a layer reads its input from.
 class StoredInput {
  public:
   StoredInput(const StepRecord& record, std::size_t layer, const Codec& codec)

@@ -20,9 +20,9 @@ namespace research {
 
 using namespace trainer;
 
-// Who decides on widths. When a batch is packed its values are known, and with them their noise,
-// but no gradients save those of other batches, which give gains by tensor. Only the last policy
-// knows more than it could in training.
+// The policies that decide on widths. When a batch is packed its values are known, and with them
+// their noise, but no gradients save those of other batches, which give gains by tensor. Only the
+// last policy knows more than it could in training.
 enum class WidthPolicy {
   uniform,         // rows of the two widths next to the average, spread evenly
   per_layer,       // one width for each tensor
@@ -114,8 +114,8 @@ class WidthComparison {
   // So that Σ gain · noise is Σ noise; at 2 bits, but widths make little difference here.
   static std::vector<double> relative_to_mean(std::vector<double> gains, const RowVariances& noise);
 
-  // What rounding the compressed batch's rows adds to the gradient's variance, as far as the policy
-  // knows.
+  // The variance that rounding the compressed batch's rows adds to the gradient, as far as the
+  // policy knows.
   std::vector<RowVariances> row_variances(WidthPolicy policy,
                                           const std::vector<double>& gains) const;
 

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Where actpack plugs in: a tensor that waits for the backward pass, in float or packed.
+// The place where actpack plugs in: a tensor that waits for the backward pass, in float or packed.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@
 
 namespace trainer {
 
-// How one tensor of one step is saved.
+// The way that one tensor of one step is saved.
 struct SavedFormat {
   enum class Form {
     nothing,         // no backward pass follows, or the values are computed again

@@ -14,11 +14,11 @@
 #include <utility>
 
 #include "common/codec_clock.hpp"
-#include "common/controlled_tensor.hpp"
 #include "common/probe.hpp"
 #include "common/saved_tensor.hpp"
 #include "common/width_control.hpp"
 #include "train_fashion_mnist/context.hpp"
+#include "train_fashion_mnist/packed_contexts.hpp"
 
 namespace trainer {
 

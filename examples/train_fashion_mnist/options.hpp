@@ -6,10 +6,13 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/flags.hpp"
@@ -34,17 +37,99 @@ struct Options : ExperimentOptions {
   bool wants_help = false;
 };
 
-std::vector<Flag> experiment_flags(ExperimentOptions& options);
-Flag group_size_flag(std::int32_t& group_size);
-Flag json_flag(const std::string& help, std::string& json);
+inline std::vector<Flag> experiment_flags(ExperimentOptions& options) {
+  return {
+      fashion_mnist_flag(options.data),
+      number_flag("--train-limit", "N", "train on the first N images only", options.train_limit, 1),
+      number_flag("--seed", "S", "of weights, order and rounding (0)", options.seed, 0),
+      threads_flag("processor threads (all)", options.threads),
+      number_flag("--depth", "D", "further convolutions behind the first block (0)", options.depth,
+                  0, 1000)};
+}
 
-std::vector<Flag> flags(Options& options);
-std::string help();
+inline Flag group_size_flag(std::int32_t& group_size) {
+  return {"--group-size", "G", "values per group, a multiple of 32 (256)",
+          "a positive multiple of 32", [&](std::string_view text) {
+            return parse_number(text, 32, group_size) && group_size % 32 == 0;
+          }};
+}
+
+inline Flag json_flag(const std::string& help, std::string& json) {
+  return {"--json", "FILE", help, "a file name that does not end in .svg",
+          [&](std::string_view text) {
+            json = text;
+            return !text.empty() && !text.ends_with(".svg");
+          }};
+}
+
+inline std::vector<Flag> flags(Options& options) {
+  Codec& codec = options.codec;
+  std::vector<Flag> all = experiment_flags(options);
+  std::ranges::move(
+      std::vector<Flag>{
+          number_flag("--epochs", "N", "passes over the training set (2)", options.epochs, 0),
+          {"--bits", "32|8|4|2|1", "one run at this width, 32: full precision; else the comparison",
+           "32, 8, 4, 2 or 1",
+           [&](std::string_view text) {
+             options.compares = false;
+             return parse_width(text, codec.bits);
+           }},
+          {"--average-bits", "B", "one run with widths by tensor, B bits a value on average",
+           "a number from 1 to 8",
+           [&](std::string_view text) {
+             options.compares = false;
+             return parse_number(text, 1.0, 8.0, codec.average_bits);
+           }},
+          {"--context", "affine|sign-magnitude",
+           "what is saved: ActNN's copies, or actpack's one (sign-magnitude)",
+           "affine or sign-magnitude",
+           [&](std::string_view text) {
+             codec.context =
+                 text == "affine" ? Codec::Context::affine : Codec::Context::sign_magnitude;
+             return text == "affine" || text == "sign-magnitude";
+           }},
+          decode_flag(codec.is_subtractive),
+          rounding_flag(codec.is_stochastic),
+          choice_flag("--range", "group", "tensor", "what shares one range (group)",
+                      codec.has_tensor_range, "tensor"),
+          group_size_flag(codec.group_size),
+          json_flag("results (train_fashion_mnist.json); loss curves beside it, in .svg",
+                    options.json)},
+      std::back_inserter(all));
+  return all;
+}
+
+inline std::string help() {
+  Options options;
+  return "Trains a small convolutional network on Fashion-MNIST and keeps its activations in two "
+         "bits.\n"
+         "Without --bits: full precision, actpack (as the codec flags say), ActNN's way, and "
+         "nearest\n"
+         "rounding with one range per tensor, in one table.\n\n" +
+         describe(flags(options));
+}
 
 // Sets what the arguments say; returns false where help is asked for. Throws OptionError, in one
 // line with flag and value, for an argument that is not understood.
-bool set_options(Options& options, const std::vector<Flag>& known,
-                 std::span<const char* const> arguments);
-Options parse_options(std::span<const char* const> arguments);
+inline bool set_options(Options& options, const std::vector<Flag>& known,
+                        std::span<const char* const> arguments) {
+  if (!set_flags(known, arguments)) {
+    return false;
+  }
+  Codec& codec = options.codec;
+  if (codec.average_bits > 0 && (codec.bits != 2 || codec.has_tensor_range)) {
+    throw OptionError("--average-bits: goes with neither --bits nor --range tensor");
+  }
+  if (codec.bits == 32) {
+    codec.context = Codec::Context::full_precision;
+  }
+  return true;
+}
+
+inline Options parse_options(std::span<const char* const> arguments) {
+  Options options;
+  options.wants_help = !set_options(options, flags(options), arguments);
+  return options;
+}
 
 }  // namespace trainer

@@ -14,11 +14,30 @@
 #include <vector>
 
 #include "common/codec_clock.hpp"
-#include "common/controlled_tensor.hpp"
 #include "common/exact_tensors.hpp"
+#include "common/saved_tensor.hpp"
+#include "common/width_control.hpp"
 #include "train_fashion_mnist/context.hpp"
 
 namespace trainer {
+
+// A saved tensor that tells the controller of widths, if there is one, its ranges once it is full.
+class ControlledTensor : public SavedTensor {
+ public:
+  ControlledTensor(const SavedFormat& format, std::int64_t item_numel, CodecClock& clock,
+                   WidthControl* control, std::size_t number)
+      : SavedTensor(format, item_numel, clock), control_(control), number_(number) {}
+
+  void finish() const {
+    if (control_ != nullptr) {
+      control_->observe_ranges(number_, squared_range_norm());
+    }
+  }
+
+ private:
+  WidthControl* control_;
+  std::size_t number_;  // within the step
+};
 
 // The backward pass of a ReLU and the pooling behind it: sets to zero every pooled gradient whose
 // place mask_gradient(dx) sets to zero in a gradient of the ReLU's input.

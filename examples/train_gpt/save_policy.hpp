@@ -44,7 +44,7 @@ struct SavePolicy {
   static constexpr int nothing = 0;          // where no backward pass follows
   static constexpr int full_precision = 32;  // floats
 
-  // What the GELU saves. With `derivative` the backward pass is linear in it. The other
+  // The GELU's saved tensor. With `derivative` the backward pass is linear in it. The other
   // two compute the derivative and the output from one rounded input: fewer bits, and a bias.
   enum class Gelu { derivative, input, input_with_sign };
 

@@ -21,8 +21,8 @@
 #include "examples/train_gpt/support.hpp"
 #include "train_gpt/adamw.hpp"
 #include "train_gpt/layers.hpp"
-#include "train_gpt/transformer_layer.hpp"
 #include "train_gpt/sequences.hpp"
+#include "train_gpt/transformer_layer.hpp"
 
 namespace {
 
