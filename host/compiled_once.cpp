@@ -5,4 +5,5 @@
 // call each other.
 #define ACTPACK_COMPILED_ONCE
 #include "actpack/detail/allocation/allocate.hpp"
+#include "actpack/detail/auto_precision/members.hpp"
 #include "actpack/detail/refuse.hpp"

@@ -132,4 +132,6 @@ class AutoPrecision {
 
 }  // namespace actpack
 
-#include "actpack/detail/auto_precision/members.inl"
+#if !ACTPACK_EXTERN_KERNELS
+#include "actpack/detail/auto_precision/members.hpp"
+#endif

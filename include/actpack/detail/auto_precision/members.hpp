@@ -1,11 +1,13 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The member functions of AutoPrecision: the end of auto_precision.hpp.
+// The member functions of AutoPrecision: the end of auto_precision.hpp, or compiled once.
+#pragma once
 
 #include <algorithm>
 #include <utility>
 
+#include "actpack/auto_precision.hpp"
 #include "actpack/codes.hpp"
 #include "actpack/detail/auto_precision/widths.hpp"
 #include "actpack/detail/byte_stream.hpp"
@@ -34,7 +36,8 @@ inline NoiseByWidth noise_of_ranges(const Layout& layout, double squared_range_n
 
 // ---- Options and tensors ----------------------------------------------------------------------
 
-inline AutoPrecision::AutoPrecision(AutoPrecisionOptions options) : options_(std::move(options)) {
+ACTPACK_COMPILED_ONCE AutoPrecision::AutoPrecision(AutoPrecisionOptions options)
+    : options_(std::move(options)) {
   using detail::require;
   const AutoPrecisionOptions& o = options_;
   require(is_width(o.min_bits), "min_bits = ", o.min_bits, " is not 1, 2, 4 or 8");
@@ -47,7 +50,8 @@ inline AutoPrecision::AutoPrecision(AutoPrecisionOptions options) : options_(std
   require(o.solve_interval > 0, "solve_interval = ", o.solve_interval, " is not positive");
 }
 
-inline std::size_t AutoPrecision::add_tensor(const Layout& layout, PrecisionPer per) {
+ACTPACK_COMPILED_ONCE std::size_t AutoPrecision::add_tensor(const Layout& layout,
+                                                            PrecisionPer per) {
   layout.validate();
   detail::require(layout.numel() > 0, "layout has no elements");
   detail::require(steps_ == 0, "a tensor is added after ", steps_, " steps");
@@ -72,20 +76,21 @@ inline std::size_t AutoPrecision::add_tensor(const Layout& layout, PrecisionPer 
   return tensors_.size() - 1;
 }
 
-inline const detail::PrecisionTensor& AutoPrecision::at(std::size_t tensor) const {
+ACTPACK_COMPILED_ONCE const detail::PrecisionTensor& AutoPrecision::at(std::size_t tensor) const {
   detail::require(tensor < tensors_.size(), "tensor ", tensor, " is not one of ", tensors_.size());
   return tensors_[tensor];
 }
 
-inline std::span<const std::uint8_t> AutoPrecision::row_bits(std::size_t tensor) const {
+ACTPACK_COMPILED_ONCE std::span<const std::uint8_t> AutoPrecision::row_bits(
+    std::size_t tensor) const {
   const Tensor& t = at(tensor);
   return std::span(row_bits_).subspan(t.first_row, t.rows());
 }
 
 // ---- Observations -----------------------------------------------------------------------------
 
-inline void AutoPrecision::observe_ranges(std::size_t tensor,
-                                          std::span<const double> squared_range_norms) {
+ACTPACK_COMPILED_ONCE void AutoPrecision::observe_ranges(
+    std::size_t tensor, std::span<const double> squared_range_norms) {
   const Tensor& t = at(tensor);
   detail::require_rows(t, squared_range_norms.size(), "squared_range_norms");
   statistics_.add_noise(t, [&](std::size_t row) {
@@ -93,14 +98,15 @@ inline void AutoPrecision::observe_ranges(std::size_t tensor,
   });
 }
 
-inline void AutoPrecision::observe_noise(std::size_t tensor,
-                                         std::span<const std::array<double, 4>> noise) {
+ACTPACK_COMPILED_ONCE void AutoPrecision::observe_noise(
+    std::size_t tensor, std::span<const std::array<double, 4>> noise) {
   const Tensor& t = at(tensor);
   detail::require_rows(t, noise.size(), "noise");
   statistics_.add_measured_noise(t, [&](std::size_t row) { return noise[row]; });
 }
 
-inline void AutoPrecision::observe_gains(std::size_t tensor, std::span<const double> gains) {
+ACTPACK_COMPILED_ONCE void AutoPrecision::observe_gains(std::size_t tensor,
+                                                        std::span<const double> gains) {
   const Tensor& t = at(tensor);
   detail::require_rows(t, gains.size(), "gains");
   for (std::size_t row = 0; row < gains.size(); ++row) {
@@ -111,7 +117,8 @@ inline void AutoPrecision::observe_gains(std::size_t tensor, std::span<const dou
   }
 }
 
-inline void AutoPrecision::observe_perturbation(std::size_t tensor, double squared_difference) {
+ACTPACK_COMPILED_ONCE void AutoPrecision::observe_perturbation(std::size_t tensor,
+                                                               double squared_difference) {
   const Tensor& t = at(tensor);
   detail::require(!(squared_difference < 0), "squared_difference = ", squared_difference,
                   " is negative");
@@ -134,7 +141,7 @@ inline void AutoPrecision::observe_perturbation(std::size_t tensor, double squar
 
 // ---- Widths -----------------------------------------------------------------------------------
 
-inline bool AutoPrecision::step() {
+ACTPACK_COMPILED_ONCE bool AutoPrecision::step() {
   const std::int64_t steps = steps_ + 1;
   const bool is_due = steps == 1 || steps % options_.solve_interval == 0;
   if (is_due && options_.all_reduce) statistics_.reduce(options_.all_reduce);
@@ -145,14 +152,14 @@ inline bool AutoPrecision::step() {
   return true;
 }
 
-inline std::int64_t AutoPrecision::bit_budget() const {
+ACTPACK_COMPILED_ONCE std::int64_t AutoPrecision::bit_budget() const {
   return options_.byte_budget == 0 ? budget_.bits_of_average(options_.average_bits)
                                    : budget_.bits_of_bytes(options_.byte_budget);
 }
 
 /// Finds widths for all rows: by allocate_bits for the tensors whose noise and gains are known,
 /// evenly for the others.
-inline void AutoPrecision::find_widths() {
+ACTPACK_COMPILED_ONCE void AutoPrecision::find_widths() {
   const detail::WidthLimits limits{options_.min_bits, options_.max_bits};
   std::int64_t budget = bit_budget();
   const double average_bits =
@@ -185,7 +192,8 @@ inline void AutoPrecision::find_widths() {
   }
 }
 
-inline void AutoPrecision::set_bits(const Tensor& tensor, std::size_t item, std::uint8_t bits) {
+ACTPACK_COMPILED_ONCE void AutoPrecision::set_bits(const Tensor& tensor, std::size_t item,
+                                                   std::uint8_t bits) {
   if (tensor.has_width_per_row) {
     row_bits_[tensor.row_of(item)] = bits;
   } else {
@@ -193,9 +201,9 @@ inline void AutoPrecision::set_bits(const Tensor& tensor, std::size_t item, std:
   }
 }
 
-inline void AutoPrecision::allocate_rows(std::size_t tensor,
-                                         std::span<const double> squared_range_norms,
-                                         std::span<std::uint8_t> bits) const {
+ACTPACK_COMPILED_ONCE void AutoPrecision::allocate_rows(std::size_t tensor,
+                                                        std::span<const double> squared_range_norms,
+                                                        std::span<std::uint8_t> bits) const {
   const Tensor& t = at(tensor);
   detail::require_rows(t, squared_range_norms.size(), "squared_range_norms");
   allocate_rows(tensor, bits, false, [&](std::size_t row) {
@@ -203,9 +211,9 @@ inline void AutoPrecision::allocate_rows(std::size_t tensor,
   });
 }
 
-inline void AutoPrecision::allocate_rows(std::size_t tensor,
-                                         std::span<const std::array<double, 4>> noise,
-                                         std::span<std::uint8_t> bits) const {
+ACTPACK_COMPILED_ONCE void AutoPrecision::allocate_rows(
+    std::size_t tensor, std::span<const std::array<double, 4>> noise,
+    std::span<std::uint8_t> bits) const {
   detail::require_rows(at(tensor), noise.size(), "noise");
   allocate_rows(tensor, bits, true, [&](std::size_t row) { return noise[row]; });
 }
@@ -247,7 +255,7 @@ inline constexpr std::uint64_t precision_state_version = 1;
 
 }  // namespace detail
 
-inline std::vector<std::byte> AutoPrecision::save() const {
+ACTPACK_COMPILED_ONCE std::vector<std::byte> AutoPrecision::save() const {
   detail::ByteWriter out;
   out.put(detail::precision_state_magic);
   out.put(detail::precision_state_version);
@@ -262,7 +270,7 @@ inline std::vector<std::byte> AutoPrecision::save() const {
   return out.take();
 }
 
-inline void AutoPrecision::restore(std::span<const std::byte> state) {
+ACTPACK_COMPILED_ONCE void AutoPrecision::restore(std::span<const std::byte> state) {
   using detail::require;
   AutoPrecision next = *this;
   detail::ByteReader in(state, "state");
