@@ -9,7 +9,8 @@ set(ACTPACK_SANITIZE "" CACHE STRING "Sanitizers for our own programs, as after 
 
 add_library(actpack_warnings INTERFACE)
 target_compile_options(actpack_warnings INTERFACE
-  -Wall -Wextra -Wconversion -Wshadow $<$<BOOL:${ACTPACK_WERROR}>:-Werror>)
+  -Wall -Wextra -Wconversion -Wshadow $<$<BOOL:${ACTPACK_WERROR}>:-Werror>
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>) # GCC 12 warns of its own std::string
 
 add_library(actpack_sanitizers INTERFACE)
 if(ACTPACK_SANITIZE)

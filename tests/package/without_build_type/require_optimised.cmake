@@ -4,7 +4,7 @@
 # Fails if LIBRARY, listed by NM, has inner functions that an optimising compiler expands.
 
 execute_process(COMMAND ${NM} -C ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
-if(NOT symbols MATCHES "actpack::detail::encode_groups<float,")
+if(NOT symbols MATCHES "encode_groups<actpack::PackedView, float>")
   message(FATAL_ERROR "${LIBRARY} lacks its loops")
 endif()
 if(symbols MATCHES "[ \t]actpack::round_code")
