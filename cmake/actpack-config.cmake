@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# What find_package(actpack) reads. A component is there if it was installed.
+# Read by find_package(actpack). A component is there if it was installed.
 
 include(CMakeFindDependencyMacro)
 include(${CMAKE_CURRENT_LIST_DIR}/actpack-targets.cmake)

@@ -5,9 +5,9 @@
 // whose backward pass decodes as it goes. The same source for devices and for tests on the host.
 //
 // A lane's elements must belong to the same channels in every group it takes, so that sums stay in
-// registers and channels are found once. Channels repeat after a period: an image, or where they
-// are innermost a pixel. So groups that lie a multiple of both apart, of period and group, go to
-// the same tile.
+// registers and channels are found once. Channels repeat after a period: an image, or a pixel if
+// they are innermost. So groups go to the same tile if their distance is a multiple of both the
+// period and the group size.
 #pragma once
 
 #include <algorithm>
@@ -108,7 +108,7 @@ struct LaneChannels {
   }
 };
 
-/// Whether a ReLU stands behind: gradients pass where signs are set.
+/// True if a ReLU follows: gradients pass where signs are set.
 template <class View>
 inline constexpr bool rectifies =
     std::is_same_v<View, SignMagnitudeView> || std::is_same_v<View, ConstSignMagnitudeView>;
@@ -243,8 +243,8 @@ struct AddGradients : Gradients<T, View, Noise> {
                                 const Slice& v, SliceMask passes) {
                               for (int j = 0; j < elements_per_call; ++j) {
                                 if ((passes >> j & 1) != 0) {
-                                  // A gradient through a poisoned group is NaN, as v is:
-                                  // relu_backward has it so.
+                                  // A gradient through a poisoned group is NaN, as v is and as
+                                  // relu_backward decides.
                                   const float dy =
                                       rectifies<View> ? gradient[j] + 0 * v[j] : gradient[j];
                                   sum.value[j] += dy;

@@ -35,7 +35,7 @@ class HostThreadBlock : public OneThread {
   }
 
   /// Returns the sum by `op` over all lanes of value(tile, number of the tile, number of tiles),
-  /// for tiles of so many lanes, in a fixed order. `none` is the neutral element of `op`.
+  /// for tiles of `lanes` lanes, in a fixed order. `none` is the neutral element of `op`.
   ACTPACK_AS_CALLABLE
   template <class T, class Op, class Value>
   ACTPACK_HD T sum_over_tiles(int lanes, T none, const Op& op, const Value& value) const {

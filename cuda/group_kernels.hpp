@@ -165,7 +165,7 @@ struct RowWalk {
     if (number >= end_group) {
       return Group{};
     }
-    // Divided as 32-bit numbers where they are, which takes a fraction of the time.
+    // If the operands fit, a 32-bit division takes a fraction of the time.
     const bool is_small = (number | groups_per_row) >> 32 == 0;
     const std::int64_t row =
         is_small ? static_cast<std::uint32_t>(number) / static_cast<std::uint32_t>(groups_per_row)
@@ -310,8 +310,8 @@ struct ChannelEpilogue {
   }
 };
 
-/// Decodes all of `in` plainly, but to the smallest positive number where a positive value was
-/// rounded to 0.
+/// Decodes all of `in` plainly, except that a positive value rounded to 0 becomes the smallest
+/// positive number.
 template <class T>
 struct DecodeKeepingSigns {
   ConstSignMagnitudeView in;

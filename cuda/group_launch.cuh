@@ -18,7 +18,7 @@ namespace actpack::detail {
 inline bool is_mixed(const ConstPackedView& view) { return view.row_bits != nullptr; }
 inline bool is_mixed(const ConstSignMagnitudeView&) { return false; }
 
-/// The number of groups, from the first, that the flat bodies can take. The others take the rest:
+/// The number of groups, from the first, that the flat kernels can take. The others take the rest:
 /// all of a tensor with gaps, at most a block's work of one without.
 template <class View>
 std::int64_t flat_groups(const View& view, const void* values) {

@@ -53,7 +53,7 @@ inline void check(cudaError_t code, const char* verb, const char* call) {
   }
 }
 
-/// Enqueues `kernel`(body) with so many blocks, unless there are none.
+/// Enqueues `kernel`(body) with `blocks` blocks, unless there are none.
 template <class Body>
 void enqueue(void (*kernel)(Body), const Body& body, std::int64_t blocks, int threads,
              const char* verb, cudaStream_t stream) {

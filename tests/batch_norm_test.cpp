@@ -33,13 +33,13 @@ struct Threads {
   template <class Body>
   void operator()(std::int64_t count, const Body& body) const {
     constexpr std::int64_t threads = 3;
-    std::vector<std::thread> team;
+    std::vector<std::thread> workers;
     for (std::int64_t t = 0; t < threads; ++t) {
-      team.emplace_back([t, count, &body] {
+      workers.emplace_back([t, count, &body] {
         for (std::int64_t i = t; i < count; i += threads) body(i);
       });
     }
-    for (std::thread& thread : team) thread.join();
+    for (std::thread& worker : workers) worker.join();
   }
 };
 

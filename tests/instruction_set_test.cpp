@@ -45,7 +45,7 @@ void check_masks(const std::vector<T>& x, std::uint64_t seed) {
   const std::int64_t first =
       std::array<std::int64_t, 4>{0, 32 * 5, (INT64_C(1) << 34) - 32, INT64_C(1) << 40}[seed % 4];
   const Rounding rounding = Rounding::stochastic(generator.bits(), generator.bits());
-  // The last one drops all. In every other case one element's word is the first that is dropped.
+  // The last one drops all. In every other case one element has the first word that is dropped.
   constexpr std::array probabilities{0.0, 0.1, 0.5, 0.75, 0.999, 1e-12, 1 - 1e-11};
   double drop = probabilities[generator.below(7)];
   if (generator.below(2) == 0) {

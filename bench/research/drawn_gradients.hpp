@@ -56,7 +56,7 @@ class DrawnGradients {
     report.measured = mean;
     report.standard_error = std::sqrt(scatter / draws);
     report.mean_error = draws * mean_error / mean;
-    // The mean's error times √draws is distributed as a single error is, but for being more normal.
+    // The mean's error times √draws has a single error's distribution, only closer to normal.
     report.mean_error_deviation = std::sqrt(scatter) / mean;
   }
 

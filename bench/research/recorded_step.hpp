@@ -135,7 +135,7 @@ class StepRecord final : private ContextFactory {
   const std::deque<BlockRecord>& blocks() const { return blocks_; }
   const Tensor<float>& logit_gradient() const { return logit_gradient_; }
 
-  // Of layer `index`: blocks, then the classifier.
+  // The input of layer `index`; the classifier is the last layer.
   const Tensor<float>& input(std::size_t index) const {
     return index == 0 ? input_ : blocks_[index - 1].output;
   }
@@ -251,7 +251,7 @@ class WeightedLayer {
     return squared_norm(output_gradient(image));
   }
 
-  // Of an input value of the image, as the formulas have it.
+  // The mean gain of the image's input values, by the formulas.
   double mean_gain(std::int64_t image) const {
     return axes_.empty() ? actpack::linear_gain(squared_gradient_norm(image))
                          : actpack::conv_gain(squared_gradient_norm(image), axes_);

@@ -25,7 +25,7 @@ struct VarianceReport : DrawnVariance {
   enum class Quantity {
     weight_gradient,        // the layer's input is rounded
     gradient_one_rounding,  // batch norm's input gradient: x̂ is rounded once, as in the trainer
-    gradient_two_roundings  // the same, with a rounding of its own for each place that x̂ stands at
+    gradient_two_roundings  // the same, with x̂ rounded anew for each of its two uses
   };
 
   std::string layer;
@@ -59,10 +59,10 @@ class StoredInput {
     return measure_row_noise(row(image), codec_, Reader::relu);
   }
 
-  // The noise of every input value: what the stored row's is at its place. The affine copy is of
-  // the input itself; where its decoding is subtractive, the ReLU's mask takes the noise from its
-  // zeros, of which the model of ranges knows nothing. A sign-magnitude context lies before pooling
-  // and gives the values at the maxima, the noise of all others being read by no one.
+  // The noise of each input value, from that of the stored row. An affine copy is of the input
+  // itself. If its decoding is subtractive, the ReLU's mask takes the noise from its zeros, which
+  // the model of ranges does not know. A sign-magnitude context lies before pooling. Only the
+  // maxima are read, so only their noise counts.
   RowNoise input_noise(const RowNoise& row, std::int64_t image) const {
     if (codec_.context == Codec::Context::affine) {
       RowNoise noise = row;
@@ -102,8 +102,8 @@ class StoredInput {
 std::vector<Codec> codecs_to_check(int bits, std::int32_t group_size);
 
 // Every layer of the network under every codec, in one step; calls progress(draws done, all draws).
-// Left out is everything that is not rounded in the form that is predicted: the network's input
-// beside sign-magnitude contexts, which stays as it is, and blocks that cannot have such a context.
+// Skips tensors that are not rounded in the predicted form: the network's input, which stays exact
+// beside sign-magnitude contexts, and blocks that cannot have such a context.
 std::vector<VarianceReport> check_variance(
     Network& network, Batch batch, ContextFactory& exact_contexts, const std::vector<Codec>& codecs,
     std::uint64_t seed, std::int64_t draws,

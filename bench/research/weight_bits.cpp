@@ -4,9 +4,9 @@
 // Rounds one layer's weights after training, each row to a width of its own, and shows the accuracy
 // beside that of the same bytes spent without looking.
 //
-// Per bit, the step from 1 to 2 bits saves 17 times the error that the one from 2 to 4 does. Rows
-// that differ by less have nothing to trade at 2 bits on average, and what holds their widths is
-// missing from the codes; between the widths, allocation decides who gets the wider one.
+// Per bit, the step from 1 to 2 bits saves 17 times the error that the step from 2 to 4 saves. Rows
+// that differ by less have nothing to trade at 2 bits on average, and the bytes that store their
+// widths are taken from the codes. Between the widths, allocation decides which row is wider.
 
 #include <algorithm>
 #include <cmath>
@@ -51,9 +51,9 @@ Layer largest_convolution(Network& network) {
            .group_size = static_cast<std::int32_t>(channels)}};
 }
 
-// By how much rounding a row's weights to one bit would raise the loss, up to a factor for all
-// rows: the rounding errors that its range leads to, times the mean square of its weights'
-// gradients over some batches, which stands for the loss's second derivative.
+// The rise in loss from rounding a row's weights to one bit, up to a factor for all rows: the
+// rounding errors that its range leads to, times the mean square of its weights' gradients over
+// some batches, which stands for the loss's second derivative.
 std::vector<double> measure_sensitivity(const Layer& layer, Network& network, BatchStream batches) {
   Contexts contexts(Codec::full_precision(), 0);
   const std::span<const float> weights = layer.weight.value.span();

@@ -20,9 +20,9 @@ namespace research {
 
 using namespace trainer;
 
-// The policies that decide on widths. When a batch is packed its values are known, and with them
-// their noise, but no gradients save those of other batches, which give gains by tensor. Only the
-// last policy knows more than it could in training.
+// The policies that decide on widths. When a batch is packed, a policy knows the batch's values and
+// their noise, but gradients only from other batches, which give gains by tensor. The last policy
+// alone knows more than it could in training.
 enum class WidthPolicy {
   uniform,         // rows of the two widths next to the average, spread evenly
   per_layer,       // one width for each tensor
@@ -75,8 +75,8 @@ class WidthComparison {
   WidthComparison(Network& network, const Batch& batch, const std::vector<Batch>& others,
                   ContextFactory& exact_contexts, const Codec& codec, std::uint64_t seed);
 
-  // Every policy in the bytes that uniform widths of so many bits take. Calls progress() after each
-  // draw.
+  // Runs every policy within the bytes that uniform widths of `average_bits` take. Calls progress()
+  // after each draw.
   std::vector<WidthReport> compare(double average_bits, std::int64_t draws,
                                    const std::function<void()>& progress);
 
@@ -129,13 +129,13 @@ class WidthComparison {
   WidthPlan make_controlled_plan(WidthPolicy policy, std::int64_t bytes,
                                  const std::vector<double>& gains) const;
 
-  // The bits that so many bytes leave for the codes of rows with widths of their own.
+  // The bits that `bytes` leave for codes if every row has a width of its own.
   std::int64_t code_bits(std::int64_t bytes) const;
 
-  // ActNN's way: after each step, bits for all images of all layers, of which it remembers the
-  // layers' sums; in the next step's forward pass each layer divides its own among the images by
-  // their ranges, and each batch norm as many as the layer before it. Other than in ActNN, that
-  // layer answers for the batch norm's bits too.
+  // ActNN's way. After each step it allocates bits to all images of all layers, and remembers each
+  // layer's total alone. In the next forward pass each layer divides its total among the images by
+  // their ranges, and each batch norm divides as many as the layer before it. Unlike in ActNN, that
+  // layer also decides the batch norm's bits.
   WidthPlan make_actnn_plan(std::int64_t bytes) const;
 
   // For all images of all tensors at once.

@@ -12,8 +12,7 @@
 
 namespace trainer {
 
-// Time spent in the codec as a share of the clock on the wall: where two threads work, a second of
-// one of them counts half.
+// Wall-clock time spent in the codec: with two threads at work, a second of one counts half.
 class CodecClock {
  public:
   template <class Call>

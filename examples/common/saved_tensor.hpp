@@ -58,9 +58,9 @@ class SavedTensor {
 
   std::int64_t size_bytes() const;
 
-  // Of packed tensors: the squared ranges of a row's groups, summed up, in the mean over all rows.
-  // Read from the steps, which are as wide as their range needs, but for their own rounding. Half
-  // of a sign-magnitude tensor's values count for either side.
+  // For packed tensors: the sum of squared group ranges of a row, averaged over all rows. Ranges
+  // are recovered from the stored steps, up to the rounding of those. Half of a sign-magnitude
+  // tensor's values count for either side.
   double squared_range_norm() const;
 
  private:

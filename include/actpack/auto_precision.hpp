@@ -24,7 +24,8 @@
 
 namespace actpack {
 
-/// What gets a width of its own. For widths by group, register the tensor with rows of one group.
+/// The unit that gets a width of its own. For widths by group, register a tensor with rows of one
+/// group.
 enum class PrecisionPer { row, tensor };
 
 struct AutoPrecisionOptions {

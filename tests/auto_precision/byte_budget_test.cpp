@@ -26,7 +26,7 @@ using namespace support::auto_precision;
 using actpack::PackedBuffer;
 using support::Generator;
 
-// What real buffers take: with widths by row, or of one width and a byte for it.
+// The bytes of real buffers, with a width per row, or one width and a byte for it.
 std::int64_t stored_bytes(const std::vector<TensorSpec>& tensors, const Widths& widths) {
   std::size_t sum = 0;
   for (std::size_t t = 0; t < tensors.size(); ++t) {
@@ -100,8 +100,8 @@ TEST_CASE("AutoPrecision: real buffers keep to the byte budget") {
       precision.step();
       CHECK(stored_bytes(tensors, widths_of(precision)) <= budget);
     }
-    // Nor is it wasted: unless all have 8 bits, what is left is less than the padding of every row
-    // to words and the longest item's step from 4 bits to 8.
+    // The budget is also used up: unless all have 8 bits, less is left than the padding of every
+    // row to words and the longest item's step from 4 bits to 8.
     const std::int64_t used = stored_bytes(tensors, widths_of(precision));
     CHECK((widths_of(precision) == same_widths(tensors, 8) ||
            used > budget - 4 * rows - (longest + 1) / 2 - 1));

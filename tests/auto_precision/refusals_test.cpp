@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What AutoPrecision refuses: options, tensors, numbers and sizes; and that it changes nothing
-// then.
+// AutoPrecision refuses wrong arguments: options, tensors, numbers and sizes; and that it changes
+// nothing then.
 #include <doctest/doctest.h>
 
 #include <cstddef>

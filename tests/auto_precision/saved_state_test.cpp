@@ -59,7 +59,7 @@ TEST_CASE("AutoPrecision: training goes on from a checkpoint as if it had not st
       if (step % every == 0 && step % 2 == 0) {
         AutoPrecision next = make(options, mixed_tensors());
         next.restore(resumed.save());
-        // What is restored is all there is.
+        // Nothing but the restored state matters.
         CHECK(next.save() == resumed.save());
         CHECK(widths_of(next) == widths_of(resumed));
         resumed = std::move(next);

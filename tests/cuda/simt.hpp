@@ -163,7 +163,7 @@ class Block {
     std::array<std::array<std::uint32_t, 32>, 2> values{};
   };
 
-  // Comes to a meeting of so many threads and calls arrive(round) before the others can go on.
+  // Comes to a meeting of `size` threads and calls arrive(round) before the others can go on.
   template <class Arrive>
   unsigned meet(Meeting& meeting, unsigned size, Arrive arrive) {
     std::unique_lock lock(meeting.mutex);
@@ -195,8 +195,8 @@ class Block {
     return name.data();
   }
 
-  // Threads that wait are not running; those whose meeting is complete are, from that moment on.
-  // When none is left, nobody will come to the meetings that are not complete.
+  // A waiting thread is not running; it runs again from the moment its meeting is complete. When no
+  // thread runs, nobody will come to the incomplete meetings.
   void add_running(unsigned threads) {
     const Unseen unseen;
     running_ += threads;

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# What nvcc compiles: tests of the stream API with and without a GPU, and the counts of instructions.
+# Tests that nvcc compiles: the stream API with and without a GPU, and the counts of instructions.
 
 foreach(name stream_api_test stream_gpu_test)
   add_executable(${name} ${name}.cu)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# What both consumers do with actpack::actpack, and what it must leave as it was.
+# Shared by the consumers: they use actpack::actpack, and check that it leaves their settings alone.
 
 add_executable(consumer ../main.cpp ../round_trip.cpp)
 target_link_libraries(consumer PRIVATE actpack::actpack)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 
-# What pip may add beside the package.
+# Files that pip may add beside the package.
 RECORDS = {"INSTALLER", "METADATA", "RECORD", "REQUESTED", "WHEEL", "direct_url.json",
            "licenses/LICENSE"}
 

@@ -211,8 +211,8 @@ inline std::vector<std::uint8_t> widest_for_all(const AllocationInstance& instan
 
 // ---- Random problems --------------------------------------------------------------------------
 
-// The budget is the least that the limits allow once in eight, and else anywhere from there to a
-// tenth beyond what all items can use.
+// One budget in eight is the least that the limits allow. The others are uniform between that and a
+// tenth more than all items can use.
 inline AllocationInstance make_instance(Sizes sizes, Noise noise, Limits limits, std::size_t items,
                                         std::uint64_t seed) {
   support::Generator generator(seed);

@@ -296,7 +296,7 @@ Rounding rounding_of() {
   return S::noise == Noise::nearest ? Rounding::nearest() : Rounding::stochastic(seed, offset);
 }
 
-// Whether a ReLU stands behind.
+// True if a ReLU follows.
 template <class View>
 constexpr bool is_rectified = std::is_same_v<View, SignMagnitudeView>;
 

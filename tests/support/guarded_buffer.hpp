@@ -74,7 +74,7 @@ class GuardedBuffer {
   std::unique_ptr<std::uint8_t[]> storage_;
 };
 
-// The same, the first element at a multiple of 16 bytes or, as GuardedBuffer has it, not.
+// The same, its first element aligned to 16 bytes or, as in GuardedBuffer, deliberately not.
 template <class T>
 class PlacedBuffer {
  public:

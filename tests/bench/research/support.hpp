@@ -1,8 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What tests of the trainer's checks share: exact contexts, numbers of threads, and what a text
-// holds.
+// Shared by the tests of research programs: exact contexts, numbers of threads, searches in texts.
 #pragma once
 
 #include <omp.h>

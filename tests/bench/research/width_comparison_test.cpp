@@ -70,7 +70,7 @@ Codec affine_codec(bool is_subtractive) {
   return codec;
 }
 
-// What a comparison needs, kept alive.
+// Keeps alive the objects that a comparison refers to.
 struct Setting {
   explicit Setting(bool is_subtractive, std::uint64_t labels_of_batch = classes,
                    std::uint64_t labels_of_others = classes)

@@ -70,7 +70,7 @@ void write_data_set(const fs::path& folder, std::uint32_t train = 3, std::uint32
   write_gzip(folder / "t10k-labels-idx1-ubyte.gz", idx_bytes({2049, test}, Bytes(test, 0)));
 }
 
-// What loading `folder` complains about; empty if it does not.
+// The complaint about loading `folder`; empty if there is none.
 std::string complaint(const fs::path& folder) {
   try {
     load_data(folder.string(), "", "");

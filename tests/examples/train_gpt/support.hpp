@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What tests of the transformer share: small models, batches, and their gradients.
+// Shared by the tests of the transformer: small models, batches, and their gradients.
 #pragma once
 
 #include <cmath>

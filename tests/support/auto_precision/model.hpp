@@ -25,7 +25,7 @@ inline bool is_usable(const Table& noise) {
   return std::ranges::all_of(noise, [](double n) { return is_usable(n); });
 }
 
-// What was seen of one item, a row or a tensor.
+// The observations of one item, a row or a tensor.
 struct Item {
   std::vector<Table> new_noises;  // since the last solution
   std::vector<double> new_gains;

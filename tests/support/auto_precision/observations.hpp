@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What a trainer tells a controller about its tensors, at random or row by row.
+// Observations of tensors that a trainer tells a controller, at random or row by row.
 #pragma once
 
 #include <array>
@@ -66,7 +66,7 @@ inline void observe_all(AutoPrecision& precision, std::size_t tensor, double ran
   precision.observe_gains(tensor, std::vector<double>(rows, gain));
 }
 
-// Whatever a trainer may do in a step, the same for the same seed.
+// Does anything that a trainer may do in a step, the same for the same seed.
 inline void observe_anything(AutoPrecision& precision, const std::vector<TensorSpec>& tensors,
                              std::uint64_t seed) {
   Generator generator(seed);

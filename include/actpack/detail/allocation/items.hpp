@@ -21,7 +21,7 @@ namespace actpack::detail {
 /// An item's number has 32 bits.
 inline constexpr std::int64_t max_items = std::numeric_limits<std::uint32_t>::max();
 
-/// Up to so many items, the solver looks at every step of every item.
+/// With no more items than this, the solver looks at every step of every item.
 inline constexpr std::size_t few_items = 2048;
 
 /// Sizes may add up to this, so that no sum of bits overflows.
@@ -45,7 +45,7 @@ struct SizeSum {
   ACTPACK_HD std::int64_t total() const { return static_cast<std::int64_t>((high << 32) + low); }
 };
 
-/// What both kinds of problem have in common. The memory belongs to the host or to the device,
+/// Common to both kinds of problem. The memory belongs to the host or to the device,
 /// wherever the items are asked for.
 struct AllocationItems {
   std::size_t count;

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The multiple-choice knapsack that bit allocation is: one width per item, the least sum of
-// variances, and a budget for the sum of bits.
+// Bit allocation as a multiple-choice knapsack: one width per item, the least sum of variances, and
+// a budget for the sum of bits.
 //
 // At a price λ per bit, every item has a width that makes variance + λ · bits least. At the lowest
 // price whose widths fit into the budget, those widths are nearly best. Less than one item's step
@@ -37,7 +37,7 @@ ACTPACK_HD constexpr int index_of_width(int bits) {
   return bits == 1 ? 0 : bits == 2 ? 1 : bits == 4 ? 2 : 3;
 }
 
-/// What items of all kinds have in common: a size, and the indices of the widths that they may
+/// Common to items of all kinds: a size, and the indices of the widths that they may
 /// have. A kind adds saving(from, to), by how much the variance at one width exceeds that at
 /// another, and says whether its variances are convex: then every step leads to the next width.
 struct KnapsackItem {

@@ -20,7 +20,7 @@
 
 namespace actpack::detail {
 
-/// What the search knows about its widths.
+/// The search's result: how good its widths are.
 struct KnapsackSolution {
   std::int64_t unused = 0;  // bits of the budget
   double gap = 0;           // no widths are better by more than this

@@ -54,7 +54,7 @@ inline std::size_t allocation_workspace(std::size_t items) {
   return AllocationMemory(Workspace(), items, true).bytes;
 }
 
-/// What listing steps leaves to decide.
+/// The decisions that remain once steps are listed.
 struct OpenQuestion {
   std::span<const std::uint32_t> candidates;  // items that may change; null: all of them
   std::int64_t budget;                        // bits for the listed steps

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// What AutoPrecision has observed of each item: sums since the last solution, which ranks can add
-// up, and moving averages of their means.
+// The observations of AutoPrecision, item by item: sums since the last solution, which ranks can
+// add up, and moving averages of their means.
 #pragma once
 
 #include <algorithm>
