@@ -704,7 +704,7 @@ TEST_CASE("allocate_bits: the form that returns its bits allocates them, and it 
 namespace {
 
 struct Refusal {
-  void (*spoil)(AllocationInstance&);
+  std::function<void(AllocationInstance&)> spoil;
   std::vector<std::string> words;
 };
 
@@ -770,6 +770,13 @@ TEST_CASE("allocate_measured_bits: variances that are negative or not finite are
 }
 
 TEST_CASE("allocate_bits: wrong sizes, budgets and limits are refused") {
+  using Limits = std::vector<std::uint8_t>;
+  const auto with_min_bits = [](const Limits& limits) {
+    return [limits](AllocationInstance& i) { i.min_bits = limits; };
+  };
+  const auto with_max_bits = [](const Limits& limits) {
+    return [limits](AllocationInstance& i) { i.max_bits = limits; };
+  };
   const std::vector<Refusal> refusals{
       {[](AllocationInstance& i) { i.numel[2] = 0; }, {"numel[2]", "0"}},
       {[](AllocationInstance& i) { i.numel[2] = -7; }, {"numel[2]", "-7"}},
@@ -790,41 +797,19 @@ TEST_CASE("allocate_bits: wrong sizes, budgets and limits are refused") {
        },
        {"bit_budget", "63", "64"}},
 
-      {[](AllocationInstance& i) {
-         i.min_bits = {1, 0, 1, 1, 1};
-       },
-       {"min_bits[1]", "0"}},
-      {[](AllocationInstance& i) {
-         i.min_bits = {1, 3, 1, 1, 1};
-       },
-       {"min_bits[1]", "3"}},
-      {[](AllocationInstance& i) {
-         i.min_bits = {1, 16, 1, 1, 1};
-       },
-       {"min_bits[1]", "16"}},
-      {[](AllocationInstance& i) {
-         i.max_bits = {8, 0, 8, 8, 8};
-       },
-       {"max_bits[1]", "0"}},
-      {[](AllocationInstance& i) {
-         i.max_bits = {8, 7, 8, 8, 8};
-       },
-       {"max_bits[1]", "7"}},
-      {[](AllocationInstance& i) {
-         i.max_bits = {8, 255, 8, 8, 8};
-       },
-       {"max_bits[1]", "255"}},
+      {with_min_bits({1, 0, 1, 1, 1}), {"min_bits[1]", "0"}},
+      {with_min_bits({1, 3, 1, 1, 1}), {"min_bits[1]", "3"}},
+      {with_min_bits({1, 16, 1, 1, 1}), {"min_bits[1]", "16"}},
+      {with_max_bits({8, 0, 8, 8, 8}), {"max_bits[1]", "0"}},
+      {with_max_bits({8, 7, 8, 8, 8}), {"max_bits[1]", "7"}},
+      {with_max_bits({8, 255, 8, 8, 8}), {"max_bits[1]", "255"}},
       {[](AllocationInstance& i) {
          i.min_bits = {1, 4, 1, 1, 1};
          i.max_bits = {8, 2, 8, 8, 8};
        },
        {"min_bits[1]", "4", "2"}},
-      {[](AllocationInstance& i) {
-         i.min_bits = {1, 1, 1, 1};
-       },
-       {"min_bits.size()", "4", "5"}},
-      {[](AllocationInstance& i) { i.max_bits = {8, 8, 8, 8, 8, 8}; },
-       {"max_bits.size()", "6", "5"}},
+      {with_min_bits({1, 1, 1, 1}), {"min_bits.size()", "4", "5"}},
+      {with_max_bits({8, 8, 8, 8, 8, 8}), {"max_bits.size()", "6", "5"}},
   };
   for (const bool measured : {false, true}) check_all_refused(refusals, measured);
 }
