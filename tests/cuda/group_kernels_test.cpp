@@ -5,7 +5,9 @@
 // and compares words, parameters and values with the host's verbs, bit for bit.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <type_traits>
@@ -217,6 +219,21 @@ TEST_CASE_TEMPLATE("group kernels: every kind of data", T, float, bfloat16, floa
   }
 }
 
+// Only subtraction leads out of the type's range: the last code's level lies within it.
+TEST_CASE_TEMPLATE("group kernels: half a step beyond the last code saturates", T, float, bfloat16,
+                   float16) {
+  std::vector<float> magnitudes = support::gaussian(512, 12);
+  for (float& value : magnitudes) {
+    value = 0.99F * support::largest_finite<T>() * std::min(std::fabs(value), 1.0F);
+  }
+  const auto values = support::stored<T>(magnitudes);
+  for (const int bits : {1, 2, 4}) {
+    CAPTURE(bits);
+    check_rows<T, GuardedPacked>(Layout{.row_size = 512, .bits = bits}, values, {}, true);
+    check_rows<T, GuardedSignMagnitude>(Layout{.row_size = 512, .bits = bits}, values, {}, true);
+  }
+}
+
 TEST_CASE("group kernels: one side of a sign-magnitude group is huge, the other tiny") {
   auto values = support::gaussian(512, 13);
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -247,6 +264,16 @@ TEST_CASE("group kernels: rows of their own widths, short last rows, many rows")
       check_rows<float, GuardedPacked>(layout, values, {}, false);
       check_rows<float, GuardedSignMagnitude>(layout, values, {}, false);
     }
+  }
+}
+
+TEST_CASE("group kernels: more than 2^32 groups find their rows") {
+  const Layout layout{.rows = INT64_C(1) << 34, .row_size = 96, .group_size = 32};
+  for (const std::int64_t number : {(INT64_C(1) << 32) - 1, INT64_C(1) << 32, INT64_C(5) << 32}) {
+    CAPTURE(number);
+    const detail::Group group = all_groups(layout).group_of(layout, number);
+    CHECK(group.row == number / 3);
+    CHECK(group.column == number % 3 * 32);
   }
 }
 
