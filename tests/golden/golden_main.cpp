@@ -248,7 +248,8 @@ int check_verbs() {
 int main() {
   int wrong = check("allocate_bits", checksum_of_allocate_bits(), 0x79CF5B4CF330154C);
   // Every path of this processor's that the program was compiled with.
-  const auto best = ACTPACK_X86_KERNELS ? actpack::best_instruction_set() : InstructionSet::portable;
+  const auto best =
+      ACTPACK_X86_KERNELS ? actpack::best_instruction_set() : InstructionSet::portable;
   for (const InstructionSet set :
        {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512}) {
     if (set > best) break;
