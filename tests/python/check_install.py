@@ -22,8 +22,9 @@ def install(source, build, target):
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
          "--root-user-action=ignore", "--no-deps", "--no-build-isolation", "--target", target,
-         source, "-C", f"build-dir={build}", "-C", "cmake.define.CMAKE_CXX_FLAGS_RELEASE=-O0",
-         "-C", "cmake.define.ACTPACK_BUILD_CUDA=OFF"],
+         source, f"--config-settings=build-dir={build}",
+         "--config-settings=cmake.define.CMAKE_CXX_FLAGS_RELEASE=-O0",
+         "--config-settings=cmake.define.ACTPACK_BUILD_CUDA=OFF"],
         check=True)
 
 
