@@ -181,7 +181,7 @@ TEST_CASE_TEMPLATE("decoding: values too many for the caches", T, float, bfloat1
       generate<float>(4099, [&](std::int64_t) { return static_cast<float>(generator.normal()); });
   const std::vector<T> x = generate<T>(
       numel, [&](std::int64_t i) { return T(table[static_cast<std::size_t>(i) % table.size()]); });
-  for (const std::size_t beyond_line : {0U, 1U}) {
+  for (const std::size_t beyond_line : {std::size_t{0}, std::size_t{1}, line / 2}) {
     Array<T> decoded(numel + 2 * static_cast<std::int64_t>(line), 0);
     const std::size_t address = reinterpret_cast<std::uintptr_t>(decoded.data()) / sizeof(T);
     const std::span<T> values =
