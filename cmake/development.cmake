@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The actpack authors
 # SPDX-License-Identifier: MIT
 #
-# For our own programs only: warnings, sanitizers, and the targets format-check and tidy.
+# For our own programs only: warnings, sanitizers, optimisation, and the targets format-check and
+# tidy.
 
 option(ACTPACK_WERROR "Make warnings in our own programs errors" OFF)
 option(ACTPACK_NIGHTLY "Build and run the tests that .ci/nightly has time for" OFF)
@@ -18,6 +19,9 @@ if(ACTPACK_SANITIZE)
     -fsanitize=${ACTPACK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(actpack_sanitizers INTERFACE -fsanitize=${ACTPACK_SANITIZE})
 endif()
+
+# Host code in .cu files only launches kernels, which this does not touch.
+string(REGEX REPLACE "-O[23]" "-O1" CMAKE_CUDA_FLAGS_RELEASE "${CMAKE_CUDA_FLAGS_RELEASE}")
 
 # Both pinned to version 14: another one formats and warns differently.
 find_program(ACTPACK_CLANG_FORMAT NAMES clang-format-14 clang-format)

@@ -26,6 +26,7 @@
 #include "support/compare.hpp"
 #include "support/config_grid.hpp"
 #include "support/data.hpp"
+#include "support/effort.hpp"
 #include "support/guarded_buffer.hpp"
 #include "support/guarded_tensor.hpp"
 #include "support/reference.hpp"
@@ -88,9 +89,10 @@ void check_grid(std::span<const std::int64_t> sizes, std::span<const support::Da
   std::uint64_t seed = 600;
   support::for_each_config(sizes, [&](const support::Config& config) {
     for (const support::Data data : data_sets) {
+      if (support::is_left_out(++seed)) continue;
       const char* const name = support::name_of(data);
       CAPTURE(name);
-      const std::vector<T> y = make<T>(data, config.size, ++seed);
+      const std::vector<T> y = make<T>(data, config.size, seed);
       const Layout layout{1, config.size, config.group_size, config.bits};
       check_against_reference(layout, y, support::stochastic(seed * 0x9E3779B97F4A7C15, seed >> 3));
       check_against_reference(layout, y, support::nearest());

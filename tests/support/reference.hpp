@@ -75,14 +75,19 @@ inline bool is_nan(Format format, std::uint16_t bits) {
   return (bits & 0x7FFF) > format.infinity();
 }
 
+// 2^exponent, as far as doubles are normal; std::ldexp would take half of a test's time.
+inline double power_of_two(int exponent) {
+  return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52);
+}
+
 // The number a non-negative pattern stands for; infinity's pattern gives the power of two that
 // would follow the largest finite number, which is what rounding to nearest compares with.
 inline double magnitude_of(Format format, std::uint16_t bits) {
   const int exponent = bits >> format.mantissa_bits;
   const int mantissa = bits & ((1 << format.mantissa_bits) - 1);
   const int lowest = 1 - format.bias() - format.mantissa_bits;
-  if (exponent == 0) return std::ldexp(mantissa, lowest);
-  return std::ldexp(mantissa + (1 << format.mantissa_bits), lowest + exponent - 1);
+  if (exponent == 0) return mantissa * power_of_two(lowest);
+  return (mantissa + (1 << format.mantissa_bits)) * power_of_two(lowest + exponent - 1);
 }
 
 inline double value_of(Format format, std::uint16_t bits) {

@@ -342,9 +342,6 @@ inline std::vector<std::int64_t> sizes() {
   return all;
 }
 
-// Under sanitizers every seventh case: no divisor of the lengths of the loops.
-inline constexpr std::uint64_t thinning = support::runs_slowly ? 7 : 1;
-
 inline Rounding random_rounding(Generator& generator) {
   if (generator.below(3) == 0) return Rounding::nearest();
   return Rounding::stochastic(generator.bits(), generator.below(2) == 0 ? 0 : generator.bits());
