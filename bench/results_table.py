@@ -146,11 +146,11 @@ COLUMNS = (
 )
 
 NOTES = """
-Times are medians over rounds; vs_x is the time of x over the row's, the median over rounds that take
-turns, with its quartiles: above 1 the row is the faster one. GB/s are of the tensor's bytes. Spread:
-interquartile range of the times over their median. Neighbours: processors at work for others.
-Training steps, and rows that name an activation of theirs, are compiled as the trainer is, for the
-processor at hand; all others with the flags above.
+Times are medians over rounds in which the rows take turns. vs_x is the time of x divided by the
+row's, with its quartiles: above 1 the row is faster. GB/s count the tensor's bytes. Spread is the
+interquartile range of the times over their median. Neighbours says how many processors worked for
+others. Training steps, and rows that name an activation of theirs, are compiled like the trainer,
+for the processor at hand; everything else has the flags above.
 """
 
 

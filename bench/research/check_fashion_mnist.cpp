@@ -19,7 +19,7 @@
 #include "research/gradient_check.hpp"
 #include "research/largest_that_fits.hpp"
 #include "research/options.hpp"
-#include "train_fashion_mnist/experiment.hpp"
+#include "research/trained_experiment.hpp"
 #include "train_fashion_mnist/report.hpp"
 #include "train_fashion_mnist/training.hpp"
 
@@ -36,9 +36,9 @@ struct Check {
 };
 
 // On one batch and one network for all codecs.
-void measure_gradient_error(Check& check, std::int64_t draws, Experiment& experiment) {
+void measure_gradient_error(Check& check, std::int64_t draws, TrainedExperiment& experiment) {
   constexpr std::size_t probed_batches = 8;
-  Network& network = experiment.trained_network();
+  Network& network = experiment.network();
   Contexts exact = experiment.make_contexts(Codec::full_precision());
   Contexts contexts = experiment.make_contexts(check.run.codec);
   if (contexts.width_control() != nullptr) {
@@ -120,7 +120,7 @@ std::string check_object(const Check& check, const CheckOptions& options) {
 
 void check_all(const CheckOptions& options) {
   std::ofstream json = open_for_writing(options.json);  // before the work, not after it
-  Experiment experiment(options);
+  TrainedExperiment experiment(options);
   std::vector<Check> checks;
   std::vector<std::string> objects;
   const std::vector<Run> runs = planned_runs(options);

@@ -15,8 +15,8 @@
 #include "common/program.hpp"
 #include "common/progress.hpp"
 #include "research/options.hpp"
+#include "research/trained_experiment.hpp"
 #include "research/variance_report.hpp"
-#include "train_fashion_mnist/experiment.hpp"
 
 namespace {
 
@@ -24,8 +24,8 @@ using namespace research;
 
 void check(const VarianceOptions& options) {
   ResultFiles files(options.json);  // before the work, not after it
-  Experiment experiment(options);
-  Network& network = experiment.trained_network();
+  TrainedExperiment experiment(options);
+  Network& network = experiment.network();
   Contexts exact = experiment.make_contexts(Codec::full_precision());
   std::optional<Progress> progress;
   const std::vector<VarianceReport> reports =

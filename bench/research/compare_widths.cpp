@@ -15,8 +15,8 @@
 #include "common/program.hpp"
 #include "common/progress.hpp"
 #include "research/options.hpp"
+#include "research/trained_experiment.hpp"
 #include "research/width_report.hpp"
-#include "train_fashion_mnist/experiment.hpp"
 
 namespace {
 
@@ -25,8 +25,8 @@ using namespace research;
 void compare(const WidthOptions& options) {
   constexpr std::size_t batches_for_gains = 8;
   ResultFiles files(options.json);  // before the work, not after it
-  Experiment experiment(options);
-  Network& network = experiment.trained_network();
+  TrainedExperiment experiment(options);
+  Network& network = experiment.network();
   Contexts exact = experiment.make_contexts(Codec::full_precision());
   std::vector<WidthReport> reports;
   {

@@ -8,7 +8,6 @@
 #include <omp.h>
 
 #include <iostream>
-#include <utility>
 
 #include "common/memory.hpp"
 #include "common/progress.hpp"
@@ -33,19 +32,6 @@ Network Experiment::make_network(std::int64_t depth) const {
   return {net_a(depth), image_classes, pixel_scale_, options_.seed};
 }
 
-std::vector<Batch> Experiment::other_batches(std::size_t count) const {
-  BatchStream stream(data_.train, ~options_.seed);
-  const std::int64_t full_size = batches().next().pixels.images();
-  std::vector<Batch> others;
-  while (others.size() < count) {
-    Batch other = stream.next();
-    if (other.pixels.images() == full_size) {  // the last of an epoch may be smaller
-      others.push_back(std::move(other));
-    }
-  }
-  return others;
-}
-
 TrainingReport Experiment::train(Network& network, std::int64_t steps, std::int64_t cycle,
                                  Contexts& contexts, const std::string& name) const {
   Progress progress(name, steps * batch_size, "images");
@@ -56,17 +42,6 @@ TrainingReport Experiment::train(Network& network, std::int64_t steps, std::int6
 double Experiment::test_accuracy(Network& network) const {
   const std::int64_t correct = network.count_correct(data_.test.pixels, data_.test.labels);
   return 100 * static_cast<double>(correct) / static_cast<double>(data_.test.labels.size());
-}
-
-Network& Experiment::trained_network() {
-  constexpr std::int64_t steps = 300;
-  constexpr std::int64_t cycle = 938;  // two epochs of Fashion-MNIST
-  if (!trained_) {
-    trained_.emplace(make_network());
-    Contexts exact = make_contexts(Codec::full_precision());
-    train(*trained_, steps, cycle, exact, "training for the checks");
-  }
-  return *trained_;
 }
 
 StepReport Experiment::measure_step(const Codec& codec, std::int64_t depth,

@@ -5,9 +5,7 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include "common/data.hpp"
 #include "common/step_report.hpp"
@@ -27,17 +25,11 @@ class Experiment {
   Contexts make_contexts(const Codec& codec) const { return {codec, options_.seed}; }
   BatchStream batches() const { return {data_.train, options_.seed}; }
 
-  // Batches of full size in an order of their own, for whatever must not know the training's.
-  std::vector<Batch> other_batches(std::size_t count) const;
-
   TrainingReport train(Network& network, std::int64_t steps, std::int64_t cycle, Contexts& contexts,
                        const std::string& name) const;
 
   // In percent.
   double test_accuracy(Network& network) const;
-
-  // One network for all checks, trained for a while in full precision.
-  Network& trained_network();
 
   // One step of a new network, without training.
   StepReport measure_step(const Codec& codec) const {
@@ -51,7 +43,6 @@ class Experiment {
   ExperimentOptions options_;
   Data data_;
   PixelScale pixel_scale_;
-  std::optional<Network> trained_;
 };
 
 }  // namespace trainer
