@@ -236,6 +236,26 @@ class UnbiasedTest(StatisticalCase):
         self.assertAlmostEqual(subtractive.variance / plain.variance, 0.5, delta=0.5 * radius)
 
     @on_devices
+    def test_batch_norm_decodes_as_asked(self, device):
+        case = Case(torch.nn.BatchNorm2d(16), (16, 16, 8, 8), device)
+        gradients = []
+        for subtractive in (True, False):
+            restart_streams()  # the same codes
+            gradients.append(case.gradients(converted(case.module, subtractive=subtractive)))
+        self.assertFalse(torch.equal(joined(gradients[0].values()), joined(gradients[1].values())))
+
+    @on_devices
+    def test_batch_norm_of_an_input_without_gradient(self, device):
+        module = converted(torch.nn.BatchNorm2d(16).to(device))
+        x = torch.randn(4, 16, 8, 8, device=device)
+        gradients = []
+        for needs_gradient in (True, False):
+            restart_streams()
+            y = module(x.clone().requires_grad_(needs_gradient))
+            gradients.append(joined(torch.autograd.grad(y.square().sum(), module.parameters())))
+        self.assertTrue(torch.equal(*gradients))
+
+    @on_devices
     def test_a_derivative_from_rounded_values_is_found_biased(self, device):
         # The modules avoid this: the same codes of a GELU's input instead of its derivative.
         class Rounded(torch.autograd.Function):
@@ -658,6 +678,9 @@ class TiledTest(unittest.TestCase):
                 torch.nn.Sequential(torch.nn.LayerNorm(48), torch.nn.Linear(48, 24)), (64, 48)),
             "ReLU and Conv2d": (
                 torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Conv2d(8, 16, 3)), (7, 8, 9, 10)),
+            "BatchNorm2d, ReLU and Conv2d": (  # which decodes the positive part
+                torch.nn.Sequential(torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+                                    torch.nn.Conv2d(8, 16, 3)), (7, 8, 9, 10)),
         }
         layouts = {"contiguous": None, "channels last": LAYOUTS["channels last"],
                    "transposed": LAYOUTS["transposed"]}

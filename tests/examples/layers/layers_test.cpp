@@ -1,10 +1,12 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Checks batch norm's word on whether it can be inverted, and pooling's places.
+// Checks batch norm's word on whether it can be inverted, its running statistics, and pooling's
+// places.
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -27,6 +29,17 @@ TEST_CASE("batch norm: x̂ counts as recoverable from y unless a γ is below 2^-
   CHECK_FALSE(is_invertible(-64, 0.5f, 1));
   CHECK_FALSE(is_invertible(0, 1, 1));
   CHECK_FALSE(is_invertible(0, 0, 0));
+}
+
+TEST_CASE("batch norm: running statistics go a tenth of the way to the batch's") {
+  BatchNorm batch_norm(1);
+  batch_norm.use_batch_statistics(std::vector<double>{1 + 5, 1 + 25}, 2);  // of 1 and 5
+  batch_norm.use_running_statistics();
+  const double mean = 0.1 * 3;
+  const double variance = 1 + 0.1 * (8 - 1);
+  const double inverse_deviation = 1 / std::sqrt(variance + 1e-5);
+  CHECK(batch_norm.normalize().scale[0] == static_cast<float>(inverse_deviation));
+  CHECK(batch_norm.normalize().shift[0] == static_cast<float>(-mean * inverse_deviation));
 }
 
 TEST_CASE("pooling: argmax is the first largest value, and gather and scatter use its place") {

@@ -1,14 +1,16 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Checks a run with a budget: what probes change and what they leave alone, that widths stay within
-// the budget, and that they lower the gradient's variance.
+// Checks the training loop, and a run with a budget: what probes change and what they leave alone,
+// that widths stay within the budget, and that they lower the gradient's variance.
 #include <doctest/doctest.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <random>
 #include <span>
@@ -44,6 +46,14 @@ Batch random_batch(std::uint64_t seed) {
     batch.labels.push_back(static_cast<std::uint8_t>(random() % classes));
   }
   return batch;
+}
+
+std::vector<std::vector<float>> values_of(Network& network) {
+  std::vector<std::vector<float>> values;
+  for (const Parameter* parameter : network.parameters()) {
+    values.emplace_back(parameter->value.span().begin(), parameter->value.span().end());
+  }
+  return values;
 }
 
 Codec budget_of(Context context, double average_bits) {
@@ -93,16 +103,10 @@ TEST_CASE("Contexts: a probe repeats a step's rounding but for one tensor's") {
 
 TEST_CASE("probe_tensors: leaves the weights alone") {
   Network network = make_network();
-  std::vector<std::vector<float>> before;
-  for (const Parameter* parameter : network.parameters()) {
-    before.emplace_back(parameter->value.span().begin(), parameter->value.span().end());
-  }
+  const std::vector<std::vector<float>> before = values_of(network);
   Contexts contexts(budget_of(Context::sign_magnitude, 2), 5);
   probe_tensors(network, random_batch(1), contexts);
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    const std::span<const float> now = network.parameters()[i]->value.span();
-    CHECK(std::vector<float>(now.begin(), now.end()) == before[i]);
-  }
+  CHECK(values_of(network) == before);
 }
 
 // The budget is spent where gradients vary: at 2 bits the widths found must not be worse than 2
@@ -158,4 +162,26 @@ TEST_CASE("--average-bits: from 1 to 8, and with nothing that contradicts it") {
   CHECK_THROWS_AS(parse({"--average-bits", "two"}), OptionError);
   CHECK_THROWS_AS(parse({"--average-bits", "1.5", "--bits", "4"}), OptionError);
   CHECK_THROWS_AS(parse({"--average-bits", "1.5", "--range", "tensor"}), OptionError);
+}
+
+TEST_CASE("train: the rate follows the cycle, whose start does not depend on its length") {
+  const Batch data = random_batch(1);
+  const auto values_after = [&](std::int64_t steps, std::int64_t cycle) {
+    Contexts contexts(Codec::full_precision(), 5);
+    Network network = make_network();
+    train(network, data, 7, steps, cycle, contexts, [](std::int64_t) {});
+    return values_of(network);
+  };
+  CHECK(values_after(1, 4) == values_after(1, 100));
+  CHECK(values_after(2, 4) != values_after(2, 100));
+}
+
+TEST_CASE("train: a controller sees probes before it chooses widths") {
+  const Batch data = random_batch(1);
+  Contexts contexts(budget_of(Context::affine, 2), 5);
+  Network network = make_network();
+  train(network, data, 7, 1, 4, contexts, [](std::int64_t) {});
+  // Without a probe all tensors look alike.
+  const std::vector<int> bits = contexts.width_control()->bits();
+  CHECK(std::ranges::adjacent_find(bits, std::not_equal_to()) != bits.end());
 }
