@@ -9,8 +9,9 @@
 include(CheckCXXSourceCompiles)
 set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
 
-# ACTPACK_HAS_<package>: whether `header` compiles and `libraries` link.
+# ACTPACK_HAS_<package>: whether `header` compiles, in our own standard, and `libraries` link.
 function(check_package package header libraries)
+  set(CMAKE_CXX_STANDARD 20)
   if(NOT ACTPACK_HAS_${package})
     unset(ACTPACK_HAS_${package} CACHE) # it may have been installed since
   endif()
@@ -77,5 +78,5 @@ find_optional_library(blosc blosc.h)
 if(NOT ACTPACK_SANITIZE) # a sanitizer would report on MPI's own code, and libtorch is not built with one
   set(MPI_CXX_SKIP_MPICXX ON) # the bindings that MPI 3 removed
   find_optional_package(MPI MPI::MPI_CXX mpi.h COMPONENTS CXX)
-  find_optional_package(Torch torch c10/macros/Macros.h)
+  find_optional_package(Torch torch ATen/core/List.h) # which clang 14 cannot read as C++20
 endif()
