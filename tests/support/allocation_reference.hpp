@@ -111,7 +111,7 @@ void for_each_kind(const Noises& noises, Test test) {
   for (const Sizes sizes : all_sizes_of_items) {
     for (const Noise noise : noises) {
       for (const Limits limits : all_limits) {
-        if (support::is_left_out(++seed)) continue;
+        if (support::is_left_out(++seed, 5)) continue;
         const char* const sizes_name = name_of(sizes);
         const char* const noise_name = name_of(noise);
         const char* const limits_name = name_of(limits);
