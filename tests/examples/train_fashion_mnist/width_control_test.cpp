@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Checks the training loop, and a run with a budget: what probes change and what they leave alone,
-// that widths stay within the budget, and that they lower the gradient's variance.
+// Checks widths within a budget: what probes change and what they leave alone, that the budget
+// holds, and that the widths lower the gradient's variance.
 #include <doctest/doctest.h>
 #include <omp.h>
 
@@ -10,7 +10,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <random>
 #include <span>
@@ -162,26 +161,4 @@ TEST_CASE("--average-bits: from 1 to 8, and with nothing that contradicts it") {
   CHECK_THROWS_AS(parse({"--average-bits", "two"}), OptionError);
   CHECK_THROWS_AS(parse({"--average-bits", "1.5", "--bits", "4"}), OptionError);
   CHECK_THROWS_AS(parse({"--average-bits", "1.5", "--range", "tensor"}), OptionError);
-}
-
-TEST_CASE("train: the rate follows the cycle, whose start does not depend on its length") {
-  const Batch data = random_batch(1);
-  const auto values_after = [&](std::int64_t steps, std::int64_t cycle) {
-    Contexts contexts(Codec::full_precision(), 5);
-    Network network = make_network();
-    train(network, data, 7, steps, cycle, contexts, [](std::int64_t) {});
-    return values_of(network);
-  };
-  CHECK(values_after(1, 4) == values_after(1, 100));
-  CHECK(values_after(2, 4) != values_after(2, 100));
-}
-
-TEST_CASE("train: a controller sees probes before it chooses widths") {
-  const Batch data = random_batch(1);
-  Contexts contexts(budget_of(Context::affine, 2), 5);
-  Network network = make_network();
-  train(network, data, 7, 1, 4, contexts, [](std::int64_t) {});
-  // Without a probe all tensors look alike.
-  const std::vector<int> bits = contexts.width_control()->bits();
-  CHECK(std::ranges::adjacent_find(bits, std::not_equal_to()) != bits.end());
 }
