@@ -17,8 +17,7 @@ namespace research {
 
 class TrainedExperiment : public trainer::Experiment {
  public:
-  explicit TrainedExperiment(const trainer::ExperimentOptions& options)
-      : Experiment(options), seed_(options.seed) {}
+  using Experiment::Experiment;
 
   // Trained in full precision when it is first asked for.
   trainer::Network& network() {
@@ -34,7 +33,7 @@ class TrainedExperiment : public trainer::Experiment {
 
   // Batches of full size in an order of their own, for whatever must not know the training's.
   std::vector<trainer::Batch> other_batches(std::size_t count) const {
-    trainer::BatchStream stream(data().train, ~seed_);
+    trainer::BatchStream stream(data().train, ~seed());
     const std::int64_t full_size = batches().next().pixels.images();
     std::vector<trainer::Batch> others;
     while (others.size() < count) {
@@ -47,7 +46,6 @@ class TrainedExperiment : public trainer::Experiment {
   }
 
  private:
-  std::uint64_t seed_;
   std::optional<trainer::Network> network_;
 };
 

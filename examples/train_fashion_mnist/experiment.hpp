@@ -20,6 +20,7 @@ class Experiment {
   // Loads the data, which prints a line, and sets the number of threads.
   explicit Experiment(const ExperimentOptions& options);
 
+  std::uint64_t seed() const { return options_.seed; }
   const Data& data() const { return data_; }
   Network make_network() const { return make_network(options_.depth); }
   Contexts make_contexts(const Codec& codec) const { return {codec, options_.seed}; }
