@@ -229,7 +229,7 @@ inline std::uint16_t smallest_scale(double min, double max, int bits) {
     const auto middle = static_cast<std::uint16_t>((low + high) / 2);
     (covers(magnitude_of(bfloat16, middle), min, max, bits) ? high : low) = middle;
   }
-  const std::uint16_t least = largest_not_above(bfloat16, std::ldexp(1.0, -112));
+  const std::uint16_t least = largest_not_above(bfloat16, power_of_two(-112));
   return high < least ? least : high;
 }
 
@@ -284,7 +284,7 @@ inline float decode_subtractive(int code, Params params, int dither_value, float
   if (is_poisoned(params)) return std::numeric_limits<float>::quiet_NaN();
   const double share = static_cast<double>(alpha) * (2 * dither_value + 1 - one_step);
   const double position = round_to_24_bits(sum_rounded_to_odd(code * 32768.0, -share));
-  const double scale = std::ldexp(value_of(bfloat16, params.scale), -15);
+  const double scale = value_of(bfloat16, params.scale) * power_of_two(-15);
   return saturate_float(sum_rounded_to_odd(position * scale, value_of(bfloat16, params.min)));
 }
 
