@@ -55,7 +55,7 @@ function(has_packages result what packages)
   set(debian_ZLIB zlib1g-dev)
   set(debian_MPI "libopenmpi-dev openmpi-bin")
   set(debian_benchmark libbenchmark-dev)
-  set(debian_Torch libtorch-dev)
+  set(debian_Torch "libtorch-dev, which clang 14 cannot read")
   set(debian_zfp libzfp-dev)
   set(debian_blosc libblosc-dev)
   set(${result} TRUE PARENT_SCOPE)
@@ -78,5 +78,5 @@ find_optional_library(blosc blosc.h)
 if(NOT ACTPACK_SANITIZE) # a sanitizer would report on MPI's own code, and libtorch is not built with one
   set(MPI_CXX_SKIP_MPICXX ON) # the bindings that MPI 3 removed
   find_optional_package(MPI MPI::MPI_CXX mpi.h COMPONENTS CXX)
-  find_optional_package(Torch torch ATen/core/List.h) # which clang 14 cannot read as C++20
+  find_optional_package(Torch torch ATen/core/List.h) # clang 14 cannot read this one as C++20
 endif()
