@@ -59,7 +59,7 @@ TEST_CASE("pooling: argmax is the first largest value, and gather and scatter us
   pooling.scatter_add(std::vector<float>{10, 20}, argmax, std::vector<float>{0.5f}, gradient);
   CHECK(gradient == std::vector<float>{1, 6, 11, 1, 1, 1, 1, 1, 1, 1, 1, 1});
   std::vector<std::int64_t> places;
-  pooling.for_each_place(
+  pooling.for_each_maximum(
       argmax, [&](std::int64_t, std::int64_t, std::int64_t place) { places.push_back(place); });
   CHECK(places == std::vector<std::int64_t>{1, 2});
 }
