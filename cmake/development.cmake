@@ -30,7 +30,7 @@ mark_as_advanced(ACTPACK_CLANG_FORMAT ACTPACK_CLANG_TIDY)
 
 set(patterns "")
 foreach(folder include host cuda python libtorch examples bench tests)
-  foreach(extension hpp cpp inl cu cuh)
+  foreach(extension h hpp cpp inl cu cuh)
     list(APPEND patterns ${folder}/*.${extension})
   endforeach()
 endforeach()

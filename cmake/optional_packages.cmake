@@ -4,7 +4,7 @@
 # Every package that our own programs use where it is installed, found in one place. Sets
 # ACTPACK_HAS_<package> to whether a program that includes its header compiles and links: a package
 # without its headers, or one that was found in part, counts as absent, and what needs it is left
-# out with a message that names the package of Debian's.
+# out with a message that names the Debian package.
 
 include(CheckCXXSourceCompiles)
 set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
