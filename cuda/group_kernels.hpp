@@ -159,7 +159,7 @@ inline constexpr int row_blocks = 2;
 struct RowWalk {
   std::int64_t groups_per_row, first_group, end_group;
 
-  /// The group of a tile; of size 0 behind the last.
+  /// The group of a tile; of size 0 past the last.
   ACTPACK_HD Group group_of(const Layout& layout, std::int64_t index) const {
     const std::int64_t number = first_group + index;
     if (number >= end_group) {
@@ -188,7 +188,7 @@ struct LocatedGroup {
   GroupShape shape;
   GroupWords words;
 
-  /// The group of a tile; of size 0 behind the last.
+  /// The group of a tile; of size 0 past the last.
   template <class View>
   ACTPACK_HD LocatedGroup(const View& view, const RowWalk& walk, std::int64_t index)
       : group(walk.group_of(view.layout, index)) {

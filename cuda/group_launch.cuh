@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "actpack/detail/codes.hpp"
 #include "actpack/detail/require_view.hpp"
 #include "group_kernels.hpp"
 #include "launch.cuh"
@@ -76,11 +77,8 @@ void encode_rows(const T* values, const char* name, const View& out, const Round
 
 /// The groups that hold elements [first, first + count), count > 0, of a valid layout.
 inline RowWalk walk_over(const Layout& layout, std::int64_t first, std::int64_t count) {
-  const auto group_of = [&](std::int64_t element) {
-    const std::int64_t row = element / layout.row_size;
-    return row * layout.groups_per_row() + element % layout.row_size / layout.group_size;
-  };
-  return {layout.groups_per_row(), group_of(first), group_of(first + count - 1) + 1};
+  return {layout.groups_per_row(), group_of(layout, first),
+          group_of(layout, first + count - 1) + 1};
 }
 
 inline void require_elements(const Layout& layout, std::int64_t first, std::int64_t count) {

@@ -4,8 +4,8 @@
 // One-bit contexts on the device.
 #include "actpack/cuda/mask.hpp"
 
+#include "actpack/detail/dropout.hpp"
 #include "actpack/layout.hpp"
-#include "actpack/mask.hpp"
 #include "launch.cuh"
 #include "octet_kernels.hpp"
 

@@ -14,7 +14,7 @@ namespace actpack {
 
 namespace detail {
 
-/// The words of a row; of the one behind the last, none.
+/// The words of a row; 0 past the last one.
 struct WordsOfRow {
   Layout layout;
   const std::uint8_t* row_bits;

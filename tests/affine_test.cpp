@@ -16,6 +16,7 @@
 
 #include <actpack/affine.hpp>
 #include <actpack/bit_pack.hpp>
+#include <actpack/detail/affine.hpp>
 
 #include "support/compare.hpp"
 #include "support/config_grid.hpp"
@@ -324,7 +325,7 @@ TEST_CASE("encode: no code exceeds the largest, whatever the dither") {
       const std::int32_t n = encoder(value);
       CHECK(n >= 0);
       CHECK(n <= reference::max_code(bits) * step);
-      CHECK(actpack::encode(value, encoder, step - 1) <= actpack::max_code(bits));
+      CHECK(actpack::code_of(value, encoder, step - 1) <= actpack::max_code(bits));
     }
   });
 }
@@ -332,7 +333,7 @@ TEST_CASE("encode: no code exceeds the largest, whatever the dither") {
 TEST_CASE("encode: a constant group has code zero for every dither") {
   const Encoder encoder(params_of({0, 0x3FC0}));
   for (const std::uint32_t dither : {0U, 8192U, 16383U}) {
-    CHECK(actpack::encode(1.5F, encoder, dither) == 0);
+    CHECK(actpack::code_of(1.5F, encoder, dither) == 0);
   }
 }
 
@@ -353,7 +354,7 @@ TEST_CASE("decode: min + code * scale rounded once, for every code") {
     for (int code = 0; code < 256; ++code) {
       const float expected = reference::decode(code, params);
       const auto stored_code = static_cast<std::uint32_t>(code);
-      const bool same = support::bits_of(actpack::decode(stored_code, params_of(params))) ==
+      const bool same = support::bits_of(actpack::value_of(stored_code, params_of(params))) ==
                             support::bits_of(expected) &&
                         support::bits_of(decoder(stored_code)) == support::bits_of(expected);
       if (!same && different++ == 0) {
@@ -369,23 +370,23 @@ TEST_CASE("decode: min + code * scale rounded once, for every code") {
 
 TEST_CASE("decode: beyond the largest float the value saturates, poisoned parameters give NaN") {
   const GroupParams high = params_of({0x7F7F, 0x7F7F});
-  CHECK(actpack::decode(0, high) == bfloat16_max);
-  CHECK(actpack::decode(1, high) == float_max);
-  CHECK(actpack::decode(255, high) == float_max);
+  CHECK(actpack::value_of(0, high) == bfloat16_max);
+  CHECK(actpack::value_of(1, high) == float_max);
+  CHECK(actpack::value_of(255, high) == float_max);
   // -bf16_max + 2 bf16_max: the product alone is no float.
-  CHECK(actpack::decode(2, params_of({0x7F7F, 0xFF7F})) == bfloat16_max);
-  CHECK(actpack::decode(3, params_of({0x7F7F, 0xFF7F})) == float_max);
+  CHECK(actpack::value_of(2, params_of({0x7F7F, 0xFF7F})) == bfloat16_max);
+  CHECK(actpack::value_of(3, params_of({0x7F7F, 0xFF7F})) == float_max);
   // A large min is enough: the range itself is small against the largest float.
-  CHECK(actpack::decode(255, params_of({0x7B80, 0x7F7F})) == float_max);  // 255 * 2^120
-  CHECK(actpack::decode(255, params_of({0x7980, 0x7F7F})) == float_max);  // 255 * 2^116
-  CHECK(actpack::decode(15, params_of({0x7980, 0x7F7F})) == 0x1.FFEp127F);
+  CHECK(actpack::value_of(255, params_of({0x7B80, 0x7F7F})) == float_max);  // 255 * 2^120
+  CHECK(actpack::value_of(255, params_of({0x7980, 0x7F7F})) == float_max);  // 255 * 2^116
+  CHECK(actpack::value_of(15, params_of({0x7980, 0x7F7F})) == 0x1.FFEp127F);
   const Decoder subtractive(high);
   CHECK(subtractive(255, 0) == float_max);
   CHECK(Decoder(params_of({0x7980, 0x7F7F}))(255, 0) == float_max);
   // w = -(2^14 - 1): half a step below the largest negative min.
   CHECK(Decoder(params_of({0x7F7F, 0xFF7F}))(0, 16383) == -float_max);
   for (const std::uint32_t code : {0U, 1U, 255U}) {
-    CHECK(std::isnan(actpack::decode(code, actpack::poisoned_params)));
+    CHECK(std::isnan(actpack::value_of(code, actpack::poisoned_params)));
     CHECK(std::isnan(Decoder(actpack::poisoned_params)(code)));
     CHECK(std::isnan(Decoder(actpack::poisoned_params)(code, 3)));
   }
@@ -442,19 +443,19 @@ TEST_CASE("unbiased: the mean over all 2^14 dithers is within 2^-13 step and hal
     const Encoder encoder(params);
     const double scale = scale_of(params);
     for (const float value : x) {
-      const std::uint32_t lowest = actpack::encode(value, encoder, 0);
+      const std::uint32_t lowest = actpack::code_of(value, encoder, 0);
       std::int64_t raised = 0;
       std::int64_t outside = 0;
       for (std::uint32_t dither = 0; dither < step; ++dither) {
-        const std::uint32_t above = actpack::encode(value, encoder, dither) - lowest;
+        const std::uint32_t above = actpack::code_of(value, encoder, dither) - lowest;
         raised += above == 1 ? 1 : 0;
         outside += above > 1 ? 1 : 0;
       }
       REQUIRE(outside == 0);
       const double share = static_cast<double>(raised) / step;
-      const double low = static_cast<double>(actpack::decode(lowest, params));
+      const double low = static_cast<double>(actpack::value_of(lowest, params));
       const double high =
-          raised == 0 ? low : static_cast<double>(actpack::decode(lowest + 1, params));
+          raised == 0 ? low : static_cast<double>(actpack::value_of(lowest + 1, params));
       const double mean = low + (high - low) * share;
       // A saturated level is a rounding of more than half a unit, but then x is far below it.
       if (std::max(std::fabs(low), std::fabs(high)) >= static_cast<double>(float_max)) continue;
@@ -473,13 +474,13 @@ TEST_CASE("encode: x comes back within one step, and within half a step when rou
     const double scale = scale_of(params);
     for (const float value : x) {
       for (std::uint32_t dither = 0; dither < step; dither += dither % 512 == 511 ? 1 : 73) {
-        const auto decoded =
-            static_cast<double>(actpack::decode(actpack::encode(value, encoder, dither), params));
+        const auto decoded = static_cast<double>(
+            actpack::value_of(actpack::code_of(value, encoder, dither), params));
         const double error = std::fabs(decoded - static_cast<double>(value));
         CHECK(error <= scale * (1 + 0x1p-13) + half_unit(decoded));
       }
       const auto nearest = static_cast<double>(
-          actpack::decode(actpack::encode(value, encoder, actpack::half_step), params));
+          actpack::value_of(actpack::code_of(value, encoder, actpack::half_step), params));
       CHECK(std::fabs(nearest - static_cast<double>(value)) <=
             scale * (0.5 + 0x1p-13) + half_unit(nearest));
     }
@@ -500,12 +501,12 @@ TEST_CASE("encode: min, the levels and the end of the range decode to themselves
       const double level = min_of(params) + code * scale_of(params);
       const auto x = static_cast<float>(level);
       REQUIRE(static_cast<double>(x) == level);
-      wrong += actpack::encode(x, encoder, actpack::half_step) != code ? 1 : 0;
-      wrong += actpack::encode(x, encoder, 1 + generator.below(step - 1)) != code ? 1 : 0;
-      wrong += actpack::encode(x, encoder, step - 1) != code ? 1 : 0;
-      wrong += actpack::decode(code, params) != x ? 1 : 0;
+      wrong += actpack::code_of(x, encoder, actpack::half_step) != code ? 1 : 0;
+      wrong += actpack::code_of(x, encoder, 1 + generator.below(step - 1)) != code ? 1 : 0;
+      wrong += actpack::code_of(x, encoder, step - 1) != code ? 1 : 0;
+      wrong += actpack::value_of(code, params) != x ? 1 : 0;
       if (code == 0 || scale % 128 == 0) {  // min itself; powers of two, whose inverse is exact
-        wrong += actpack::encode(x, encoder, 0) != code ? 1 : 0;
+        wrong += actpack::code_of(x, encoder, 0) != code ? 1 : 0;
       }
     }
   }
@@ -524,7 +525,7 @@ TEST_CASE("subtractive: the error never exceeds half a step, wherever x lies") {
     for (const float value : x) {
       for (std::uint32_t dither = 0; dither < step; dither += 1 + dither % 3) {
         const auto decoded =
-            static_cast<double>(decoder(actpack::encode(value, encoder, dither), dither));
+            static_cast<double>(decoder(actpack::code_of(value, encoder, dither), dither));
         if (std::fabs(decoded) >= static_cast<double>(float_max)) continue;
         const double error = std::fabs(decoded - static_cast<double>(value)) - half_unit(decoded);
         worst = std::max(worst, scale == 0 ? error : error / scale);
@@ -552,7 +553,7 @@ TEST_CASE("subtractive: unbiased for every alpha, and of the variance that theor
       double squares = 0;
       for (std::uint32_t dither = 0; dither < step; ++dither) {
         const auto decoded =
-            static_cast<double>(decoder(actpack::encode(x, encoder, dither), dither));
+            static_cast<double>(decoder(actpack::code_of(x, encoder, dither), dither));
         const double error = (decoded - static_cast<double>(x)) / scale;
         sum += error;
         squares += error * error;

@@ -25,7 +25,7 @@ struct AllocationProblem {
 
 /// The same for items whose variance was measured at each width; see measure_rounding_noise.
 struct MeasuredAllocationProblem {
-  std::span<const std::array<double, 4>> variance;  // [items] in the order of `widths`
+  std::span<const std::array<double, 4>> variance;  // [items] in the order of `widths` (codes.hpp)
   std::span<const std::int64_t> numel;
   std::int64_t bit_budget = 0;
   std::span<const std::uint8_t> min_bits = {};

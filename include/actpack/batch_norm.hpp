@@ -67,7 +67,7 @@ struct SavedCodes {
   }
 };
 
-/// The saved tensor of a sign-magnitude context [host memory], with a ReLU behind it.
+/// The saved tensor of a sign-magnitude context [host memory], with a ReLU after it.
 struct SavedSigns {
   ConstSignMagnitudeView context;
   Decoding decoding;
@@ -96,11 +96,11 @@ inline void write_channels(const Operation& operation) {
 /// anything is written. Allocates nothing.
 template <class T, ParallelFor Loop = Serial>
 void normalize(std::span<const T> x, Channels channels, const Channel* by_channel, std::span<T> y,
-               const Loop& loop = {}) {
+               const Loop& parallel = {}) {
   detail::require_channels(channels);
   detail::require_same_size(y, "y", x, "x");
   detail::for_each_segment(
-      static_cast<std::int64_t>(x.size()), loop, [&](std::int64_t first, std::int64_t count) {
+      static_cast<std::int64_t>(x.size()), parallel, [&](std::int64_t first, std::int64_t count) {
         const T* const from = x.data() + first;
         T* const to = y.data() + first;
         detail::for_each_stretch(
@@ -113,12 +113,12 @@ void normalize(std::span<const T> x, Channels channels, const Channel* by_channe
 }
 
 /// Adds Σdy and Σdy · v of elements [first, first + dz.size()) of memory to `sums` [host,
-/// 2 · channels.count], two for each channel. `dz` [host] is the gradient behind the ReLU, if there
+/// 2 · channels.count], two for each channel. `dz` [host] is the gradient after the ReLU, if there
 /// is one. Sums do not depend on who runs the loop. Throws std::invalid_argument before anything is
 /// written. Allocates up to 64 copies of the sums.
 template <class T, SavedTensor<T> Saved, ParallelFor Loop = Serial>
 void add_gradient_sums(std::span<const T> dz, std::int64_t first, const Saved& saved,
-                       Channels channels, std::span<double> sums, const Loop& loop = {}) {
+                       Channels channels, std::span<double> sums, const Loop& parallel = {}) {
   detail::require_channels(channels);
   detail::require(sums.size() == 2 * static_cast<std::size_t>(channels.count),
                   "sums.size() = ", sums.size(), " instead of ", 2 * channels.count,
@@ -128,7 +128,7 @@ void add_gradient_sums(std::span<const T> dz, std::int64_t first, const Saved& s
   const std::int64_t segments = (numel + segment_numel - 1) / segment_numel;
   const std::int64_t shares = std::min<std::int64_t>(segments, 64);
   std::vector<double> partial(static_cast<std::size_t>(shares) * sums.size());
-  loop(shares, [&](std::int64_t share) {
+  parallel(shares, [&](std::int64_t share) {
     double* const of_share = partial.data() + share * static_cast<std::int64_t>(sums.size());
     detail::GradientSegment<T> segment;
     for (std::int64_t i = segments * share / shares; i < segments * (share + 1) / shares; ++i) {
@@ -170,11 +170,11 @@ inline std::vector<InputGradient> finish_gradients(const Channel* by_channel, Sa
 template <class T, SavedTensor<T> Saved, ParallelFor Loop = Serial>
 void input_gradient(std::span<const T> dz, std::int64_t first, const Saved& saved,
                     Channels channels, const InputGradient* by_channel, std::span<T> dx,
-                    const Loop& loop = {}) {
+                    const Loop& parallel = {}) {
   detail::require_channels(channels);
   detail::require_same_size(dx, "dx", dz, "dz");
   detail::for_each_segment(
-      static_cast<std::int64_t>(dz.size()), loop, [&](std::int64_t start, std::int64_t count) {
+      static_cast<std::int64_t>(dz.size()), parallel, [&](std::int64_t start, std::int64_t count) {
         detail::GradientSegment<T> segment;
         segment.load(saved, first + start,
                      dz.subspan(static_cast<std::size_t>(start), static_cast<std::size_t>(count)));
@@ -196,45 +196,45 @@ void input_gradient(std::span<const T> dz, std::int64_t first, const Saved& save
 /// `quantize` do. Allocates nothing.
 template <class T, ParallelFor Loop = Serial>
 void forward(const Operation& operation, std::span<const T> x, const PackedView& out,
-             const Rounding& rounding, std::span<T> y, const Loop& loop = {}) {
+             const Rounding& rounding, std::span<T> y, const Loop& parallel = {}) {
   write_channels(operation);
   if (operation.saved == SavedValue::input) {
-    quantize(x, out, rounding, loop);
+    quantize(x, out, rounding, parallel);
   }
-  normalize(x, operation.channels, operation.by_channel, y, loop);
+  normalize(x, operation.channels, operation.by_channel, y, parallel);
   if (operation.saved == SavedValue::output) {
-    quantize(std::span<const T>(y), out, rounding, loop);
+    quantize(std::span<const T>(y), out, rounding, parallel);
   }
 }
 
-/// The same with a ReLU behind it: packs y and its signs, and writes max(y, 0). Precondition:
+/// The same with a ReLU after it: packs y and its signs, and writes max(y, 0). Precondition:
 /// operation.saved is SavedValue::output.
 template <class T, ParallelFor Loop = Serial>
 void forward(const Operation& operation, std::span<const T> x, const SignMagnitudeView& out,
-             const Rounding& rounding, std::span<T> y, const Loop& loop = {}) {
+             const Rounding& rounding, std::span<T> y, const Loop& parallel = {}) {
   detail::require(operation.saved == SavedValue::output,
                   "operation.saved is the input, but a sign-magnitude context holds the output");
   write_channels(operation);
-  normalize(x, operation.channels, operation.by_channel, y, loop);
-  encode(std::span<const T>(y), out, rounding, loop);
-  detail::rectify_in_place(y, loop);
+  normalize(x, operation.channels, operation.by_channel, y, parallel);
+  encode(std::span<const T>(y), out, rounding, parallel);
+  detail::rectify_in_place(y, parallel);
 }
 
 /// Writes the gradients of gamma and beta [host, channels.count each] and, unless it is empty, dx
-/// [host, layout.numel()], given dz [host, layout.numel()], the gradient behind the ReLU if there
+/// [host, layout.numel()], given dz [host, layout.numel()], the gradient after the ReLU if there
 /// is one. `saved` is a SavedCodes or SavedSigns of what `forward` packed; `count` are the elements
 /// of a channel, or 0 where statistics do not depend on x. `dx` may be `dz`. Throws
 /// std::invalid_argument before anything is written. Allocates as add_gradient_sums does.
 template <class T, SavedTensor<T> Saved, ParallelFor Loop = Serial>
 void backward(const Operation& operation, std::span<const T> dz, const Saved& saved,
               std::int64_t count, float* gamma_gradient, float* beta_gradient, std::span<T> dx,
-              const Loop& loop = {}) {
+              const Loop& parallel = {}) {
   std::vector<double> sums(2 * static_cast<std::size_t>(operation.channels.count));
-  add_gradient_sums(dz, 0, saved, operation.channels, std::span(sums), loop);
+  add_gradient_sums(dz, 0, saved, operation.channels, std::span(sums), parallel);
   const std::vector<InputGradient> input_gradients = finish_gradients(
       operation.by_channel, operation.saved, sums, count, gamma_gradient, beta_gradient);
   if (!dx.empty()) {
-    input_gradient(dz, 0, saved, operation.channels, input_gradients.data(), dx, loop);
+    input_gradient(dz, 0, saved, operation.channels, input_gradients.data(), dx, parallel);
   }
 }
 

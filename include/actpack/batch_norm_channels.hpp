@@ -3,11 +3,12 @@
 //
 // Batch normalisation of one channel on packed contexts: the arithmetic that host and device share.
 //
-// Of y = gain · (x − mean) + beta, the forward pass saves x, or y and with it the sign that a ReLU
-// behind it needs. Call the saved value v. The normalised input is x̂ = (v − centre) · inverse, and
-// with dy, the gradient with respect to y,
-//   dx = gain · (dy − Σdy / M − x̂ · Σdy · x̂ / M)    over the M elements of a channel
-// is of_dy · dy + of_v · v + constant, channel by channel: one pass takes the sums, one writes dx.
+// The forward pass is y = gain · (x − mean) + beta. It saves x, or y and with it the sign that the
+// ReLU after it needs. Call the saved value v: the normalised input is x̂ = (v − centre) · inverse.
+// Let dy be the gradient with respect to y. Over the M elements of a channel,
+//   dx = gain · (dy − Σdy / M − x̂ · Σdy · x̂ / M).
+// In each channel this is of_dy · dy + of_v · v + constant, so the backward pass takes two passes
+// over the data: one for the sums, one that writes dx.
 #pragma once
 
 #include <cmath>
@@ -89,7 +90,7 @@ struct alignas(16) InputGradient {
   ACTPACK_HD float operator()(float dy, float v) const { return of_dy * dy + of_v * v + constant; }
 };
 
-/// The gradients of one channel's weights, and the way to those of its inputs.
+/// The gradients of one channel's weights, and the coefficients of its input gradient.
 struct ChannelGradients {
   float gamma, beta;
   InputGradient input;

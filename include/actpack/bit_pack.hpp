@@ -10,6 +10,8 @@
 #include <span>
 
 #include "actpack/codes.hpp"
+#include "actpack/detail/codes.hpp"
+#include "actpack/detail/host/pieces.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/parallel.hpp"
 

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The library's version, and what depends on the compiler: nearly all of it. rounding.hpp,
-// affine.hpp and the device headers spell some operations twice, and choose by ACTPACK_DEVICE_ARCH.
+// The library's version, and the macros for what differs between compilers. Headers that spell an
+// operation twice, for the host and for a device, choose by ACTPACK_DEVICE_ARCH.
 #pragma once
 
 /// 10000 · major + 100 · minor + patch; the build system reads the version from this line.
@@ -38,8 +38,8 @@
 #define ACTPACK_X86 0
 #endif
 
-/// Whether a program links the host verbs' loops, bit allocation and the refusal of arguments
-/// instead of compiling them where they are called. The target actpack::host sets it.
+/// Whether a program links the host verbs' loops, bit allocation, AutoPrecision and the refusal of
+/// arguments instead of compiling them where they are called. The target actpack::host sets it.
 #ifndef ACTPACK_EXTERN_KERNELS
 #define ACTPACK_EXTERN_KERNELS 0
 #endif
@@ -104,7 +104,7 @@
 #define ACTPACK_NOINLINE
 #endif
 
-/// A condition that always holds, for a compiler that would warn of what it excludes.
+/// A condition that always holds: silences warnings about cases that it excludes.
 #if defined(__GNUC__)
 #define ACTPACK_ASSUME(condition) ((condition) ? void() : __builtin_unreachable())
 #else

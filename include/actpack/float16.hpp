@@ -8,24 +8,9 @@
 #include <type_traits>
 
 #include "actpack/config.hpp"
+#include "actpack/detail/float_bits.hpp"
 
 namespace actpack {
-
-namespace detail {
-
-// The builtin behind std::bit_cast, because device code may not call the library's function.
-ACTPACK_HD constexpr std::uint32_t bits_of(float x) { return __builtin_bit_cast(std::uint32_t, x); }
-ACTPACK_HD constexpr float float_of(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
-
-inline constexpr std::uint32_t sign_bit = 0x80000000u;
-inline constexpr std::uint32_t infinity_bits = 0x7F800000u;
-inline constexpr float float_max = 0x1.fffffep127f;
-
-ACTPACK_HD constexpr std::uint32_t magnitude_bits(float x) { return bits_of(x) & ~sign_bit; }
-ACTPACK_HD constexpr bool is_nan(float x) { return magnitude_bits(x) > infinity_bits; }
-ACTPACK_HD constexpr bool is_finite(float x) { return magnitude_bits(x) < infinity_bits; }
-
-}  // namespace detail
 
 /// bfloat16 storage: the upper half of a float. Converting from float rounds to nearest, ties to
 /// even; overflow gives ±∞, NaN a quiet NaN. Converting to float is exact.

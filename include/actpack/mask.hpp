@@ -15,70 +15,16 @@
 #include <span>
 
 #include "actpack/codes.hpp"
+#include "actpack/detail/dropout.hpp"
 #include "actpack/detail/host/arguments.hpp"
 #include "actpack/detail/host/mask_elements.hpp"
+#include "actpack/detail/host/mask_pieces.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/parallel.hpp"
 #include "actpack/rounding.hpp"
 
 namespace actpack {
-
-namespace detail {
-
-inline void require_mask(std::span<const std::uint32_t> mask, std::size_t numel) {
-  const std::int64_t words = words_for(static_cast<std::int64_t>(numel), 1);
-  require(static_cast<std::int64_t>(mask.size()) == words, "mask.size() = ", mask.size(), " but ",
-          numel, " elements take ", words, " words");
-  require_memory(mask, "mask");
-}
-
-template <class T>
-void require_pair(std::span<const T> from, const char* from_name, std::span<T> to,
-                  const char* to_name) {
-  require(to.size() == from.size(), to_name, ".size() = ", to.size(), " but ", from_name,
-          ".size() = ", from.size());
-  require_memory(from, from_name);
-  require_memory(to, to_name);
-}
-
-/// Whole words of a mask, and the elements they are for: `numel` from `first` on.
-struct WordPiece {
-  std::int64_t word, first, numel;
-};
-
-/// Calls work(piece) for pieces that together are the mask of `numel` elements.
-template <class Work>
-void for_each_word_piece(std::size_t numel, ParallelFor auto& parallel, Work work) {
-  const std::int64_t end = static_cast<std::int64_t>(numel);
-  for_each_piece(0, words_for(end, 1), 32, parallel,
-                 [&](std::int64_t first_word, std::int64_t last_word) {
-                   const std::int64_t first = 32 * first_word;
-                   work(WordPiece{first_word, first, std::min(32 * last_word, end) - first});
-                 });
-}
-
-/// Refuses probabilities outside [0, 1), NaN among them.
-inline void require_drop_probability(double p) {
-  require(p >= 0 && p < 1, "drop_probability = ", p, " is not in [0, 1)");
-}
-
-/// Returns (1 − p) · 2^32, rounded to nearest. The product is a multiple of 2^−21, so a sum below
-/// 2^32 is exact, and one above it never rounds up to the next integer.
-inline std::uint64_t keep_threshold(double drop_probability) {
-  return static_cast<std::uint64_t>((1 - drop_probability) * 0x1p32 + 0.5);
-}
-
-inline void require_dropout(const Rounding& rounding, std::int64_t first) {
-  require(first >= 0 && first % 32 == 0, "first = ", first, " is not a multiple of 32");
-  require(rounding.is_stochastic, "rounding is to nearest, but dropout draws at random");
-}
-
-inline float dropout_scale(double drop_probability) {
-  return static_cast<float>(1 / (1 - drop_probability));
-}
-
-}  // namespace detail
 
 /// Writes one bit per element of `x` [host]: bit e of `mask` [host, words_for(x.size(), 1)] is
 /// keep(x[e]), with x[e] as T. Throws std::invalid_argument, before anything is written, if the

@@ -40,9 +40,9 @@ struct ConstPackedView {
   ConstPackedView() = default;
   ACTPACK_HD constexpr ConstPackedView(Layout shape, const std::uint32_t* code_words,
                                        const GroupParams* group_params,
-                                       const std::uint8_t* widths = nullptr,
+                                       const std::uint8_t* row_widths = nullptr,
                                        const std::int64_t* offsets = nullptr)
-      : layout(shape), words(code_words), params(group_params), row_bits(widths),
+      : layout(shape), words(code_words), params(group_params), row_bits(row_widths),
         row_offsets(offsets) {}
   ACTPACK_HD constexpr ConstPackedView(const PackedView& view)
       : ConstPackedView(view.layout, view.words, view.params, view.row_bits, view.row_offsets) {}
@@ -92,8 +92,8 @@ class PackedBuffer {
   /// Stored bytes: words, parameters and, where rows have them, widths. Row offsets are derived
   /// from the widths and not counted.
   std::size_t size_bytes() const {
-    const std::int64_t widths = row_bits_.get() != nullptr ? layout_.rows : 0;
-    return static_cast<std::size_t>(4 * num_words_ + 4 * layout_.num_groups() + widths);
+    const std::int64_t width_bytes = row_bits_.get() != nullptr ? layout_.rows : 0;
+    return static_cast<std::size_t>(4 * num_words_ + 4 * layout_.num_groups() + width_bytes);
   }
 
  private:

@@ -4,10 +4,7 @@
 // How a host verb hands its work to a loop of the caller, who owns the threads.
 #pragma once
 
-#include <algorithm>
-#include <concepts>
 #include <cstdint>
-#include <type_traits>
 
 namespace actpack {
 
@@ -39,30 +36,5 @@ struct Serial {
     }
   }
 };
-
-namespace detail {
-
-/// Elements in a piece of work: few enough that two threads share a tensor of 64 KiB, and enough to
-/// be worth waking them.
-inline constexpr std::int64_t elements_per_piece = 1 << 13;
-
-/// Calls work(begin, end) for intervals that together are units [first, last), through `parallel`
-/// if there are several. A unit is `unit_size` elements that one thread must do together.
-template <class Work>
-void for_each_piece(std::int64_t first, std::int64_t last, std::int64_t unit_size,
-                    ParallelFor auto& parallel, Work work) {
-  const std::int64_t size = std::max<std::int64_t>(elements_per_piece / unit_size, 1);
-  const std::int64_t pieces = (last - first + size - 1) / size;
-  if (std::is_same_v<std::remove_cvref_t<decltype(parallel)>, Serial> || pieces <= 1) {
-    work(first, last);
-    return;
-  }
-  parallel(pieces, [&](std::int64_t piece) {
-    const std::int64_t begin = first + piece * size;
-    work(begin, std::min(begin + size, last));
-  });
-}
-
-}  // namespace detail
 
 }  // namespace actpack

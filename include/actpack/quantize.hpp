@@ -11,6 +11,7 @@
 #include "actpack/detail/host/arguments.hpp"
 #include "actpack/detail/host/group_codec.hpp"
 #include "actpack/detail/host/group_loop.hpp"
+#include "actpack/detail/host/pieces.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/detail/require_view.hpp"
 #include "actpack/float16.hpp"

@@ -9,30 +9,18 @@
 #include <cstdint>
 
 #include "actpack/config.hpp"
+#include "actpack/detail/dither.hpp"
+#include "actpack/detail/fma.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/philox.hpp"
 
 namespace actpack {
 
-/// Bits behind the binary point of a position: the step between two codes is 2^14.
+/// Bits after the binary point of a position: the step between two codes is 2^14.
 inline constexpr int fraction_bits = 14;
 
 /// The dither that rounds to nearest.
 inline constexpr std::uint32_t half_step = 1u << (fraction_bits - 1);
-
-namespace detail {
-
-/// Returns a · b + c, rounded once. The format never lets a rounded product feed a float addition,
-/// so the bits do not depend on what a compiler contracts.
-ACTPACK_HD inline float fma(float a, float b, float c) {
-#if ACTPACK_DEVICE_ARCH
-  return __fmaf_rn(a, b, c);
-#else
-  return ACTPACK_FMA(a, b, c);
-#endif
-}
-
-}  // namespace detail
 
 /// Returns ⌊distance · steps⌋ of the exact product. Precondition: 0 ≤ distance · steps < 2^23.
 ACTPACK_HD inline std::int32_t floor_product(float distance, float steps) {
@@ -100,23 +88,6 @@ struct Decoding {
 
   ACTPACK_HD constexpr bool is_subtractive() const { return rounding.is_stochastic && alpha != 0; }
 };
-
-namespace detail {
-
-/// Random bits for the elements of a group: one generator call serves 8 elements of its lower half
-/// with words 0 and 1, and the 8 elements half a group further with words 2 and 3.
-inline constexpr int elements_per_call = 16;
-inline constexpr int elements_per_half_call = elements_per_call / 2;
-
-/// The dithers of elements 2j and 2j + 1, which share the 16 random bits `half_word`. Each is
-/// uniform. The rotation and the flip leave their round-up events uncorrelated on average, and
-/// within 0.001 of that for every pair of thresholds (by enumeration).
-ACTPACK_HD constexpr std::uint32_t even_dither(std::uint32_t half_word) { return half_word >> 2; }
-ACTPACK_HD constexpr std::uint32_t odd_dither(std::uint32_t half_word) {
-  return (((half_word << 8 | half_word >> 8) & 0xFFFF) ^ 0x00FF) >> 2;
-}
-
-}  // namespace detail
 
 /// Returns the dither in [0, 2^14) of one element: `element` counts within its group, `group`
 /// within the tensor; `half_step` when rounding to nearest. Depends on nothing else.

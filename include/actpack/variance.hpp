@@ -32,9 +32,6 @@
 
 namespace actpack {
 
-/// The widths of a code in bits, narrowest first: the order of tables by width.
-inline constexpr std::array<int, 4> widths = {1, 2, 4, 8};
-
 /// Returns the gain of an input value of a linear layer in the variance of the weight gradient Σ
 /// x_n ∇y_nᵀ: the squared norm of its sample's output gradient. Source: ActNN, section 4.
 constexpr double linear_gain(double squared_gradient_norm) { return squared_gradient_norm; }

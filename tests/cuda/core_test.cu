@@ -44,9 +44,9 @@ ACTPACK_HD void add_round_trip(float min, float x, float max, int bits, std::uin
   if (is_poisoned(params)) {
     return;
   }
-  const std::uint32_t code = encode(x, Encoder(params), dither);
+  const std::uint32_t code = code_of(x, Encoder(params), dither);
   digest.add(code);
-  digest.add(detail::bits_of(decode(code, params)));
+  digest.add(detail::bits_of(value_of(code, params)));
   digest.add(detail::bits_of(Decoder(params, 0.5f)(code, dither)));
 }
 

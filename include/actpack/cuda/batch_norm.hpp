@@ -29,7 +29,7 @@ template <DeviceElement T>
 void forward(const Operation& operation, const T* x, const PackedView& out,
              const Rounding& rounding, T* y, cudaStream_t stream);
 
-/// The same with a ReLU behind it: packs y and its signs, and writes max(y, 0). operation.saved
+/// The same with a ReLU after it: packs y and its signs, and writes max(y, 0). operation.saved
 /// must be SavedValue::output.
 template <DeviceElement T>
 void forward(const Operation& operation, const T* x, const SignMagnitudeView& out,
@@ -39,7 +39,7 @@ void forward(const Operation& operation, const T* x, const SignMagnitudeView& ou
 std::int64_t workspace_numel(const Operation& operation, const Layout& layout);
 
 /// Writes the gradients of gamma and beta [device, channels.count each] and, unless it is null, dx
-/// [device, layout.numel()], given dz [device, layout.numel()], the gradient behind the ReLU if
+/// [device, layout.numel()], given dz [device, layout.numel()], the gradient after the ReLU if
 /// there is one. `in` [device] is the context that `forward` wrote. `decoding` takes the dither
 /// out, or not. `count` is the number of a channel's elements, or 0 where statistics do not depend
 /// on x. `workspace`
@@ -50,7 +50,7 @@ void backward(const Operation& operation, const T* dz, const ConstPackedView& in
               const Decoding& decoding, std::int64_t count, float* workspace, float* gamma_gradient,
               float* beta_gradient, T* dx, cudaStream_t stream);
 
-/// The same with a ReLU behind it.
+/// The same with a ReLU after it.
 template <DeviceElement T>
 void backward(const Operation& operation, const T* dz, const ConstSignMagnitudeView& in,
               const Decoding& decoding, std::int64_t count, float* workspace, float* gamma_gradient,

@@ -45,7 +45,7 @@ void allocate_measured_bits(const MeasuredAllocationProblem& problem, std::span<
 
 /// The same for the rows of one tensor: writes `row_bits` [device, rows] and `row_offsets` [device,
 /// rows + 1], which a PackedView can hold for the next quantize on this stream. problem.numel has
-/// the sizes of the layout's rows. layout.bits is an upper bound as ever: unless it is 8,
+/// the sizes of the layout's rows. layout.bits remains an upper bound: unless it is 8,
 /// problem.max_bits must be given and must not exceed it.
 void allocate_row_bits(const AllocationProblem& problem, const Layout& layout,
                        std::span<std::uint8_t> row_bits, std::span<std::int64_t> row_offsets,

@@ -11,8 +11,8 @@
 
 namespace actpack {
 
-/// Packs `codes` [device, numel], of each the low `bits` bits, into `words` [device,
-/// words_for(numel, bits)], every one of them.
+/// Packs the low `bits` bits of each of `codes` [device, numel] into `words` [device,
+/// words_for(numel, bits)]; writes every word.
 void pack(const std::uint8_t* codes, std::int64_t numel, int bits, std::uint32_t* words,
           cudaStream_t stream);
 

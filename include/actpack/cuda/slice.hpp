@@ -36,7 +36,7 @@ struct SliceLocation {
 /// One group, as a tile sees it.
 struct GroupShape {
   std::int64_t index;             // in the tensor: names its noise
-  std::int32_t size;              // elements that exist; 0: the tile only keeps others company
+  std::int32_t size;              // elements that exist; 0: the tile joins shuffles, no more
   std::int32_t group_size = 256;  // a positive multiple of 32
   std::int32_t bits = 2;          // 1, 2, 4 or 8
 };

@@ -18,7 +18,7 @@ struct RowStatistics {
 };
 
 /// Writes the statistics of every row of `x` [device, layout.numel() values, row-major] to
-/// `statistics` [device, layout.rows]; layout.bits plays no part. A row with NaN or ±∞ gives NaN or
+/// `statistics` [device, layout.rows]; layout.bits is ignored. A row with NaN or ±∞ gives NaN or
 /// ∞. One block sums up a row, in double and in a fixed order: the result depends on nothing else.
 /// The rules of cuda/quantize.hpp apply.
 template <DeviceElement T>

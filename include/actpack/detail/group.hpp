@@ -37,6 +37,12 @@ ACTPACK_HD constexpr Group group_at(const Layout& layout, std::int64_t index, st
           .size = left < layout.group_size ? left : layout.group_size};
 }
 
+/// Returns the number of the group that holds an element of a tensor.
+ACTPACK_HD constexpr std::int64_t group_of(const Layout& layout, std::int64_t element) {
+  const std::int64_t row = element / layout.row_size;
+  return row * layout.groups_per_row() + element % layout.row_size / layout.group_size;
+}
+
 /// Where a group's codes are, and how wide.
 struct CodeLocation {
   std::int64_t word;

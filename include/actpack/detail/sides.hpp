@@ -9,6 +9,7 @@
 
 #include "actpack/affine.hpp"
 #include "actpack/config.hpp"
+#include "actpack/detail/affine.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"

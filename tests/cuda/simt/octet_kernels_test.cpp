@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <actpack/bit_pack.hpp>
+#include <actpack/detail/dropout.hpp>
 #include <actpack/mask.hpp>
 
 #include "octet_kernels.hpp"

@@ -82,8 +82,8 @@ ACTPACK_HD void for_each_step(const Item& item, const F& f) {
   }
 }
 
-// Items of one size: only the 13 changes of least loss matter of each of the 12 kinds (from, to),
-// and sums beyond 13 · 7 units do not. Proof: in units of that size, a change costs δ = ±1, 2, 3,
+// Items of one size: of each of the 12 kinds (from, to), only the 13 changes of least loss matter,
+// and no sum beyond 13 · 7 units does. Proof: in units of that size, a change costs δ = ±1, 2, 3,
 // 4, 6 or 7, and at most 6 are left of the budget. Undoing changes that cost 0 together, or that
 // save no more than remains unused, makes no solution worse; so some best solution has no such
 // changes. The sum of its δ is between -6 and 6. Order them so that a negative δ follows a positive

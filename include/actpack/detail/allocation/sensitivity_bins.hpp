@@ -118,11 +118,11 @@ class SensitivityBins {
     const std::uint16_t* const keys = keys_.data();
     const std::uint8_t* const choices = choices_.data();
     std::uint32_t* const list = candidates_.data();
-    std::uint8_t* const widths = bits.data();
+    std::uint8_t* const chosen = bits.data();
     std::size_t num_candidates = 0;
     for (std::size_t i = 0; i < count; ++i) {
       const std::uint8_t choice = choices[keys[i]];
-      widths[i] = choice & static_cast<std::uint8_t>(~in_doubt);
+      chosen[i] = choice & static_cast<std::uint8_t>(~in_doubt);
       list[num_candidates] = static_cast<std::uint32_t>(i);
       num_candidates += choice >= in_doubt;
     }

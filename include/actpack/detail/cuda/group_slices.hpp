@@ -10,6 +10,7 @@
 #include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 #include "actpack/cuda/slice.hpp"
+#include "actpack/detail/codes.hpp"
 #include "actpack/detail/cuda/slice_codes.hpp"
 #include "actpack/detail/cuda/slice_decoders.hpp"
 #include "actpack/detail/cuda/slice_dither.hpp"
@@ -61,8 +62,8 @@ ACTPACK_HD SliceDither<Shift> dither_of(const Noise& noise, const GroupShape& gr
   return noise.template dither<Shift>(group.index * slices_of(group) + slice);
 }
 
-/// The end of a lane's slices. It is behind the first if there are no more slices than lanes, which
-/// spares compilers that know the sizes a loop.
+/// The end of a lane's slices: one past the first if there are no more slices than lanes. Compilers
+/// that know the sizes then drop the loop.
 template <class Tile>
 ACTPACK_HD int end_of_slices(const Tile& tile, const GroupShape& group, int lane) {
   return slices_of(group) <= tile.lanes() ? lane + 1 : slices_of(group);

@@ -15,6 +15,7 @@
 #include "actpack/cuda/slice.hpp"
 #include "actpack/detail/cuda/instructions.hpp"
 #include "actpack/detail/cuda/slice_dither.hpp"
+#include "actpack/detail/fma.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
 

@@ -13,6 +13,7 @@
 #include "actpack/config.hpp"
 #include "actpack/cuda/slice.hpp"
 #include "actpack/detail/cuda/instructions.hpp"
+#include "actpack/detail/fma.hpp"
 #include "actpack/detail/sides.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"

@@ -10,8 +10,10 @@
 
 #include "actpack/affine.hpp"
 #include "actpack/config.hpp"
+#include "actpack/detail/affine.hpp"
 #include "actpack/detail/cuda/instructions.hpp"
 #include "actpack/detail/cuda/slice_codes.hpp"
+#include "actpack/detail/fma.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/detail/sides.hpp"
 #include "actpack/float16.hpp"

@@ -9,6 +9,7 @@
 
 #include "actpack/affine.hpp"
 #include "actpack/codes.hpp"
+#include "actpack/detail/affine.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/host/strips.hpp"
@@ -63,7 +64,7 @@ void encode_group(DitherTile& tile, const T* x, const Group& group, std::int64_t
                    const T* values = x + first;
                    StripCodes strip;
                    for_each_in_strip(count, [&](int i) ACTPACK_INLINE {
-                     strip[i] = encode(values[i], encoder, dithers[i]);
+                     strip[i] = code_of(values[i], encoder, dithers[i]);
                    });
                    insert_strip(strip, count, codes.bits, codes.words, first);
                  });

@@ -18,11 +18,11 @@ namespace actpack::detail {
 /// Elements that are decoded at a time: two arrays of them stay in a core's cache.
 inline constexpr std::int64_t batch_norm_segment_numel = 1 << 13;
 
-/// Calls body(first, count) for the segments of `numel` elements, through `loop`.
+/// Calls body(first, count) for the segments of `numel` elements, through `parallel`.
 template <class Loop, class Body>
-void for_each_segment(std::int64_t numel, const Loop& loop, const Body& body) {
+void for_each_segment(std::int64_t numel, const Loop& parallel, const Body& body) {
   constexpr std::int64_t size = batch_norm_segment_numel;
-  loop((numel + size - 1) / size, [&](std::int64_t segment) {
+  parallel((numel + size - 1) / size, [&](std::int64_t segment) {
     const std::int64_t first = segment * size;
     body(first, std::min(size, numel - first));
   });
@@ -116,8 +116,8 @@ void add_stretch(ChannelAfterChannel stretch, const T* dy, const float* v, std::
 
 /// Writes 0 in place of values that are not positive; NaN stays.
 template <class T, class Loop>
-void rectify_in_place(std::span<T> y, const Loop& loop) {
-  for_each_segment(static_cast<std::int64_t>(y.size()), loop,
+void rectify_in_place(std::span<T> y, const Loop& parallel) {
+  for_each_segment(static_cast<std::int64_t>(y.size()), parallel,
                    [&](std::int64_t first, std::int64_t count) {
                      for (std::int64_t e = first; e < first + count; ++e) {
                        y.data()[e] = float{y.data()[e]} <= 0 ? T(0.0f) : y.data()[e];

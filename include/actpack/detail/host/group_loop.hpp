@@ -11,6 +11,7 @@
 #include <span>
 
 #include "actpack/detail/group.hpp"
+#include "actpack/detail/host/pieces.hpp"
 #include "actpack/layout.hpp"
 #include "actpack/parallel.hpp"
 
@@ -70,7 +71,7 @@ class GroupCursor {
     const bool without_gap = crosses_rows && layout_.row_size % layout_.group_size == 0;
     return (without_gap ? to_end : std::min(in_row, to_end)) / layout_.group_size;
   }
-  /// Goes past `count` of them, or past one group of any kind.
+  /// Goes past `count` of them, or past one group, full or not.
   void skip(std::int64_t count) {
     index_ += count;
     column_ += count * layout_.group_size;
@@ -105,13 +106,9 @@ void for_each_piece(const Layout& layout, ElementInterval elements, ParallelFor 
   if (elements.first == elements.end) {
     return;
   }
-  const auto group_of = [&](std::int64_t element) {
-    const std::int64_t row = element / layout.row_size;
-    return row * layout.groups_per_row() + element % layout.row_size / layout.group_size;
-  };
   const std::int64_t unit = std::min<std::int64_t>(layout.group_size, layout.row_size);
-  for_each_piece(group_of(elements.first), group_of(elements.end - 1) + 1, unit, parallel,
-                 [&](std::int64_t begin, std::int64_t end) {
+  for_each_piece(group_of(layout, elements.first), group_of(layout, elements.end - 1) + 1, unit,
+                 parallel, [&](std::int64_t begin, std::int64_t end) {
                    work(ElementInterval{std::max(first_element(layout, begin), elements.first),
                                         std::min(first_element(layout, end), elements.end)});
                  });

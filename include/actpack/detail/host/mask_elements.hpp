@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "actpack/codes.hpp"
+#include "actpack/detail/codes.hpp"
 #include "actpack/detail/host/host_path.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/philox.hpp"

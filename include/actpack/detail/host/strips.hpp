@@ -9,6 +9,8 @@
 #include <limits>
 
 #include "actpack/codes.hpp"
+#include "actpack/detail/codes.hpp"
+#include "actpack/detail/dither.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"

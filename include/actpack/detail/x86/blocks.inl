@@ -140,7 +140,7 @@ ACTPACK_INLINE inline void encode_full(const T* x, BlockLoop<HasNoise>& blocks,
 /// in steps of 2^−15, as `position_of`.
 template <int Vector>
 inline Floats positions_of(Ints codes, const std::uint8_t* random, Floats minus_alpha) {
-  constexpr std::uint32_t two_to_22 = 0x4A800000u;  // its bits: half-integers fit behind it
+  constexpr std::uint32_t two_to_22 = 0x4A800000u;  // its bits: half-integers fit after it
   const Ints twice_dithers =
       and_xor(spread(random + Vector * lanes), broadcast(0xFFFCu),
               bit_or(broadcast_odd(0x00FFu & 0xFFFCu), broadcast(two_to_22)));

@@ -13,6 +13,8 @@
 #include <type_traits>
 
 #include "actpack/codes.hpp"
+#include "actpack/detail/affine.hpp"
+#include "actpack/detail/codes.hpp"
 #include "actpack/detail/group.hpp"
 #include "actpack/detail/host/affine_codes.hpp"
 #include "actpack/detail/host/group_loop.hpp"
