@@ -45,9 +45,9 @@ std::int64_t two_bits_on_average(std::span<const std::int64_t> numel) {
   return 2 * std::accumulate(numel.begin(), numel.end(), std::int64_t{0});
 }
 
-/// Runs allocate(bits, workspace), which returns what the widths come to; reports the time of an
-/// item, how much faster than sorting `sensitivity` that is, and by what share of the lower bound
-/// the variance may be above the least.
+/// Times allocate(bits, workspace), which returns the totals of the widths. Reports the time per
+/// item, the speed relative to sorting `sensitivity`, and by what share of the lower bound the
+/// variance may exceed the least.
 template <class Allocate>
 void measure_allocation(benchmark::State& state, const std::vector<double>& sensitivity,
                         Allocate allocate) {

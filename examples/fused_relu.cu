@@ -31,12 +31,12 @@ __global__ void bias_relu(const float* x, float bias, float* y, actpack::PackedV
   float* out = y + group * group_size;
 
   // Called once by every lane, for its sixteen elements of the group.
-  const auto compute = [&](const actpack::SliceLocation& place) {
-    actpack::Slice values = actpack::load_slice(in, place, true);
+  const auto compute = [&](const actpack::SliceLocation& slice) {
+    actpack::Slice values = actpack::load_slice(in, slice, true);
     for (float& value : values.value) {
       value = fmaxf(value + bias, 0.0f);
     }
-    actpack::store_slice(out, place, true, values);
+    actpack::store_slice(out, slice, true, values);
     return values;
   };
   const int bits = packed.layout.bits;

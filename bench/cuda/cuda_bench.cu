@@ -237,7 +237,7 @@ struct Relu {
   }
 };
 
-/// Reports Σ(decoded − x)² / Σx². `decoded` may still be in the making on the device's stream.
+/// Reports Σ(decoded − x)² / Σx². The device's stream may not have finished `decoded` yet.
 template <class T>
 void report_error(benchmark::State& state, Device& device, const thrust::device_vector<T>& x,
                   const thrust::device_vector<T>& decoded) {
@@ -606,8 +606,7 @@ void unpack_bench(benchmark::State& state, Device& device, int bits, std::int64_
   state.counters["bits_per_value"] = bits;
 }
 
-// The baseline. Its second read of the input is its own affair: bytes are counted as for the
-// others.
+// The baseline. Its second read of the input is not counted: bytes are those of the others.
 
 class TwoPassPacked {
  public:
@@ -802,7 +801,7 @@ int run(int argc, char** argv) {
   }
   check(code, "cudaGetDeviceCount");
 
-  // Enough for steady medians; whoever asks for something else gets it, for the last one counts.
+  // Enough for steady medians. Flags of the caller come later and override these.
   std::vector<char*> arguments(argv, argv + argc);
   std::string defaults[] = {"--benchmark_min_time=0.02", "--benchmark_repetitions=5",
                             "--benchmark_report_aggregates_only=true"};

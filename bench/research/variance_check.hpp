@@ -76,7 +76,7 @@ class StoredInput {
     RowNoise noise;
     noise.from_ranges.resize(block.output.image(image).size());
     noise.by_value.resize(noise.from_ranges.size());
-    block.setting.pooling.for_each_place(block.argmax.image(image),
+    block.setting.pooling.for_each_maximum(block.argmax.image(image),
                                          [&](std::int64_t, std::int64_t at, std::int64_t place) {
                                            const std::size_t to = static_cast<std::size_t>(at);
                                            const std::size_t from = static_cast<std::size_t>(place);

@@ -30,8 +30,8 @@ struct Activation {
   bool is_relu_output;
 };
 
-/// Net A on Fashion-MNIST from the folder that ACTPACK_DATA_DIR names, else on generated data.
-/// Works on as many threads as OpenMP is set to when it is made.
+/// The network of the Fashion-MNIST trainer, on the data set from the folder that ACTPACK_DATA_DIR
+/// names, else on generated data. Works on as many threads as OpenMP is set to when it is made.
 class TrainedNetwork {
  public:
   explicit TrainedNetwork(std::int64_t steps)

@@ -17,7 +17,7 @@
 namespace trainer {
 namespace {
 
-// Six digits at most, and none behind a whole number.
+// Six digits at most, and none after the point of a whole number.
 template <class T>
 std::string text_of(T number) {
   char text[32];

@@ -25,7 +25,7 @@ class DataError : public std::runtime_error {
       : std::runtime_error(file.string() + ": " + what) {}
 };
 
-// An IDX file's dimensions and the bytes behind them.
+// An IDX file's dimensions and the bytes after them.
 struct Idx {
   std::vector<std::int64_t> sizes;
   std::vector<std::uint8_t> values;

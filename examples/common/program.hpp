@@ -17,7 +17,7 @@
 
 namespace trainer {
 
-// Calls body(arguments behind the program's name) and returns its exit status. An exception becomes
+// Calls body(arguments after the program's name) and returns its exit status. An exception becomes
 // one line on the standard error output, and a failure.
 template <class Body>
 int run_program(const char* name, int count, const char* const* arguments, const Body& body) {

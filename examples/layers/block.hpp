@@ -24,7 +24,8 @@ struct BlockShape {
   bool is_pooled = false;
 };
 
-// Net A: three blocks with pooling; behind the first stand `depth` more without it.
+// The network of the Fashion-MNIST trainer: three blocks with pooling, and after the first of them
+// `depth` more without it.
 inline std::vector<BlockShape> net_a(std::int64_t depth) {
   std::vector<BlockShape> shapes{{{28, 28, 1}, 16, true}};
   shapes.insert(shapes.end(), static_cast<std::size_t>(depth), {{14, 14, 16}, 16, false});

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// 2×2 maximum pooling of one image, behind a ReLU. An odd last row or column is left out.
+// 2×2 maximum pooling of one image, after a ReLU. An odd last row or column is left out.
 #pragma once
 
 #include <algorithm>
@@ -53,9 +53,9 @@ class Pooling {
     });
   }
 
-  // Replaces every output value by map(channel, the input value at its place, itself).
+  // Replaces every output value by map(channel, the maximal input value, itself).
   template <class Map>
-  void map_from_places(std::span<const float> input, std::span<const std::uint8_t> argmax,
+  void map_from_maxima(std::span<const float> input, std::span<const std::uint8_t> argmax,
                        std::span<float> output, const Map& map) const {
     for_each_window([&](const std::array<std::int64_t, 4>& corners, std::int64_t at) {
       const float* __restrict in = input.data();
@@ -74,23 +74,23 @@ class Pooling {
     });
   }
 
-  // output = the values of `input` at the places of `argmax`.
+  // output = the values of `input` at the maxima `argmax`.
   void gather(std::span<const float> input, std::span<const std::uint8_t> argmax,
               std::span<float> output) const {
-    map_from_places(input, argmax, output, [](std::size_t, float value, float) { return value; });
+    map_from_maxima(input, argmax, output, [](std::size_t, float value, float) { return value; });
   }
 
-  // Adds gain[channel] · output to `input` at the places of `argmax`.
+  // Adds gain[channel] · output to `input` at the maxima `argmax`.
   void scatter_add(std::span<const float> output, std::span<const std::uint8_t> argmax,
                    std::span<const float> gain, std::span<float> input) const {
-    for_each_place(argmax, [&](std::int64_t channel, std::int64_t at, std::int64_t place) {
-      input.data()[place] += gain.data()[channel] * output.data()[at];
+    for_each_maximum(argmax, [&](std::int64_t channel, std::int64_t at, std::int64_t from) {
+      input.data()[from] += gain.data()[channel] * output.data()[at];
     });
   }
 
-  // Calls visit(channel, index in the output, index in the input) for every place of `argmax`.
+  // Calls visit(channel, index in the output, index in the input) for every maximum.
   template <class Visit>
-  void for_each_place(std::span<const std::uint8_t> argmax, const Visit& visit) const {
+  void for_each_maximum(std::span<const std::uint8_t> argmax, const Visit& visit) const {
     for_each_window([&](const std::array<std::int64_t, 4>& corners, std::int64_t at) {
       for (std::int64_t c = 0; c < output_.channels; ++c) {
         visit(c, at + c, corners[is_pooled_ ? argmax.data()[at + c] : 0] + c);

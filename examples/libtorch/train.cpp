@@ -51,7 +51,7 @@ std::vector<trainer::Flag> flags(Settings& settings) {
       number_flag("--train-limit", "N", "train on the first N images only", settings.train_limit,
                   1),
       number_flag("--seed", "S", "of weights, order and rounding (0)", settings.packing.seed, 0),
-      number_flag("--depth", "D", "further convolutions behind the first block (0)", settings.depth,
+      number_flag("--depth", "D", "further convolutions after the first block (0)", settings.depth,
                   0),
       {"--bits", "8|4|2|1", "width of a magnitude (2)", "8, 4, 2 or 1",
        [&](std::string_view text) {

@@ -28,7 +28,7 @@ class InputContext {
 struct BlockValues {
   std::span<const float> batch_norm_input;
   std::span<const float> relu_input;
-  std::span<const float> output;         // behind ReLU and pooling: the next layer's input
+  std::span<const float> output;         // after ReLU and pooling: the next layer's input
   std::span<const std::uint8_t> argmax;  // as of Pooling
 };
 

@@ -89,7 +89,7 @@ class FullPrecisionContext final : public BlockContext {
     // Without pooling the ReLU's output is the block's, stored once for both.
     const std::span<const float> relu_output =
         relu_output_.images() > 0 ? relu_output_.image(image) : output_->image(image);
-    block_.pooling.map_from_places(
+    block_.pooling.map_from_maxima(
         relu_output, argmax, gradient,
         [](std::size_t, float output, float value) { return output > 0 ? value : 0.0f; });
   }
@@ -134,7 +134,7 @@ class LeanContext final : public BlockContext {
   }
   void relu_backward(std::int64_t image, std::span<const std::uint8_t> argmax,
                      std::span<float> gradient) const override {
-    block_.pooling.map_from_places(batch_norm_input_.image(image), argmax, gradient,
+    block_.pooling.map_from_maxima(batch_norm_input_.image(image), argmax, gradient,
                                    [&](std::size_t channel, float input, float value) {
                                      return block_.batch_norm.apply().at(channel, input) > 0 ? value
                                                                                              : 0.0f;

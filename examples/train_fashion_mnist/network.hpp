@@ -50,7 +50,7 @@ class Network {
  private:
   using Output = std::shared_ptr<const Tensor<float>>;
 
-  // The gradient with respect to a block's output, behind its ReLU, and the sums of it that batch
+  // The gradient with respect to a block's output, after its ReLU, and the sums of it that batch
   // norm needs.
   struct OutputGradient {
     OutputGradient() = default;

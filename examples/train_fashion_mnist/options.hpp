@@ -43,7 +43,7 @@ inline std::vector<Flag> experiment_flags(ExperimentOptions& options) {
       number_flag("--train-limit", "N", "train on the first N images only", options.train_limit, 1),
       number_flag("--seed", "S", "of weights, order and rounding (0)", options.seed, 0),
       threads_flag("processor threads (all)", options.threads),
-      number_flag("--depth", "D", "further convolutions behind the first block (0)", options.depth,
+      number_flag("--depth", "D", "further convolutions after the first block (0)", options.depth,
                   0, 1000)};
 }
 

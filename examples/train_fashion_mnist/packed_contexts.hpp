@@ -39,7 +39,7 @@ class ControlledTensor : public SavedTensor {
   std::size_t number_;  // within the step
 };
 
-// The backward pass of a ReLU and the pooling behind it: sets to zero every pooled gradient whose
+// The backward pass of a ReLU and the pooling after it: sets to zero every pooled gradient whose
 // place mask_gradient(dx) sets to zero in a gradient of the ReLU's input.
 template <class MaskGradient>
 void pooled_relu_backward(const Pooling& pooling, std::span<const std::uint8_t> argmax,
@@ -50,7 +50,7 @@ void pooled_relu_backward(const Pooling& pooling, std::span<const std::uint8_t> 
   }
   std::vector<float> passes(static_cast<std::size_t>(pooling.input().numel()), 1.0f);
   mask_gradient(std::span<float>(passes));
-  pooling.map_from_places(passes, argmax, gradient, [](std::size_t, float is_passed, float value) {
+  pooling.map_from_maxima(passes, argmax, gradient, [](std::size_t, float is_passed, float value) {
     return is_passed != 0 ? value : 0.0f;
   });
 }

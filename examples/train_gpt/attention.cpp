@@ -33,7 +33,7 @@ ConstHeadMatrix of_head(const ModelShape& shape, std::span<const float> values, 
           Eigen::OuterStride<>(shape.channels)};
 }
 
-// Row i holds the softmax over tokens 0 to i, and 0 behind them.
+// Row i holds the softmax over tokens 0 to i, and 0 after them.
 trainer::Matrix probabilities(const ModelShape& shape, const QueryKeyValue<const float>& in,
                               std::int64_t head, std::span<float> scores) {
   trainer::Matrix p = square(shape, scores);

@@ -15,7 +15,7 @@
 namespace gpt {
 
 // The backward pass is linear in most of them: rounded without bias, they leave the gradient
-// without bias. Queries and keys it sees through a softmax. x̂ stands twice in the layer norm's
+// without bias. It sees queries and keys through a softmax. x̂ stands twice in the layer norm's
 // backward pass, which adds a bias of Var(x̂) / channels.
 enum class Kind {
   attention_input,  // x̂ of the layer norm before: query, key and value read gamma · x̂ + beta

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Both passes of both halves: a tile of tokens at a time, but where tokens meet.
+// Both passes of both halves: a tile of tokens at a time, except in attention.
 
 #include "train_gpt/transformer_layer.hpp"
 

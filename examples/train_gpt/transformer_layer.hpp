@@ -49,7 +49,7 @@ class AttentionLayer {
   void forward(std::int64_t sequence, std::span<float> x, AttentionContext& context,
                Scratch& work) const;
 
-  // `dx` is the gradient with respect to the residual stream: behind this layer before, in front of
+  // `dx` is the gradient with respect to the residual stream: after this layer at first, before
   // it after. Adds to the gradient with respect to the parameters.
   void backward(std::int64_t sequence, std::span<float> dx, const AttentionContext& context,
                 Scratch& work, std::span<float> gradient) const;
