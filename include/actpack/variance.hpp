@@ -176,12 +176,12 @@ inline void conv_gain_map(std::span<const double> squared_gradient_norms, std::s
 /// Returns the mean gain of input values x of one channel of a batch normalisation in the summed
 /// variance of its input gradient, (w / s)(∇y − mean ∇y − x̂ · mean(x̂ ∇y)):
 /// w² / (s⁴ N²) · (N ∇y² + (Σ x̂ ∇y)²). `weight` and `deviation` are the channel's w and s, `count`
-/// its N values in the batch, `mean_squared_gradient` is ∇y² at x, or its mean over the values that
-/// the gain is meant for: a sample's, or ‖∇y‖² / N for the whole channel; `gradient_dot` is the
-/// channel's Σ x̂ ∇y. Since x̂ stands there twice, the product of both variances comes on top,
-/// w² / (s⁶ N²) · Σ Var x · Σ ∇y² Var x, which matters where the noise is not small beside s; and
-/// one rounding used twice adds terms that vanish with N. Source: the derivation of ActNN's
-/// appendix, with x̂ for its y.
+/// its N values in the batch. `mean_squared_gradient` is ∇y² at x, or its mean over the values that
+/// the gain is meant for: a sample's, or ‖∇y‖² / N for the whole channel. `gradient_dot` is the
+/// channel's Σ x̂ ∇y. Two terms are left out. Since x̂ stands there twice, the product of both
+/// variances comes on top, w² / (s⁶ N²) · Σ Var x · Σ ∇y² Var x; it matters where the noise is not
+/// small beside s. One rounding used twice adds terms that vanish with N. Source: the derivation of
+/// ActNN's appendix, with x̂ for its y.
 constexpr double batch_norm_gain(double weight, double deviation, double count,
                                  double mean_squared_gradient, double gradient_dot) {
   const double squared_deviation = deviation * deviation;
