@@ -39,4 +39,4 @@ add_custom_target(format-check VERBATIM
   COMMAND ${ACTPACK_CLANG_FORMAT} --dry-run -Werror ${sources})
 add_custom_target(tidy VERBATIM WORKING_DIRECTORY ${PROJECT_BINARY_DIR}
   COMMAND ${ACTPACK_CLANG_TIDY} -quiet -extra-arg=-Wno-unknown-warning-option
-          "tests/headers/.*[.]cpp$" examples/)
+          "tests/headers/.*[.]cpp$" "examples/.*[.]cpp$")

@@ -58,6 +58,7 @@ Flag number_flag(const std::string& name, const std::string& values, const std::
           [&target, least, most](auto text) { return parse_number(text, least, most, target); }};
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): T is a type
 #define ACTPACK_DEFINE_FOR(T)                             \
   template bool parse_number(std::string_view, T, T, T&); \
   template Flag number_flag(const std::string&, const std::string&, const std::string&, T&, T, T);
@@ -66,6 +67,7 @@ ACTPACK_DEFINE_FOR(std::int64_t)
 ACTPACK_DEFINE_FOR(std::uint64_t)
 ACTPACK_DEFINE_FOR(double)
 #undef ACTPACK_DEFINE_FOR
+// NOLINTEND(bugprone-macro-parentheses)
 
 Flag choice_flag(const std::string& name, const std::string& first, const std::string& second,
                  const std::string& help, bool& target, const std::string& yes) {

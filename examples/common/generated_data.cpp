@@ -53,8 +53,9 @@ Batch generate_data(std::int64_t images, std::uint64_t seed) {
     const double paper = uniform(0, 60);
     const std::span<std::uint8_t> pixels = data.pixels.image(image);
     for (std::size_t pixel = 0; pixel < pixels.size(); ++pixel) {
+      const std::size_t row = pixel / 28;
       const double x = (static_cast<double>(pixel % 28) - x_center) / size;
-      const double y = (static_cast<double>(pixel / 28) - y_center) / size;
+      const double y = (static_cast<double>(row) - y_center) / size;
       const double drawn = pattern(kind, std::cos(angle) * x + std::sin(angle) * y,
                                    std::cos(angle) * y - std::sin(angle) * x);
       const double noise = uniform(-50, 50) + uniform(-50, 50);

@@ -29,6 +29,7 @@ std::string json_object(const JsonMembers& members, int indent = 0);
 template <class T>
 std::string json_numbers(const std::vector<T>& values) {
   std::vector<std::string> texts;
+  texts.reserve(values.size());
   for (const T& value : values) {
     texts.push_back(number(static_cast<double>(value)));
   }

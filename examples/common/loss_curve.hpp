@@ -49,7 +49,8 @@ class Plot {
       }
     }
     const double step = step_between_ticks();
-    for (double tick = 0; tick <= steps_; tick += step) {
+    for (int i = 0; i * step <= steps_; ++i) {
+      const double tick = i * step;
       out << format("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%g\" y2=\"%g\" stroke=\"black\"/>\n",
                     x(tick), x(tick), bottom, bottom + 5)
           << format("<text x=\"%.1f\" y=\"%g\" text-anchor=\"middle\">%g</text>\n", x(tick),
@@ -68,7 +69,8 @@ class Plot {
       for (const Point& point : curves_[i].points) {
         out << format("%.1f,%.1f ", x(point.step), y(point.loss));
       }
-      const double row = legend + 22 * static_cast<double>(i / 2);
+      const std::size_t line = i / 2;
+      const double row = legend + 22 * static_cast<double>(line);
       const double column = i % 2 == 0 ? left : (left + right) / 2;
       out << "\"/>\n"
           << format(

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -34,7 +35,7 @@ class Progress {
     shown_ = now;
     const double seconds = std::chrono::duration<double>(now - start_).count();
     const double rate = static_cast<double>(done) / seconds;
-    const long left = static_cast<long>(static_cast<double>(total_ - done) / rate + 0.5);
+    const long left = std::lround(static_cast<double>(total_ - done) / rate);
     std::fprintf(stderr, "\r\033[K%s: %3.0f %%, %.0f %s/s, %ld:%02ld left", name_.c_str(),
                  100.0 * static_cast<double>(done) / static_cast<double>(total_), rate,
                  unit_.c_str(), left / 60, left % 60);

@@ -48,6 +48,7 @@ class BlockContext {
   // tensors themselves takes them there; all others leave them to be freed.
   virtual void save(std::int64_t first_image, const BlockValues& values) = 0;
   virtual void finish(Tensor<float> /*batch_norm_input*/,
+                      // NOLINTNEXTLINE(performance-unnecessary-value-param): others keep it
                       std::shared_ptr<const Tensor<float>> /*output*/) {}
 
   // Backward: the position in each window that the output comes from.

@@ -115,6 +115,7 @@ inline void print_table(const std::vector<Run>& runs, std::ostream& out) {
 inline void write_json(const Options& options, const std::string& data,
                        const std::vector<Run>& runs, std::ostream& out) {
   std::vector<std::string> run_objects;
+  run_objects.reserve(runs.size());
   for (const Run& run : runs) {
     run_objects.push_back(run_object(run));
   }

@@ -149,6 +149,7 @@ inline void write_json(const Options& options, const std::string& data,
                        const std::vector<Way>& ways, std::ostream& out) {
   const ModelShape& shape = options.shape;
   std::vector<std::string> way_objects;
+  way_objects.reserve(ways.size());
   for (const Way& way : ways) {
     way_objects.push_back(way_object(way));
   }

@@ -8,8 +8,9 @@
 
 #include <type_traits>
 
+// CUDA's own. NOLINTNEXTLINE(bugprone-reserved-identifier)
 struct __half;
-struct __nv_bfloat16;
+struct __nv_bfloat16;  // NOLINT(bugprone-reserved-identifier)
 
 namespace actpack {
 

@@ -19,7 +19,8 @@ inline void require_drop_probability(double p) {
 /// Returns (1 − p) · 2^32, rounded to nearest. The product is a multiple of 2^−21, so a sum below
 /// 2^32 is exact, and one above it never rounds up to the next integer.
 inline std::uint64_t keep_threshold(double drop_probability) {
-  return static_cast<std::uint64_t>((1 - drop_probability) * 0x1p32 + 0.5);
+  const double threshold = (1 - drop_probability) * 0x1p32;
+  return static_cast<std::uint64_t>(threshold + 0.5);  // NOLINT(bugprone-incorrect-roundings)
 }
 
 inline void require_dropout(const Rounding& rounding, std::int64_t first) {
