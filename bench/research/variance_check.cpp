@@ -303,10 +303,10 @@ class BatchNormCheck {
     std::vector<double> squares(static_cast<std::size_t>(pooling_.input().numel()), 0.0);
     const std::span<const float> gradient = block_.output_gradient.image(image);
     pooling_.for_each_maximum(block_.argmax.image(image),
-                            [&](std::int64_t, std::int64_t at, std::int64_t place) {
-                              const double value = gradient[static_cast<std::size_t>(at)];
-                              squares[static_cast<std::size_t>(place)] = value * value;
-                            });
+                              [&](std::int64_t, std::int64_t at, std::int64_t place) {
+                                const double value = gradient[static_cast<std::size_t>(at)];
+                                squares[static_cast<std::size_t>(place)] = value * value;
+                              });
     return squares;
   }
 
