@@ -303,9 +303,9 @@ class BatchNormCheck {
     std::vector<double> squares(static_cast<std::size_t>(pooling_.input().numel()), 0.0);
     const std::span<const float> gradient = block_.output_gradient.image(image);
     pooling_.for_each_maximum(block_.argmax.image(image),
-                              [&](std::int64_t, std::int64_t at, std::int64_t place) {
+                              [&](std::int64_t, std::int64_t at, std::int64_t maximum) {
                                 const double value = gradient[static_cast<std::size_t>(at)];
-                                squares[static_cast<std::size_t>(place)] = value * value;
+                                squares[static_cast<std::size_t>(maximum)] = value * value;
                               });
     return squares;
   }

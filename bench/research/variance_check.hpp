@@ -77,9 +77,9 @@ class StoredInput {
     noise.from_ranges.resize(block.output.image(image).size());
     noise.by_value.resize(noise.from_ranges.size());
     block.setting.pooling.for_each_maximum(
-        block.argmax.image(image), [&](std::int64_t, std::int64_t at, std::int64_t place) {
+        block.argmax.image(image), [&](std::int64_t, std::int64_t at, std::int64_t maximum) {
           const std::size_t to = static_cast<std::size_t>(at);
-          const std::size_t from = static_cast<std::size_t>(place);
+          const std::size_t from = static_cast<std::size_t>(maximum);
           noise.from_ranges[to] = row.from_ranges[from];
           noise.by_value[to] = row.by_value[from];
         });

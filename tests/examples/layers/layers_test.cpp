@@ -58,10 +58,10 @@ TEST_CASE("pooling: argmax is the first largest value, and gather and scatter us
   std::vector<float> gradient(12, 1.0f);
   pooling.scatter_add(std::vector<float>{10, 20}, argmax, std::vector<float>{0.5f}, gradient);
   CHECK(gradient == std::vector<float>{1, 6, 11, 1, 1, 1, 1, 1, 1, 1, 1, 1});
-  std::vector<std::int64_t> places;
+  std::vector<std::int64_t> maxima;
   pooling.for_each_maximum(
-      argmax, [&](std::int64_t, std::int64_t, std::int64_t place) { places.push_back(place); });
-  CHECK(places == std::vector<std::int64_t>{1, 2});
+      argmax, [&](std::int64_t, std::int64_t, std::int64_t maximum) { maxima.push_back(maximum); });
+  CHECK(maxima == std::vector<std::int64_t>{1, 2});
 }
 
 }  // namespace
