@@ -57,14 +57,8 @@ void dropout(const T* x, T* y, std::uint32_t* mask, std::int64_t numel, double d
   detail::with_noise(rounding, [&](auto noise) {
     if constexpr (!std::is_same_v<decltype(noise), NearestNoise>) {
       detail::enqueue_octets(
-          detail::Dropout<detail::Storage<T>, decltype(noise)>{{numel},
-                                                               detail::as_storage(x),
-                                                               detail::as_storage(y),
-                                                               mask,
-                                                               rule.threshold,
-                                                               rule.scale,
-                                                               first,
-                                                               noise},
+          detail::Dropout<detail::Storage<T>, decltype(noise)>{
+              {numel}, detail::as_storage(x), detail::as_storage(y), mask, rule, first, noise},
           "dropout", stream);
     }
   });

@@ -11,6 +11,7 @@
 #include "actpack/config.hpp"
 #include "actpack/detail/cuda/slice_dither.hpp"
 #include "actpack/detail/cuda/slice_memory.hpp"
+#include "actpack/detail/dropout.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/layout.hpp"
 
@@ -123,15 +124,14 @@ struct Masked : OctetKernel {
   }
 };
 
-/// y = x · scale where a random word is below `threshold`, else 0, and the mask of that. Element 0
-/// is number `first` of its tensor.
+/// y = x · scale where the rule keeps an element, else 0, and the mask of that. Element 0 is number
+/// `first` of its tensor.
 template <class T, class Noise>
 struct Dropout : OctetKernel {
   const T* x;
   T* y;
   std::uint32_t* mask;
-  std::uint64_t threshold;
-  float scale;
+  DropoutRule rule;
   std::int64_t first;
   Noise noise;
 
@@ -151,9 +151,9 @@ struct Dropout : OctetKernel {
             source.draw(NoiseDomain::dropout, (first + octet.first) / 4 + half);
         for (int i = 0; i < 4; ++i) {
           const int j = 4 * half + i;
-          const bool is_kept = random.word[i] < threshold && j < octet.count;
+          const bool is_kept = random.word[i] < rule.threshold && j < octet.count;
           bits |= is_kept ? 1u << j : 0u;
-          values[j] = is_kept ? float{saturate_cast<T>(values[j] * scale)} : 0.0f;
+          values[j] = is_kept ? float{saturate_cast<T>(values[j] * rule.scale)} : 0.0f;
         }
       }
       store(y, octet, values);

@@ -22,6 +22,7 @@
 
 #include "actpack/actpack.hpp"
 #include "common/program.hpp"
+#include "research/width_plan.hpp"
 #include "train_fashion_mnist/experiment.hpp"
 #include "train_fashion_mnist/training.hpp"
 
@@ -95,7 +96,8 @@ class RoundedNetwork {
     const std::span<float> rounded = layer_.weight.value.span();
     actpack::quantize(weights_, packed.view(), actpack::Rounding::nearest());
     actpack::dequantize(packed.view(), rounded);
-    Outcome outcome{.bytes = packed.size_bytes(), .accuracy = accuracy()};
+    Outcome outcome{.bytes = static_cast<std::size_t>(research::stored_bytes(packed)),
+                    .accuracy = accuracy()};
     for (std::size_t i = 0; i < weights_.size(); ++i) {
       outcome.squared_error += std::pow(double{rounded[i]} - double{weights_[i]}, 2);
     }

@@ -324,8 +324,7 @@ std::int64_t WidthComparison::code_bits(std::int64_t bytes) const {
       const actpack::PackedBuffer buffer(
           layout.with_bits(width),
           std::vector(static_cast<std::size_t>(layout.rows), static_cast<std::uint8_t>(width)));
-      most = std::max(most,
-                      8 * static_cast<std::int64_t>(buffer.size_bytes()) - width * layout.numel());
+      most = std::max(most, 8 * stored_bytes(buffer) - width * layout.numel());
     }
     bits -= most;
   }

@@ -49,12 +49,15 @@ inline trainer::Contexts::Plan as_plan(const WidthPlan& plan) {
   };
 }
 
-// Of words, parameters and widths.
+// Bytes of words, parameters and widths. Row offsets follow from the widths, so nobody has to store
+// them.
+inline std::int64_t stored_bytes(const actpack::PackedBuffer& buffer) {
+  const std::int64_t offsets = buffer.view().row_offsets != nullptr ? buffer.layout().rows + 1 : 0;
+  return static_cast<std::int64_t>(buffer.size_bytes()) - 8 * offsets;
+}
 inline std::int64_t stored_bytes(const WidthPlan& plan) {
   std::int64_t bytes = 0;
-  for (const TensorWidths& tensor : plan) {
-    bytes += static_cast<std::int64_t>(tensor.make_buffer().size_bytes());
-  }
+  for (const TensorWidths& tensor : plan) bytes += stored_bytes(tensor.make_buffer());
   return bytes;
 }
 

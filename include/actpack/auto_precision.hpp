@@ -30,7 +30,8 @@ enum class PrecisionPer { row, tensor };
 
 struct AutoPrecisionOptions {
   double average_bits = 2;       // of codes, per value
-  std::int64_t byte_budget = 0;  // if not 0, instead: for codes, parameters and widths together
+  std::int64_t byte_budget = 0;  // if not 0, instead: for codes, parameters and widths together,
+                                 // as a frame stores them, without row offsets
   int min_bits = 1;
   int max_bits = 8;
   double decay = 0.5;                // the weight of the old average when a new one comes in

@@ -26,12 +26,13 @@ using namespace support::auto_precision;
 using actpack::PackedBuffer;
 using support::Generator;
 
-// The bytes of real buffers, with a width per row, or one width and a byte for it.
+// The bytes of real buffers but for row offsets, with a width per row, or one width and a byte for
+// it.
 std::int64_t stored_bytes(const std::vector<TensorSpec>& tensors, const Widths& widths) {
   std::size_t sum = 0;
   for (std::size_t t = 0; t < tensors.size(); ++t) {
     sum += tensors[t].per == PrecisionPer::row
-               ? PackedBuffer(tensors[t].layout.with_bits(8), widths[t]).size_bytes()
+               ? PackedBuffer(tensors[t].layout, widths[t]).size_bytes() - 8 * widths[t].size() - 8
                : PackedBuffer(tensors[t].layout.with_bits(widths[t][0])).size_bytes() + 1;
   }
   return static_cast<std::int64_t>(sum);

@@ -73,20 +73,15 @@ TEST_CASE_TEMPLATE("octet kernels: ReLU and dropout, forward and backward", T, f
       CAPTURE(p);
       const std::array<std::uint64_t, 2> seed_and_offset{7, 8};
       const StochasticNoise noise{SeededNoise(0, 0), seed_and_offset.data()};
+      const detail::DropoutRule rule = detail::dropout_rule(p);
       dropout(values, want, want_mask, p, Rounding::stochastic(7, 8), 64);
-      run(detail::Dropout<T, StochasticNoise>{{size},
-                                              x.data(),
-                                              y.data(),
-                                              mask.data(),
-                                              detail::keep_threshold(p),
-                                              detail::dropout_scale(p),
-                                              64,
-                                              noise});
+      run(detail::Dropout<T, StochasticNoise>{
+          {size}, x.data(), y.data(), mask.data(), rule, 64, noise});
       support::check_same_values<T>(y.span(), want);
       CHECK(mask.values() == want_mask);
 
       dropout_backward(dy, want_mask, want, p);
-      run(detail::Masked<T>{{size}, dy.data(), mask.data(), y.data(), detail::dropout_scale(p)});
+      run(detail::Masked<T>{{size}, dy.data(), mask.data(), y.data(), rule.scale});
       support::check_same_values<T>(y.span(), want);
     }
   }

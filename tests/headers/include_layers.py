@@ -16,10 +16,11 @@ import sys
 LAYERS = {
     "ground": ["config.hpp", "detail/require.hpp detail/refuse.hpp"],
     "numeric core": ["philox.hpp", "detail/fma.hpp", "detail/dither.hpp", "rounding.hpp",
-                     "detail/dropout.hpp", "detail/float_bits.hpp", "float16.hpp", "codes.hpp",
+                     "detail/float_bits.hpp", "detail/float_environment.hpp", "float16.hpp",
+                     "codes.hpp",
                      "detail/codes.hpp", "detail/affine.hpp", "affine.hpp",
                      "detail/smallest_positive.hpp"],
-    "containers": ["layout.hpp", "detail/host_array.hpp", "packed.hpp", "sign_magnitude_view.hpp",
+    "containers": ["layout.hpp", "detail/dropout.hpp", "detail/host_array.hpp", "packed.hpp", "sign_magnitude_view.hpp",
                    "detail/require_view.hpp", "detail/group.hpp", "detail/sides.hpp",
                    "batch_norm_channels.hpp", "allocation_problem.hpp", "sensitivity.hpp"],
     "host algorithms": ["instruction_set.hpp", "parallel.hpp", "detail/host/pieces.hpp",

@@ -48,14 +48,8 @@ TEST_CASE_TEMPLATE("simt: masks", T, float, bfloat16) {
   support::check_same_values<T>(y.span(), want.span());
 
   dropout(std::as_const(x).span(), want.span(), want_mask.span(), 0.3, rounding, 64);
-  const detail::Dropout<T, SeededNoise> drop{{numel},
-                                             x.data(),
-                                             y.data(),
-                                             mask.data(),
-                                             detail::keep_threshold(0.3),
-                                             detail::dropout_scale(0.3),
-                                             64,
-                                             noise};
+  const detail::Dropout<T, SeededNoise> drop{
+      {numel}, x.data(), y.data(), mask.data(), detail::dropout_rule(0.3), 64, noise};
   simt::launch_tiles(drop, drop.count());
   support::check_same_values<T>(y.span(), want.span());
   CHECK(mask.values() == want_mask.values());

@@ -5,8 +5,6 @@
 // those of the processor's instruction set, and the choice between them.
 #pragma once
 
-#include <utility>
-
 #include "actpack/config.hpp"
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/sides.hpp"
@@ -36,14 +34,6 @@ void decode_groups(const View& in, T* x, const Decoding& decoding, ElementInterv
 #include "actpack/detail/host/host_path.hpp"
 #include "actpack/detail/host/side_codes.hpp"
 #include "actpack/detail/host/strips.hpp"
-
-namespace actpack::detail {
-
-/// The codes of a View's groups.
-template <class View>
-using CodesOf = decltype(codes_of(std::declval<const View&>(), std::declval<const Group&>()));
-
-}  // namespace actpack::detail
 
 namespace actpack::detail::portable {
 

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "actpack/detail/group.hpp"
 #include "actpack/detail/host/pieces.hpp"
@@ -89,6 +90,10 @@ class GroupCursor {
   ElementInterval elements_;
   std::int64_t index_ = 0, row_ = 0, column_ = 0;
 };
+
+/// What codes_of(view, group) gives: where a group's parameters and codes are.
+template <class View>
+using CodesOf = decltype(codes_of(std::declval<const View&>(), std::declval<const Group&>()));
 
 /// The first element of group number `group` of a valid layout that has groups; its size for the
 /// group after the last.
