@@ -237,7 +237,7 @@ TYPE_TO_STRING(actpack::float16);
 
 TEST_CASE_TEMPLATE("host verbs: the caller's floating-point environment changes nothing", T, float,
                    bfloat16, float16) {
-  const std::vector<T> input = elements<T>(64 * 40 + 37);
+  const std::vector<T> input = elements<T>(64 * 400 + 37);
   const std::span<const T> x = input;
   const Sizes sizes = items();
   for (const actpack::InstructionSet set : support::all_instruction_sets) {
