@@ -210,6 +210,21 @@ TEST_CASE("AutoPrecision: sums that come back unusable count for their item alon
   }
 }
 
+TEST_CASE("AutoPrecision: noise counts as measured only if a number of ranks says so") {
+  for (const double bad : {not_a_number, infinity, -infinity, 1e200, -1.0, 0.0, 1.0}) {
+    CAPTURE(bad);
+    AutoPrecisionOptions options;
+    options.all_reduce = [&](std::span<double> sums) { sums.back() = bad; };
+    AutoPrecision precision = make(options, {spec(3, 64)});
+    AutoPrecision undisturbed = make({}, {spec(3, 64)});
+    for (AutoPrecision* p : {&precision, &undisturbed}) {
+      observe_all(*p, 0, 2, 3);
+      p->step();
+    }
+    CHECK((precision.save() == undisturbed.save()) == (bad != 1));
+  }
+}
+
 TEST_CASE("AutoPrecision: a reduction of nonsense throws nothing and is forgotten") {
   bool is_nonsense = true;
   for (const double bad : {not_a_number, infinity, -infinity, 1e308, -5.0, 0.0}) {

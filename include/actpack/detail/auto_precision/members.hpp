@@ -68,7 +68,6 @@ ACTPACK_COMPILED_ONCE std::size_t AutoPrecision::add_tensor(const Layout& layout
   layout.validate();
   detail::require(layout.numel() > 0, "layout has no elements");
   detail::require(state_.steps == 0, "a tensor is added after ", state_.steps, " steps");
-  State next = state_;
   const std::int64_t items = per == PrecisionPer::row ? layout.rows : 1;
   const std::int64_t items_before = static_cast<std::int64_t>(state_.numel.size());
   detail::require(layout.numel() <= detail::PrecisionBudget::max_numel - state_.budget.total_numel,
@@ -76,12 +75,14 @@ ACTPACK_COMPILED_ONCE std::size_t AutoPrecision::add_tensor(const Layout& layout
                   " elements of other tensors exceed 2^50");
   detail::require(items <= detail::max_items - items_before, "the tensor's ", items,
                   " widths and the ", items_before, " of other tensors exceed 2^32 - 1");
-  next.budget = state_.budget.with_tensor(layout, items);
+  const detail::PrecisionBudget budget = state_.budget.with_tensor(layout, items);
   if (options_.byte_budget > 0) {
-    const std::int64_t least = next.budget.least_bytes(options_.min_bits);
+    const std::int64_t least = budget.least_bytes(options_.min_bits);
     detail::require(least <= options_.byte_budget, "byte_budget = ", options_.byte_budget, " but ",
                     num_tensors() + 1, " tensors take at least ", least);
   }
+  State next = state_;
+  next.budget = budget;
   next.tensors.push_back({layout, per == PrecisionPer::row, next.numel.size(),
                           static_cast<std::size_t>(items), next.row_bits.size()});
   for (std::int64_t i = 0; i < items; ++i) {

@@ -17,7 +17,7 @@
 
 namespace actpack::detail {
 
-/// "\x89actpk\r\n", the first byte lowest: no text, and not what a transfer as text makes of it.
+/// "\x89actpk\r\n", the first byte lowest: no text, and none after a transfer as text.
 inline constexpr std::uint64_t frame_magic = 0x0A0D6B7074636189;
 inline constexpr std::uint32_t frame_version = 1;
 
@@ -112,7 +112,7 @@ inline void seal_frame(std::span<std::byte> frame) {
   store_little_endian(checksum(checked), checked.data() + checked.size());
 }
 
-/// What the first fields of a header say, which every version of a frame shares.
+/// Checks the first fields of a header, and returns the size that it claims for the frame.
 inline std::int64_t get_size(ByteReader& in, const char* name) {
   require(in.get<std::uint64_t>() == frame_magic, name,
           " is no frame of actpack, or was changed as if it were text");
