@@ -8,7 +8,9 @@
 #include <array>
 #include <cfenv>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <utility>
@@ -212,6 +214,27 @@ void add_batch_norm(std::span<const T> x, Outcome& outcome) {
   keep(outcome, "beta's gradient", beta_gradient.data(), 3);
 }
 
+void add_controller(const Sizes& sizes, Outcome& outcome) {
+  actpack::AutoPrecision controller({.average_bits = 2.3, .decay = 0.7, .solve_interval = 1});
+  const auto rows = static_cast<std::int64_t>(sizes.sensitivity.size());
+  controller.add_tensor(Layout{.rows = rows, .row_size = 100});
+  controller.add_tensor(Layout{.rows = rows, .row_size = 30}, actpack::PrecisionPer::tensor);
+  for (int step = 0; step < 3; ++step) {
+    controller.observe_ranges(0, sizes.sensitivity);
+    controller.observe_gains(0, sizes.sensitivity);
+    controller.observe_ranges(1, sizes.sensitivity);
+    controller.observe_perturbation(1, 0.1);
+    controller.step();
+  }
+  std::vector<std::uint8_t> bits(sizes.sensitivity.size());
+  controller.allocate_rows(0, sizes.sensitivity, bits);
+  keep(outcome, "allocate_rows", bits.data(), rows);
+  const std::vector<std::byte> state = controller.save();
+  std::vector<std::uint8_t> bytes(state.size());
+  std::memcpy(bytes.data(), state.data(), state.size());
+  keep(outcome, "AutoPrecision", bytes.data(), static_cast<std::int64_t>(bytes.size()));
+}
+
 template <class T>
 Outcome all_verbs(std::span<const T> x, const Sizes& sizes) {
   Outcome outcome;
@@ -227,6 +250,7 @@ Outcome all_verbs(std::span<const T> x, const Sizes& sizes) {
   keep(outcome, "allocate_bits", allocation.bits.data(), 300);
   keep(outcome, "allocate_bits' variance", &allocation.variance, 1);
   keep(outcome, "allocate_bits' bound", &allocation.lower_bound, 1);
+  add_controller(sizes, outcome);
   return outcome;
 }
 
