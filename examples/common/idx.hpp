@@ -97,12 +97,12 @@ inline Idx read_idx(const std::filesystem::path& path, std::uint32_t magic,
   }
   Idx idx{.count = next(), .values = {}};
   std::size_t numel = static_cast<std::size_t>(idx.count);
-  for (const std::uint32_t size : item) {
-    if (const std::uint32_t found = next(); found != size) {
-      throw FileError(path, "an item's size is " + std::to_string(found) + ", expected " +
-                                std::to_string(size));
+  for (std::size_t i = 0; i < item.size(); ++i) {
+    if (const std::uint32_t found = next(); found != item[i]) {
+      throw FileError(path, "dimension " + std::to_string(i + 1) + " is " + std::to_string(found) +
+                                ", expected " + std::to_string(item[i]));
     }
-    numel *= size;
+    numel *= item[i];
   }
   const auto promised = std::to_string(numel) + " bytes of data, as the header promises";
   // No gzip stream is 1032 times as long as its file.

@@ -9,13 +9,17 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
+#include "common/checkpoint.hpp"
+#include "examples/support.hpp"
 #include "train_fashion_mnist/training.hpp"
 
 namespace {
 
 using namespace trainer;
+using namespace support;
 using Context = Codec::Context;
 
 // The steps are short: beside other tests, threads that spin would cost more than they save.
@@ -55,6 +59,60 @@ TEST_CASE("train: the rate follows the cycle, whose start does not depend on its
   };
   CHECK(weights_after(1, 4) == weights_after(1, 100));
   CHECK(weights_after(2, 4) != weights_after(2, 100));
+}
+
+TEST_CASE("train: resumed from a checkpoint, it ends as one that never stopped, to the last bit") {
+  Batch data{Tensor<std::uint8_t>(20, 144), {}};
+  for (std::uint8_t i = 0; i < 20; ++i) {
+    std::ranges::generate(data.pixels.image(i), [&, value = i]() mutable {
+      return value = static_cast<std::uint8_t>(value + 17 + i);
+    });
+    data.labels.push_back(static_cast<std::uint8_t>(i % 3));
+  }
+  const Folder folder;
+  const auto codec_of = [](Context context, double average_bits) {
+    Codec codec;
+    codec.context = context;
+    codec.average_bits = average_bits;
+    return codec;
+  };
+  for (const Codec& codec :
+       {Codec::full_precision(), codec_of(Context::sign_magnitude, 0), codec_of(Context::affine, 0),
+        codec_of(Context::sign_magnitude, 2.5), codec_of(Context::affine, 2.5)}) {
+    // Of a process's own: a network, contexts, and a training.
+    struct Process {
+      Network network;
+      Contexts contexts;
+      Training training;
+      Process(const Batch& data, const Codec& codec)
+          : network({{{12, 12, 1}, 8, true}, {{6, 6, 8}, 8, false}}, 3,
+                    PixelScale{1.0f / 64, -2.0f}, 3),
+            contexts(codec, 7), training(network, data, 7, 104, 104, contexts) {}
+    };
+    const auto save = [&](Process& process, const std::string& name) {
+      Checkpoint checkpoint;
+      process.training.visit(checkpoint);
+      checkpoint.write(folder / name);
+    };
+    Process straight(data, codec);
+    while (!straight.training.is_over()) straight.training.step();
+    save(straight, "straight");
+    const std::int64_t correct = straight.network.count_correct(data.pixels, data.labels);
+    for (const int stop : {1, 99, 102}) {  // new widths come after the steps 1 and 100
+      Process first(data, codec);
+      for (int step = 0; step < stop; ++step) first.training.step();
+      save(first, "stopped");
+      Process second(data, codec);
+      Checkpoint checkpoint(folder / "stopped");
+      second.training.visit(checkpoint);
+      checkpoint.require_end();
+      CHECK(second.training.done() == stop);
+      while (!second.training.is_over()) second.training.step();
+      save(second, "resumed");
+      CHECK(entries_of(folder / "resumed") == entries_of(folder / "straight"));
+      CHECK(second.network.count_correct(data.pixels, data.labels) == correct);
+    }
+  }
 }
 
 TEST_CASE("train: a controller sees probes before it chooses widths") {

@@ -75,6 +75,27 @@ TEST_CASE("ranks: in full precision, their gradient is that of the joined batch"
   CHECK(is_same_on_all(found));
 }
 
+TEST_CASE("ranks: sums and means are right for more numbers than one message has") {
+  constexpr std::size_t size = (std::size_t{2} << 20) + 3;  // of three messages
+  std::vector<double> sums(size);
+  std::vector<float> means(size);
+  const double rank = ranks().rank();
+  for (std::size_t i = 0; i < size; ++i) {
+    sums[i] = static_cast<double>(i) + rank;
+    means[i] = static_cast<float>(i % 1000) + static_cast<float>(rank);
+  }
+  ranks().sum(sums);
+  ranks().average(means);
+  const double n = ranks().size();
+  bool is_right = true;
+  for (std::size_t i = 0; i < size; ++i) {
+    is_right = is_right && sums[i] == n * static_cast<double>(i) + n * (n - 1) / 2;
+    is_right =
+        is_right && means[i] == static_cast<float>(i % 1000) + static_cast<float>((n - 1) / 2);
+  }
+  CHECK(is_right);
+}
+
 // The mean of the squared relative errors, and the variance of that mean.
 struct SquaredError {
   double mean = 0;
