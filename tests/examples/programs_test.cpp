@@ -101,8 +101,10 @@ TEST_CASE("programs: results that cannot be written are an error, and earlier on
       CHECK(contents_of(json) == "earlier");
       CHECK(folder.names().size() == 1);
     };
-    // The limit of a file's size stands in for a full disk: 0 blocks are left.
-    check(run("(ulimit -f 0; " + command + " --json " + json + ")"), json, "File too large");
+    // The limit of a file's size stands in for a full disk: 0 blocks are left. MPI wants some
+    // itself.
+    if (command.starts_with(fashion_mnist))
+      check(run("(ulimit -f 0; " + command + " --json " + json + ")"), json, "File too large");
     check(run(command + " --json " + json + "/x.json"), json + "/x.json", "Not a directory");
     check(run(command + " --json /dev/full"), "/dev/full", "No space left on device");
     const Outcome lost = run(command + " --json " + (folder / "new.json") + " > /dev/full");

@@ -24,7 +24,7 @@ TEST_CASE("options: every number has two limits") {
   CHECK(check(parse_variance_options) == 6);
   CHECK(check(parse_width_options) == 6);
   CHECK(check(parse_check_options) == 9);
-  CHECK(check(parse_gpt_check_options) == 12);
+  CHECK(check(parse_gpt_check_options) == 13);
 }
 
 TEST_CASE("options: a flag whose value would be ignored is unknown") {

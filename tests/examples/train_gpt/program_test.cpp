@@ -115,7 +115,7 @@ TEST_CASE("text: the files of a folder in order, a tenth for validation, windows
 }
 
 TEST_CASE("options: every number has two limits") {
-  CHECK(support::check_number_flags(help(), parse_options) == 11);
+  CHECK(support::check_number_flags(help(), parse_options) == 12);
 }
 
 TEST_CASE("options: what would ask for more than there can be is refused, with the limit") {
