@@ -104,8 +104,8 @@ void check_gradients(const GptCheckOptions& options, const gpt::Ranks& ranks) {
     setting.seed = seed;
     setting.steps = std::min(setting.steps, steps_before_check);
     Progress progress("training for the check", setting.steps, "steps");
-    gpt::train(model, text.training(), setting, exact_store, ranks,
-               [&](std::int64_t done) { progress(done); });
+    gpt::Training training(model, text.training(), setting, exact_store, ranks);
+    trainer::finish(training, [&](std::int64_t done) { progress(done); });
   }
   const Batch batch =
       gpt::WindowStream(text.training(), options.shape.context, ~seed).next(options.training.batch);

@@ -103,20 +103,6 @@ Flag threads_flag(const std::string& help, int& threads) {
   return flag;
 }
 
-Flag seed_flag(std::uint64_t& seed) {
-  return number_flag("--seed", "S", "of weights, order and rounding (0)", seed, 0,
-                     ~std::uint64_t{0});
-}
-
-Flag epochs_flag(std::int64_t least, std::int64_t& epochs) {
-  return number_flag("--epochs", "N", "passes over the training set (2)", epochs, least, 100'000);
-}
-
-Flag train_limit_flag(std::int64_t& images) {
-  return number_flag("--train-limit", "N", "train on the first N images only", images, 1,
-                     all_images);
-}
-
 Flag depth_flag(std::int64_t& depth) {
   return number_flag("--depth", "D", "further convolutions after the first block (0)", depth, 0,
                      1000);

@@ -57,15 +57,13 @@ Flag path_flag(const std::string& name, const std::string& values, const std::st
 // The flags that several programs have.
 Flag fashion_mnist_flag(std::string& folder);
 Flag threads_flag(const std::string& help, int& threads);
-Flag seed_flag(std::uint64_t& seed);
-Flag epochs_flag(std::int64_t least, std::int64_t& epochs);
-Flag train_limit_flag(std::int64_t& images);
 Flag depth_flag(std::int64_t& depth);
 Flag decode_flag(bool& is_subtractive);
 Flag rounding_flag(bool& is_stochastic);
 
-// The largest of --train-limit: all images.
+// The largest of --train-limit and of --seed.
 inline constexpr std::int64_t all_images = std::int64_t{1} << 32;
+inline constexpr std::uint64_t most_seeds = ~std::uint64_t{0};
 
 // Sets `width` if `text` is one of actpack's widths or 32, which stands for full precision.
 bool parse_width(std::string_view text, int& width);

@@ -55,6 +55,15 @@ struct TrainingReport {
   }
 };
 
+// Takes the steps that are left of a training. Calls after_step(steps done) after each.
+template <class Training, class AfterStep>
+void finish(Training& training, const AfterStep& after_step) {
+  while (!training.is_over()) {
+    training.step();
+    after_step(training.done());
+  }
+}
+
 class Stopwatch {
  public:
   double seconds() const {

@@ -43,11 +43,14 @@ struct Settings {
 };
 
 std::vector<trainer::Flag> flags(Settings& settings) {
+  using trainer::number_flag;
   return {
       trainer::fashion_mnist_flag(settings.data),
-      trainer::epochs_flag(1, settings.epochs),
-      trainer::train_limit_flag(settings.train_limit),
-      trainer::seed_flag(settings.packing.seed),
+      number_flag("--epochs", "N", "passes over the training set (2)", settings.epochs, 1, 100'000),
+      number_flag("--train-limit", "N", "train on the first N images only", settings.train_limit, 1,
+                  trainer::all_images),
+      number_flag("--seed", "S", "of weights, order and rounding (0)", settings.packing.seed, 0,
+                  trainer::most_seeds),
       trainer::depth_flag(settings.depth),
       {"--bits", "8|4|2|1", "width of a magnitude (2)", "8, 4, 2 or 1",
        [&](std::string_view text) {

@@ -81,23 +81,22 @@ class Comparison {
 
   void train(Run& run, Network& network, Contexts& contexts) {
     const std::int64_t steps = options_.epochs * experiment_.batches().batches_per_epoch();
-    Training training = experiment_.make_training(network, steps, contexts);
+    Training training = experiment_.make_training(network, steps, steps, contexts);
     if (resumed_) {
       training.visit(*resumed_);
       resumed_->require_end();
       resumed_.reset();
     }
     Progress progress(run.name, steps * batch_size, "images", training.done() * batch_size);
-    while (!training.is_over()) {
-      training.step();
-      progress(training.done() * batch_size);
-      if (options_.checkpoint.is_due(training.done(), steps)) {
+    finish(training, [&](std::int64_t done) {
+      progress(done * batch_size);
+      if (options_.checkpoint.is_due(done, steps)) {
         Checkpoint checkpoint;
         visit(checkpoint);
         training.visit(checkpoint);
         checkpoint.write(options_.checkpoint.file);
       }
-    }
+    });
     static_cast<TrainingReport&>(run) = training.report();
     run.seconds_per_epoch = run.seconds / static_cast<double>(options_.epochs);
     run.codec_seconds_per_epoch = run.codec_seconds / static_cast<double>(options_.epochs);

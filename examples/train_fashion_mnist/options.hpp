@@ -39,9 +39,12 @@ struct Options : ExperimentOptions {
 };
 
 inline std::vector<Flag> experiment_flags(ExperimentOptions& options) {
-  return {fashion_mnist_flag(options.data), train_limit_flag(options.train_limit),
-          seed_flag(options.seed), threads_flag("processor threads (all)", options.threads),
-          depth_flag(options.depth)};
+  return {
+      fashion_mnist_flag(options.data),
+      number_flag("--train-limit", "N", "train on the first N images only", options.train_limit, 1,
+                  all_images),
+      number_flag("--seed", "S", "of weights, order and rounding (0)", options.seed, 0, most_seeds),
+      threads_flag("processor threads (all)", options.threads), depth_flag(options.depth)};
 }
 
 inline Flag group_size_flag(std::int32_t& group_size) {
@@ -69,7 +72,8 @@ inline std::vector<Flag> flags(Options& options) {
   std::vector<Flag> all = experiment_flags(options);
   std::ranges::move(
       std::vector<Flag>{
-          epochs_flag(0, options.epochs),
+          number_flag("--epochs", "N", "passes over the training set (2)", options.epochs, 0,
+                      100'000),
           {"--bits", "32|8|4|2|1", "one run at this width, 32: full precision; else the comparison",
            "32, 8, 4, 2 or 1",
            [&](std::string_view text) {

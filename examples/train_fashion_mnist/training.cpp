@@ -92,15 +92,4 @@ void Training::visit(Checkpoint& checkpoint) {
   contexts_.steps().visit(checkpoint);
 }
 
-TrainingReport train(Network& network, const Batch& data, std::uint64_t seed, std::int64_t steps,
-                     std::int64_t cycle, Contexts& contexts,
-                     const std::function<void(std::int64_t)>& progress) {
-  Training training(network, data, seed, steps, cycle, contexts);
-  while (!training.is_over()) {
-    training.step();
-    progress(training.done());
-  }
-  return training.report();
-}
-
 }  // namespace trainer

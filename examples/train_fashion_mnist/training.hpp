@@ -60,9 +60,4 @@ class Training {
   TrainingReport report_;
 };
 
-// All steps at once. Calls progress(steps done) after each.
-TrainingReport train(Network& network, const Batch& data, std::uint64_t seed, std::int64_t steps,
-                     std::int64_t cycle, Contexts& contexts,
-                     const std::function<void(std::int64_t)>& progress);
-
 }  // namespace trainer

@@ -97,10 +97,9 @@ class Experiment {
     }
     Progress progress(way.name + ", seed " + std::to_string(seed), setting.steps, "steps",
                       training.done());
-    while (!training.is_over()) {
-      training.step();
-      progress(training.done());
-      if (options_.checkpoint.is_due(training.done(), setting.steps)) {
+    trainer::finish(training, [&](std::int64_t done) {
+      progress(done);
+      if (options_.checkpoint.is_due(done, setting.steps)) {
         Checkpoint checkpoint;
         visit(checkpoint);
         training.visit(checkpoint);
@@ -108,7 +107,7 @@ class Experiment {
           checkpoint.write(options_.checkpoint.file);
         }
       }
-    }
+    });
     return training.report();
   }
 

@@ -105,7 +105,7 @@ std::vector<Flag> flags(Options& options) {
        [&](Value value) {
          options.seeds.clear();
          return parse_list(value, [&](Value item) {
-           return parse_number(item, 0, ~std::uint64_t{0}, options.seeds.emplace_back());
+           return parse_number(item, 0, most_seeds, options.seeds.emplace_back());
          });
        },
        [&] { return list_of(options.seeds, text_of<std::uint64_t>); }},

@@ -119,17 +119,6 @@ void Training::visit_widths(trainer::Checkpoint& checkpoint) {
   }
 }
 
-TrainingReport train(Model& model, std::span<const std::uint8_t> text,
-                     const TrainingSetting& setting, ActivationStore& store, const Ranks& ranks,
-                     const std::function<void(std::int64_t)>& progress) {
-  Training training(model, text, setting, store, ranks);
-  while (!training.is_over()) {
-    training.step();
-    progress(training.done());
-  }
-  return training.report();
-}
-
 double validation_loss(Model& model, std::span<const std::uint8_t> text, std::int64_t windows,
                        const Ranks& ranks) {
   constexpr std::int64_t batch = 16;

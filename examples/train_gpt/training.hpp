@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -74,11 +73,6 @@ class Training {
   AdamW adamw_;
   trainer::TrainingReport report_;
 };
-
-// All steps at once. Calls progress(steps done) after each.
-TrainingReport train(Model& model, std::span<const std::uint8_t> text,
-                     const TrainingSetting& setting, ActivationStore& store, const Ranks& ranks,
-                     const std::function<void(std::int64_t)>& progress);
 
 // The mean loss over `windows` windows of the validation text, in nats a byte. Ranks share the
 // work.

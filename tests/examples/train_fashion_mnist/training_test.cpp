@@ -39,7 +39,9 @@ TEST_CASE("train: a few steps on generated data lower the loss alike in every fo
     codec.context = context;
     Network network = make_network(data);
     Contexts contexts(codec, 0);
-    const TrainingReport report = train(network, data, 0, 12, 100, contexts, no_progress);
+    Training training(network, data, 0, 12, 100, contexts);
+    finish(training, no_progress);
+    const TrainingReport& report = training.report();
     REQUIRE(report.losses.size() == 12);
     CHECK(report.losses.back() < 0.85 * report.losses.front());
   }
@@ -50,7 +52,8 @@ TEST_CASE("train: the rate follows the cycle, whose start does not depend on its
   const auto weights_after = [&](std::int64_t steps, std::int64_t cycle) {
     Contexts contexts(Codec::full_precision(), 5);
     Network network = make_network(data);
-    train(network, data, 7, steps, cycle, contexts, no_progress);
+    Training training(network, data, 7, steps, cycle, contexts);
+    finish(training, no_progress);
     std::vector<float> weights;
     for (const Parameter* parameter : network.parameters()) {
       weights.insert(weights.end(), parameter->value.span().begin(), parameter->value.span().end());
@@ -95,7 +98,7 @@ TEST_CASE("train: resumed from a checkpoint, it ends as one that never stopped, 
       checkpoint.write(folder / name);
     };
     Process straight(data, codec);
-    while (!straight.training.is_over()) straight.training.step();
+    finish(straight.training, no_progress);
     save(straight, "straight");
     const std::int64_t correct = straight.network.count_correct(data.pixels, data.labels);
     for (const int stop : {1, 99, 102}) {  // new widths come after the steps 1 and 100
@@ -107,7 +110,7 @@ TEST_CASE("train: resumed from a checkpoint, it ends as one that never stopped, 
       second.training.visit(checkpoint);
       checkpoint.require_end();
       CHECK(second.training.done() == stop);
-      while (!second.training.is_over()) second.training.step();
+      finish(second.training, no_progress);
       save(second, "resumed");
       CHECK(entries_of(folder / "resumed") == entries_of(folder / "straight"));
       CHECK(second.network.count_correct(data.pixels, data.labels) == correct);
@@ -122,7 +125,7 @@ TEST_CASE("train: a controller sees probes before it chooses widths") {
   codec.average_bits = 2;
   Contexts contexts(codec, 5);
   Network network = make_network(data);
-  train(network, data, 7, 1, 4, contexts, no_progress);
+  Training(network, data, 7, 1, 4, contexts).step();
   // Without a probe all tensors look alike.
   const std::vector<int> bits = contexts.width_control()->bits();
   CHECK(std::ranges::adjacent_find(bits, std::not_equal_to()) != bits.end());

@@ -212,8 +212,9 @@ TEST_CASE("training: the loss falls alike in full precision and in 2 bits") {
     const double before = validation_loss(model, text.validation(), 20, one_rank());
     const TrainingSetting setting{.steps = 150, .batch = 4, .learning_rate = 5e-3};
     std::int64_t done = 0;
-    const TrainingReport report = train(model, text.training(), setting, store, one_rank(),
-                                        [&](std::int64_t steps) { CHECK(steps == ++done); });
+    Training training(model, text.training(), setting, store, one_rank());
+    trainer::finish(training, [&](std::int64_t steps) { CHECK(steps == ++done); });
+    const TrainingReport report = training.report();
     CHECK(report.losses.size() == 150);
     CHECK(std::abs(report.losses[0] - std::log(256.0)) < 0.2);  // a newborn model guesses
     validation.push_back(validation_loss(model, text.validation(), 20, one_rank()));
@@ -249,7 +250,7 @@ TEST_CASE(
       checkpoint.write(folder / name);
     };
     Process straight(text, shape, policy);
-    while (!straight.training.is_over()) straight.training.step();
+    trainer::finish(straight.training, [](std::int64_t) {});
     save(straight, "straight");
     for (const int stop : {1, 99, 102}) {  // new widths come after the steps 1 and 100
       Process first(text, shape, policy);
@@ -260,7 +261,7 @@ TEST_CASE(
       second.training.visit(checkpoint);
       checkpoint.require_end();
       CHECK(second.training.done() == stop);
-      while (!second.training.is_over()) second.training.step();
+      trainer::finish(second.training, [](std::int64_t) {});
       save(second, "resumed");
       CHECK(std::ranges::equal(second.model.values(), straight.model.values()));
       CHECK(second.training.report().losses == straight.training.report().losses);

@@ -180,8 +180,8 @@ TEST_CASE("ranks: after training, all have the same weights, and better ones") {
   for (const SavePolicy& policy : {exact, SavePolicy::on_average(2)}) {
     Model model(shape, 0);
     ActivationStore store = make_store(shape, policy);
-    const TrainingReport report =
-        train(model, text.training(), setting, store, ranks(), [](std::int64_t) {});
+    Training training(model, text.training(), setting, store, ranks());
+    trainer::finish(training, [](std::int64_t) {});
     CHECK(is_same_on_all(model.values()));
     const double loss = validation_loss(model, text.validation(), 40, ranks());
     double before = 0;
@@ -190,7 +190,7 @@ TEST_CASE("ranks: after training, all have the same weights, and better ones") {
       before = validation_loss(newborn, text.validation(), 40, ranks());
     }
     CHECK(loss < before - 0.1);
-    CHECK(report.losses.size() == 10);
+    CHECK(training.report().losses.size() == 10);
   }
 }
 
