@@ -23,7 +23,7 @@ GptCheckOptions parse_gpt_check_options(std::span<const char* const> arguments) 
                    }});
   known.push_back(trainer::number_flag("--memory-budget", "MiB",
                                        "the largest batch and depth whose step fits",
-                                       options.memory_budget, 0x1p-20, 1 << 30));
+                                       options.memory_budget, 0.001, 1 << 30));
   if (!gpt::set_options(options, known, arguments)) {
     options.help = "Checks train_gpt, whose flags it takes.\n\n" + trainer::describe(known);
     return options;

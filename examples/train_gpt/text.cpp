@@ -26,8 +26,7 @@ std::optional<Text> read_text(const std::filesystem::path& folder) {
     }
     std::vector<std::filesystem::path> files;
     for (const auto& entry : std::filesystem::directory_iterator(candidate)) {
-      if (!entry
-               .is_directory()) {  // a text that cannot be read is no reason to train on the others
+      if (!entry.is_directory()) {  // one that cannot be read is an error
         files.push_back(entry.path());
       }
     }
