@@ -5,15 +5,19 @@
 // ranks do together. With one rank alone it has nothing to say and still passes.
 #include <doctest/doctest.h>
 #include <omp.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <span>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "examples/train_gpt/support.hpp"
 #include "train_gpt/ranks.hpp"
 #include "train_gpt/text.hpp"
@@ -192,6 +196,39 @@ TEST_CASE("ranks: after training, all have the same weights, and better ones") {
     CHECK(loss < before - 0.1);
     CHECK(training.report().losses.size() == 10);
   }
+}
+
+TEST_CASE("ranks: resumed from the checkpoint of one, all end as if they had never stopped") {
+  const Text text = generate_text("a test");
+  const ModelShape shape = packing_shape();
+  // Of a process's own. New widths come after the steps 1 and 100.
+  struct Process {
+    Model model;
+    ActivationStore store;
+    Training training;
+    Process(const Text& text, const ModelShape& shape)
+        : model(shape, 0), store(make_store(shape, SavePolicy::on_average(2))),
+          training(model, text.training(), {.steps = 102, .batch = 6}, store, ranks()) {}
+  };
+  double name = ranks().rank() == 0 ? getpid() : 0;
+  ranks().sum(std::span(&name, 1));
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("actpack_ranks_test_" + std::to_string(name));
+  Process straight(text, shape);
+  trainer::finish(straight.training, [&](std::int64_t done) {
+    trainer::Checkpoint checkpoint;
+    straight.training.visit(checkpoint);
+    if (done == 60 && ranks().rank() == 0) checkpoint.write(path.string());
+  });
+  ranks().sum(std::span(&name, 1));  // wait
+  Process resumed(text, shape);
+  trainer::Checkpoint checkpoint(path.string());
+  resumed.training.visit(checkpoint);
+  trainer::finish(resumed.training, [](std::int64_t) {});
+  CHECK(std::ranges::equal(resumed.model.values(), straight.model.values()));
+  CHECK(resumed.training.report().widths == straight.training.report().widths);
+  CHECK(resumed.store.widths()->save() == straight.store.widths()->save());
+  if (ranks().rank() == 0) std::filesystem::remove(path);
 }
 
 }  // namespace
