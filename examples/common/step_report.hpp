@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "common/memory.hpp"
 
 namespace trainer {
@@ -45,7 +46,23 @@ struct TrainingReport {
     saved_bytes = std::max(saved_bytes, step.saved_bytes);
     peak_bytes = std::max(peak_bytes, step.peak_bytes);
   }
+  void visit(Checkpoint& checkpoint) {
+    checkpoint.visit("losses", losses);
+    checkpoint.visit("saved bytes", saved_bytes);
+    checkpoint.visit("peak bytes", peak_bytes);
+    checkpoint.visit("seconds", seconds);
+    checkpoint.visit("codec seconds", codec_seconds);
+  }
 };
+
+// Takes the steps that are left of a training. Calls after_step(steps done) after each.
+template <class Training, class AfterStep>
+void finish(Training& training, const AfterStep& after_step) {
+  while (!training.is_over()) {
+    training.step();
+    after_step(training.done());
+  }
+}
 
 class Stopwatch {
  public:

@@ -11,7 +11,6 @@
 
 #include "common/memory.hpp"
 #include "common/progress.hpp"
-#include "train_fashion_mnist/training.hpp"
 
 namespace trainer {
 namespace {
@@ -35,8 +34,9 @@ Network Experiment::make_network(std::int64_t depth) const {
 TrainingReport Experiment::train(Network& network, std::int64_t steps, std::int64_t cycle,
                                  Contexts& contexts, const std::string& name) const {
   Progress progress(name, steps * batch_size, "images");
-  return trainer::train(network, data_.train, options_.seed, steps, cycle, contexts,
-                        [&](std::int64_t done) { progress(done * batch_size); });
+  Training training = make_training(network, steps, cycle, contexts);
+  finish(training, [&](std::int64_t done) { progress(done * batch_size); });
+  return training.report();
 }
 
 double Experiment::test_accuracy(Network& network) const {

@@ -3,12 +3,13 @@
 //
 // Checks where the trainer looks for data, and that it says in one line what is wrong with a file.
 #include <doctest/doctest.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -17,20 +18,14 @@
 
 #include "common/data.hpp"
 #include "common/idx.hpp"
+#include "common/memory.hpp"
+#include "examples/support.hpp"
 
 namespace {
 
 using namespace trainer;
+using namespace support;
 namespace fs = std::filesystem;
-
-// A folder of this test's own, gone with it.
-struct Folder {
-  fs::path path =
-      fs::temp_directory_path() / ("actpack_train_data_test_" + std::to_string(getpid()));
-
-  Folder() { fs::create_directories(path); }
-  ~Folder() { fs::remove_all(path); }
-};
 
 using Bytes = std::vector<std::uint8_t>;
 
@@ -74,14 +69,10 @@ void write_data_set(const fs::path& folder, std::uint32_t train = 3, std::uint32
 std::string complaint(const fs::path& folder) {
   try {
     load_data(folder.string(), "", "");
-  } catch (const DataError& error) {
+  } catch (const FileError& error) {
     return error.what();
   }
   return "";
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 TEST_CASE("data: images and labels come out as they were written") {
@@ -135,7 +126,8 @@ TEST_CASE("data: a missing file is named") {
     const Folder folder;
     write_data_set(folder.path);
     fs::remove(folder.path / name);
-    CHECK(complaint(folder.path) == (folder.path / name).string() + ": no such file");
+    CHECK(complaint(folder.path) ==
+          (folder.path / name).string() + ": cannot be opened: No such file or directory");
   }
 }
 
@@ -150,15 +142,20 @@ TEST_CASE("data: wrong contents are one line that names the file and what is wro
            "magic number 2049, expected 2051"},
       Case{"train-labels-idx1-ubyte.gz", idx_bytes({2051, 3}, Bytes(3, 0)),
            "magic number 2051, expected 2049"},
-      Case{"train-images-idx3-ubyte.gz", idx_bytes({2051, 3}, {}), "too few for a header"},
-      Case{"train-images-idx3-ubyte.gz", {}, "too few for a header"},
+      Case{"train-images-idx3-ubyte.gz", idx_bytes({2051, 3}, {}), "too few bytes for a header"},
+      Case{"train-images-idx3-ubyte.gz", {}, "too few bytes for a header"},
       Case{"train-images-idx3-ubyte.gz", idx_bytes({2051, 4, 28, 28}, image_bytes(3)),
-           "truncated: 2352 bytes of data, the header promises 3136"},
+           "truncated: 2352 instead of 3136 bytes of data, as the header promises"},
       Case{"train-images-idx3-ubyte.gz", idx_bytes({2051, 2, 28, 28}, image_bytes(3)),
-           "too long: 2352"},
+           "too long: more than 1568 bytes"},
+      Case{"train-images-idx3-ubyte.gz", idx_bytes({2051, ~0u, 28, 28}, image_bytes(3)),
+           "truncated: too short for 3367254359280 bytes"},
+      Case{"train-labels-idx1-ubyte.gz", idx_bytes({2049, ~0u}, Bytes(3, 9)),
+           "truncated: too short for 4294967295 bytes"},
       Case{"train-images-idx3-ubyte.gz", idx_bytes({2051, ~0u, ~0u, ~0u}, image_bytes(3)),
-           "truncated"},
-      Case{"train-images-idx3-ubyte.gz", idx_bytes({2051, 3, 16, 49}, image_bytes(3)), "16 x 49"},
+           "dimension 1 is 4294967295, expected 28"},
+      Case{"train-images-idx3-ubyte.gz", idx_bytes({2051, 3, 16, 49}, image_bytes(3)),
+           "dimension 1 is 16, expected 28"},
       Case{"train-images-idx3-ubyte.gz", idx_bytes({2051, 0, 28, 28}, {}), "no images"},
       Case{"train-labels-idx1-ubyte.gz", idx_bytes({2049, 3}, {1, 10, 2}), "label 10 at index 1"},
       Case{"t10k-labels-idx1-ubyte.gz", idx_bytes({2049, 3}, {1, 2, 3}), "3 labels, but"},
@@ -191,6 +188,66 @@ TEST_CASE("data: a gzip stream cut short or damaged is named") {
   damaged[damaged.size() - 6] ^= 1;  // the checksum
   std::ofstream(path, std::ios::binary) << damaged;
   CHECK(contains(complaint(folder.path), path.string() + ": damaged"));
+}
+
+TEST_CASE("data: a small file that stands for a huge one is left where its header's promise ends") {
+  const Folder folder;
+  write_data_set(folder.path);
+  constexpr std::size_t huge = 256 << 20;  // a quarter of a megabyte when compressed
+  const fs::path path = folder.path / "train-labels-idx1-ubyte.gz";
+  {
+    Bytes bytes = idx_bytes({2049, 3}, Bytes(huge, 1));
+    const gzFile file = gzopen(path.c_str(), "wb9");
+    REQUIRE(gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size())) > 0);
+    REQUIRE(gzclose(file) == Z_OK);
+  }
+  memory::restart_peak();
+  const std::int64_t before = memory::live_bytes();
+  CHECK(complaint(folder.path) ==
+        path.string() + ": too long: more than 3 bytes of data, as the header promises");
+  // Once the file, and again while it is read; zlib's window, and the library's own small change.
+  CHECK(memory::peak_bytes() - before <
+        4 * static_cast<std::int64_t>(fs::file_size(path)) + (1 << 20));
+}
+
+TEST_CASE("data: a gzip file may have several streams, and nothing else after the last") {
+  const Folder folder;
+  write_data_set(folder.path);
+  const std::string path = folder / "train-labels-idx1-ubyte.gz";
+  const auto stream = [&](const Bytes& bytes) {
+    write_gzip(path, bytes);
+    return contents_of(path);
+  };
+  const std::string whole = stream(idx_bytes({2049, 3}, {1, 2, 3}));
+  const std::string front = stream(idx_bytes({2049, 3}, {1}));
+  const std::string back = stream({2, 3});
+  const auto with = [&](const std::string& bytes) {
+    std::ofstream(path, std::ios::binary) << bytes;
+    return complaint(folder.path);
+  };
+  CHECK(with(front + back).empty());
+  CHECK(load_data(folder.path.string(), "", "").train.labels == Bytes{1, 2, 3});
+  for (const std::string& garbage :
+       {std::string("x"), std::string(100, '\0'), std::string("\x1f\x8b")}) {
+    CHECK(with(whole + garbage).starts_with(path + ": "));
+  }
+  CHECK(with(whole + back) ==
+        path + ": too long: more than 3 bytes of data, as the header promises");
+  CHECK(with("plain").starts_with(path + ": damaged"));
+}
+
+TEST_CASE("data: only Fashion-MNIST is called that") {
+  const Folder folder;
+  write_data_set(folder.path);
+  CHECK(load_data(folder.path.string(), "", "").origin ==
+        "other images from " + folder.path.string());
+  const Data a = load_data(folder.path.string(), "", "");
+  write_gzip(folder.path / "t10k-labels-idx1-ubyte.gz", idx_bytes({2049, 2}, {0, 1}));
+  CHECK(load_data(folder.path.string(), "", "").checksum() != a.checksum());
+  if (const char* real = std::getenv("ACTPACK_DATA_DIR")) {
+    const Data found = load_data("", real, "");
+    if (found.train.labels.size() == 60'000) CHECK(found.origin.starts_with("Fashion-MNIST from "));
+  }
 }
 
 TEST_CASE("data: pixels are scaled to zero mean and unit variance") {

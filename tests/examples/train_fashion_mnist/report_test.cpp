@@ -12,6 +12,7 @@
 
 #include "common/json.hpp"
 #include "common/loss_curve.hpp"
+#include "examples/number_flags.hpp"
 #include "train_fashion_mnist/options.hpp"
 #include "train_fashion_mnist/report.hpp"
 
@@ -110,9 +111,13 @@ TEST_CASE("options: what is not understood is named in one line, flag and value"
   CHECK(contains(complaint({"--epochs"}), "--epochs: needs a value"));
 }
 
+TEST_CASE("options: every number has two limits") {
+  CHECK(support::check_number_flags(help(), parse_options) == 8);
+}
+
 TEST_CASE("options: help lists every flag") {
   Options options;
-  for (const Flag& flag : flags(options)) {
+  for (const Flag& flag : training_flags(options)) {
     CHECK(contains(help(), std::string(flag.name) + " " + std::string(flag.values)));
   }
   CHECK(parse_options(std::vector<const char*>{"--help"}).wants_help);

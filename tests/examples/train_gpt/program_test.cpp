@@ -16,6 +16,10 @@
 #include <utility>
 #include <vector>
 
+#include "common/checkpoint.hpp"
+#include "common/files.hpp"
+#include "examples/number_flags.hpp"
+#include "examples/support.hpp"
 #include "examples/train_gpt/support.hpp"
 #include "train_gpt/options.hpp"
 #include "train_gpt/text.hpp"
@@ -25,6 +29,7 @@ namespace {
 
 using namespace gpt;
 using namespace support;
+using trainer::Checkpoint;
 
 // The steps are short: beside other tests, threads that spin would cost more than they save.
 [[maybe_unused]] const bool is_single_threaded = (omp_set_num_threads(1), true);
@@ -64,9 +69,9 @@ TEST_CASE("options: what is asked for is what is set") {
 
 TEST_CASE("options: a wrong one is named, with its value and what was expected") {
   CHECK(error_of({"--layer", "2"}) == "--layer: unknown flag (--help lists them)");
-  CHECK(error_of({"--layers"}) == "--layers: needs a value: a whole number from 1");
-  CHECK(error_of({"--layers", "0"}) == "--layers 0: expected a whole number from 1");
-  CHECK(error_of({"--steps", "9x"}) == "--steps 9x: expected a whole number from 0");
+  CHECK(error_of({"--layers"}) == "--layers: needs a value: a whole number from 1 to 1000");
+  CHECK(error_of({"--layers", "0"}) == "--layers 0: expected a whole number from 1 to 1000");
+  CHECK(error_of({"--steps", "9x"}) == "--steps 9x: expected a whole number from 0 to 1000000000");
   CHECK(error_of({"--bits", "3"}) == "--bits 3: expected 32, 8, 4, 2 or 1");
   CHECK(error_of({"--average-bits", "9"}) == "--average-bits 9: expected a number from 1 to 8");
   CHECK(error_of({"--seeds", "1,,2"}) ==
@@ -109,6 +114,76 @@ TEST_CASE("text: the files of a folder in order, a tenth for validation, windows
   CHECK_THROWS_AS(WindowStream(std::vector<std::uint8_t>(10), 10, 0), TextError);
 }
 
+TEST_CASE("options: every number has two limits") {
+  CHECK(support::check_number_flags(help(), parse_options) == 12);
+}
+
+TEST_CASE("options: what would ask for more than there can be is refused, with the limit") {
+  const std::string huge = "9223372036854775807";
+  for (const char* name : {"--layers", "--channels", "--heads", "--context", "--batch", "--steps",
+                           "--validation-windows", "--threads", "--checkpoint-every"}) {
+    CHECK(error_of({name, huge.c_str()})
+              .starts_with(name + (" " + huge) + ": expected a whole number from "));
+  }
+  for (const char* rate : {"nan", "inf", "1e300", "-0.001"}) {
+    CHECK(error_of({"--learning-rate", rate}) ==
+          "--learning-rate " + std::string(rate) + ": expected a number from 0 to 10");
+  }
+}
+
+TEST_CASE("options: every value that a training depends on is told in words that set it") {
+  Options options;
+  REQUIRE(set_options(
+      options, flags(options),
+      std::vector<const char*>{"--layers", "3", "--seeds", "4,18446744073709551615", "--bits", "2",
+                               "--keep", "query=4,gelu=8", "--gelu", "input-with-sign", "--decode",
+                               "plain", "--learning-rate", "0.1"}));
+  std::vector<std::string> told;
+  for (const trainer::Flag& flag : flags(options)) {
+    if (flag.value && flag.name != "--average-bits") {
+      told.insert(told.end(), {flag.name, flag.value()});
+    }
+  }
+  std::vector<const char*> arguments;
+  for (const std::string& word : told) arguments.push_back(word.c_str());
+  Options again;
+  REQUIRE(set_options(again, flags(again), arguments));
+  CHECK(again.shape.layers == 3);
+  CHECK(again.seeds == options.seeds);
+  CHECK(again.bits == 2);
+  CHECK(again.exceptions == options.exceptions);
+  CHECK(again.gelu == options.gelu);
+  CHECK(again.is_subtractive == options.is_subtractive);
+  CHECK(again.training.learning_rate == 0.1);
+  for (const char* name : {"--layers", "--channels", "--heads", "--context", "--batch", "--steps",
+                           "--learning-rate", "--seeds", "--validation-windows", "--bits",
+                           "--average-bits", "--keep", "--gelu", "--decode", "--rounding"}) {
+    const std::vector<trainer::Flag> all = flags(options);
+    CHECK(std::ranges::find(all, name, &trainer::Flag::name)->value);
+  }
+}
+
+TEST_CASE("text: one file that cannot be read is an error, not a shorter text") {
+  const Folder folder;
+  std::ofstream(folder / "a.txt") << "abcdefghij";
+  std::filesystem::create_directory(folder / "b");  // a folder in between is none of the text
+  CHECK(load_text(folder.path.string(), "").bytes.size() == 10);
+  const auto complaint = [&] {
+    try {
+      load_text("", folder.path.string());
+    } catch (const trainer::FileError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  std::filesystem::create_symlink("nowhere", folder / "c.txt");
+  CHECK(complaint() ==
+        folder / "c.txt" + std::string(": cannot be opened: No such file or directory"));
+  std::filesystem::remove(folder / "c.txt");
+  std::filesystem::create_symlink("/proc/self/mem", folder / "c.txt");
+  CHECK(complaint() == folder / "c.txt" + std::string(": cannot be read: Input/output error"));
+}
+
 TEST_CASE("text: ranks draw the same batch and share it") {
   const Text text = generate_text("a test");
   WindowStream whole(text.training(), 8, 1);
@@ -137,8 +212,9 @@ TEST_CASE("training: the loss falls alike in full precision and in 2 bits") {
     const double before = validation_loss(model, text.validation(), 20, one_rank());
     const TrainingSetting setting{.steps = 150, .batch = 4, .learning_rate = 5e-3};
     std::int64_t done = 0;
-    const TrainingReport report = train(model, text.training(), setting, store, one_rank(),
-                                        [&](std::int64_t steps) { CHECK(steps == ++done); });
+    Training training(model, text.training(), setting, store, one_rank());
+    trainer::finish(training, [&](std::int64_t steps) { CHECK(steps == ++done); });
+    const TrainingReport report = training.report();
     CHECK(report.losses.size() == 150);
     CHECK(std::abs(report.losses[0] - std::log(256.0)) < 0.2);  // a newborn model guesses
     validation.push_back(validation_loss(model, text.validation(), 20, one_rank()));
@@ -147,6 +223,52 @@ TEST_CASE("training: the loss falls alike in full precision and in 2 bits") {
   // Noise of 2 bits costs a little, if at all; that of a broken context costs more than this.
   CHECK(std::abs(validation[1] / validation[0] - 1) < 0.1);
   CHECK(std::abs(validation[2] / validation[0] - 1) < 0.1);
+}
+
+TEST_CASE(
+    "training: resumed from a checkpoint, it ends as one that never stopped, to the last bit") {
+  const Text text = generate_text("a test");
+  const ModelShape shape = packing_shape();
+  const Folder folder;
+  SavePolicy by_input = SavePolicy::shipped(4);
+  by_input.gelu = SavePolicy::Gelu::input_with_sign;
+  for (const SavePolicy& policy :
+       {exact, SavePolicy::shipped(2), by_input, SavePolicy::on_average(2)}) {
+    // Of a process's own: a model, a store, and a training of `setting`.
+    struct Process {
+      Model model;
+      ActivationStore store;
+      Training training;
+      Process(const Text& text, const ModelShape& shape, const SavePolicy& policy)
+          : model(shape, 0), store(shape, policy, 7),
+            training(model, text.training(), {.steps = 130, .batch = 2, .seed = 7}, store,
+                     one_rank()) {}
+    };
+    const auto save = [&](Process& process, const std::string& name) {
+      Checkpoint checkpoint;
+      process.training.visit(checkpoint);
+      checkpoint.write(folder / name);
+    };
+    Process straight(text, shape, policy);
+    trainer::finish(straight.training, [](std::int64_t) {});
+    save(straight, "straight");
+    for (const int stop : {1, 99, 102}) {  // new widths come after the steps 1 and 100
+      Process first(text, shape, policy);
+      for (int step = 0; step < stop; ++step) first.training.step();
+      save(first, "stopped");
+      Process second(text, shape, policy);
+      Checkpoint checkpoint(folder / "stopped");
+      second.training.visit(checkpoint);
+      checkpoint.require_end();
+      CHECK(second.training.done() == stop);
+      trainer::finish(second.training, [](std::int64_t) {});
+      save(second, "resumed");
+      CHECK(std::ranges::equal(second.model.values(), straight.model.values()));
+      CHECK(second.training.report().losses == straight.training.report().losses);
+      CHECK(second.training.report().widths == straight.training.report().widths);
+      CHECK(entries_of(folder / "resumed") == entries_of(folder / "straight"));
+    }
+  }
 }
 
 TEST_CASE("validation: the loss is the mean over the windows, whatever the batch") {

@@ -5,15 +5,19 @@
 // ranks do together. With one rank alone it has nothing to say and still passes.
 #include <doctest/doctest.h>
 #include <omp.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <span>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "examples/train_gpt/support.hpp"
 #include "train_gpt/ranks.hpp"
 #include "train_gpt/text.hpp"
@@ -73,6 +77,27 @@ TEST_CASE("ranks: in full precision, their gradient is that of the joined batch"
   // Sequences' gradients are summed up in another order: 2^-24 for each of 8 partial sums, at most.
   CHECK(relative_error(found, expected) < 8 * 0x1p-24);
   CHECK(is_same_on_all(found));
+}
+
+TEST_CASE("ranks: sums and means are right for more numbers than one message has") {
+  constexpr std::size_t size = (std::size_t{2} << 20) + 3;  // of three messages
+  std::vector<double> sums(size);
+  std::vector<float> means(size);
+  const double rank = ranks().rank();
+  for (std::size_t i = 0; i < size; ++i) {
+    sums[i] = static_cast<double>(i) + rank;
+    means[i] = static_cast<float>(i % 1000) + static_cast<float>(rank);
+  }
+  ranks().sum(sums);
+  ranks().average(means);
+  const double n = ranks().size();
+  bool is_right = true;
+  for (std::size_t i = 0; i < size; ++i) {
+    is_right = is_right && sums[i] == n * static_cast<double>(i) + n * (n - 1) / 2;
+    is_right =
+        is_right && means[i] == static_cast<float>(i % 1000) + static_cast<float>((n - 1) / 2);
+  }
+  CHECK(is_right);
 }
 
 // The mean of the squared relative errors, and the variance of that mean.
@@ -159,8 +184,8 @@ TEST_CASE("ranks: after training, all have the same weights, and better ones") {
   for (const SavePolicy& policy : {exact, SavePolicy::on_average(2)}) {
     Model model(shape, 0);
     ActivationStore store = make_store(shape, policy);
-    const TrainingReport report =
-        train(model, text.training(), setting, store, ranks(), [](std::int64_t) {});
+    Training training(model, text.training(), setting, store, ranks());
+    trainer::finish(training, [](std::int64_t) {});
     CHECK(is_same_on_all(model.values()));
     const double loss = validation_loss(model, text.validation(), 40, ranks());
     double before = 0;
@@ -169,8 +194,41 @@ TEST_CASE("ranks: after training, all have the same weights, and better ones") {
       before = validation_loss(newborn, text.validation(), 40, ranks());
     }
     CHECK(loss < before - 0.1);
-    CHECK(report.losses.size() == 10);
+    CHECK(training.report().losses.size() == 10);
   }
+}
+
+TEST_CASE("ranks: resumed from the checkpoint of one, all end as if they had never stopped") {
+  const Text text = generate_text("a test");
+  const ModelShape shape = packing_shape();
+  // Of a process's own. New widths come after the steps 1 and 100.
+  struct Process {
+    Model model;
+    ActivationStore store;
+    Training training;
+    Process(const Text& text, const ModelShape& shape)
+        : model(shape, 0), store(make_store(shape, SavePolicy::on_average(2))),
+          training(model, text.training(), {.steps = 102, .batch = 6}, store, ranks()) {}
+  };
+  double name = ranks().rank() == 0 ? getpid() : 0;
+  ranks().sum(std::span(&name, 1));
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("actpack_ranks_test_" + std::to_string(name));
+  Process straight(text, shape);
+  trainer::finish(straight.training, [&](std::int64_t done) {
+    trainer::Checkpoint checkpoint;
+    straight.training.visit(checkpoint);
+    if (done == 60 && ranks().rank() == 0) checkpoint.write(path.string());
+  });
+  ranks().sum(std::span(&name, 1));  // wait
+  Process resumed(text, shape);
+  trainer::Checkpoint checkpoint(path.string());
+  resumed.training.visit(checkpoint);
+  trainer::finish(resumed.training, [](std::int64_t) {});
+  CHECK(std::ranges::equal(resumed.model.values(), straight.model.values()));
+  CHECK(resumed.training.report().widths == straight.training.report().widths);
+  CHECK(resumed.store.widths()->save() == straight.store.widths()->save());
+  if (ranks().rank() == 0) std::filesystem::remove(path);
 }
 
 }  // namespace
