@@ -187,8 +187,7 @@ void check_answer(const Problem& problem, const Allocation& answer) {
     variance += problem.variance_of(i, bits);
   }
   check(used == answer.bits_used, "bits_used = ", answer.bits_used, " is ", used);
-  check(used <= problem.bit_budget, used, " bits are within ",
-        problem.bit_budget);
+  check(used <= problem.bit_budget, used, " bits are within ", problem.bit_budget);
   if (!is_normal(problem)) return;
   // Some sixty sums of doubles, and the bound's own arithmetic.
   const auto is_at_most = [](double a, double b) { return a <= b * (1 + 1e-12); };
