@@ -7,3 +7,4 @@
 #include "actpack/detail/allocation/allocate.hpp"
 #include "actpack/detail/auto_precision/members.hpp"
 #include "actpack/detail/refuse.hpp"
+#include "actpack/detail/serialize/members.hpp"

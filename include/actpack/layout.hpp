@@ -15,6 +15,9 @@
 
 namespace actpack {
 
+/// The version of the packed format: which words and parameters mean which values.
+inline constexpr std::uint32_t format_version = 2;
+
 /// The packed format. A tensor is `rows` × `row_size` elements, row-major. Each row is cut into
 /// groups of `group_size` elements; its last group may be short. Codes of a row are packed as in
 /// codes.hpp into words of its own, rows follow each other, and every group has one set of

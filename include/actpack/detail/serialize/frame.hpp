@@ -1,0 +1,158 @@
+// SPDX-FileCopyrightText: The actpack authors
+// SPDX-License-Identifier: MIT
+//
+// A frame around any contents: the header before them and the checksum behind.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+
+#include "actpack/detail/byte_stream.hpp"
+#include "actpack/detail/checksum.hpp"
+#include "actpack/detail/require.hpp"
+#include "actpack/serialize.hpp"
+
+namespace actpack::detail {
+
+/// "\x89actpk\r\n", the first byte lowest: no text, and not what a transfer as text makes of it.
+inline constexpr std::uint64_t frame_magic = 0x0A0D6B7074636189;
+inline constexpr std::uint32_t frame_version = 1;
+
+/// The version of what is between header and checksum.
+inline constexpr std::uint32_t controller_version = 2;
+constexpr std::uint32_t contents_version(Form form) {
+  return form == Form::controller ? controller_version : format_version;
+}
+
+/// Bytes of a frame beside its contents.
+inline constexpr std::int64_t frame_overhead = std::int64_t{frame_header_size} + 8;
+
+inline constexpr unsigned stochastic_flag = 1;
+inline constexpr unsigned row_bits_flag = 2;
+
+inline const char* name_of(Form form) {
+  switch (form) {
+    case Form::affine: return "an affine tensor";
+    case Form::sign_magnitude: return "a sign-magnitude context";
+    case Form::mask: return "a mask";
+    case Form::codes: return "codes";
+    case Form::controller: return "the state of an AutoPrecision";
+  }
+  return "nothing known";
+}
+
+/// Refuses contents that no frame has: values out of range, or not 0 where the form has no use for
+/// them.
+inline void require_valid(const FrameContents& contents) {
+  const Layout& layout = contents.layout;
+  const bool has_groups = contents.form == Form::affine || contents.form == Form::sign_magnitude;
+  const bool is_tensor = has_groups || contents.form == Form::mask || contents.form == Form::codes;
+  require(is_tensor || contents.form == Form::controller, "form = ", int(contents.form),
+          " is not one of 1 to 5");
+  const int type = static_cast<int>(contents.element_type);
+  require(has_groups ? type >= 1 && type <= 3 : type == 0, "element type = ", type, " is not ",
+          has_groups ? "one of 1 to 3" : "0, but the form has none");
+  require(!contents.has_row_bits || contents.form == Form::affine,
+          "rows have widths, but the form is not affine");
+  if (has_groups) {
+    layout.validate();
+  } else if (is_tensor) {
+    require(layout.row_size >= 0 && layout.row_size <= Layout::max_numel,
+            "numel = ", layout.row_size, " is not in [0, 2^48]");
+    require(is_width(layout.bits), "bits = ", layout.bits, " is not 1, 2, 4 or 8");
+    require(layout.bits == 1 || contents.form == Form::codes, "bits = ", layout.bits,
+            " but a mask has 1");
+  }
+  const bool is_clear =
+      (is_tensor || (layout.row_size == 0 && layout.bits == 0)) &&
+      (has_groups || (layout.rows == (is_tensor ? 1 : 0) && layout.last_row_size == 0 &&
+                      layout.group_size == 0 && !contents.rounding.is_stochastic)) &&
+      (contents.rounding.is_stochastic ||
+       (contents.rounding.seed == 0 && contents.rounding.offset == 0));
+  require(is_clear, "the header has numbers that ", name_of(contents.form), " does not use");
+}
+
+/// Writes the header of a frame of `size` bytes. Precondition: the contents are valid.
+inline void put_header(ByteWriter& out, const FrameContents& contents, std::int64_t size) {
+  const unsigned flags = (contents.rounding.is_stochastic ? stochastic_flag : 0) |
+                         (contents.has_row_bits ? row_bits_flag : 0);
+  const Layout& layout = contents.layout;
+  out.put(frame_magic);
+  out.put(frame_version);
+  out.put(static_cast<std::uint8_t>(contents.form));
+  out.put(static_cast<std::uint8_t>(contents.element_type));
+  out.put(static_cast<std::uint8_t>(layout.bits));
+  out.put(static_cast<std::uint8_t>(flags));
+  out.put(size);
+  out.put(layout.rows);
+  out.put(layout.row_size);
+  out.put(layout.last_row_size);
+  out.put(layout.group_size);
+  out.put(contents_version(contents.form));
+  out.put(contents.rounding.seed);
+  out.put(contents.rounding.offset);
+}
+
+/// Writes the checksum of everything before it. `frame` is whole but for that.
+inline void seal_frame(std::span<std::byte> frame) {
+  const std::span<std::byte> checked = frame.first(frame.size() - 8);
+  store_little_endian(checksum(checked), checked.data() + checked.size());
+}
+
+/// What the first fields of a header say, which every version of a frame shares.
+inline std::int64_t get_size(ByteReader& in) {
+  require(in.get<std::uint64_t>() == frame_magic,
+          "the bytes are no frame of actpack, or were changed as if they were text");
+  const std::uint32_t version = in.get<std::uint32_t>();
+  require(version == frame_version, "frame has version ", version, " instead of ", frame_version);
+  (void)in.get<std::uint32_t>();  // form, element type, bits, flags
+  const std::int64_t size = in.get_integer();
+  require(size >= frame_overhead && size % array_alignment == 0, "frame claims a size of ", size,
+          " bytes, which none has");
+  return size;
+}
+
+/// A frame whose header and checksum are right.
+struct OpenFrame {
+  FrameContents contents;
+  std::span<const std::byte> body;  // between them
+};
+
+/// Throws std::invalid_argument unless `frame` is a whole frame with valid contents.
+inline OpenFrame open_frame(std::span<const std::byte> frame) {
+  const std::int64_t actual_size = static_cast<std::int64_t>(frame.size());
+  require(actual_size >= frame_overhead, "frame has ", actual_size,
+          " bytes, but none has less than ", frame_overhead);
+  ByteReader start(frame, "frame");
+  const std::int64_t size = get_size(start);
+  require(size == actual_size, "frame has ", actual_size, " bytes, but claims ", size);
+  const std::span<const std::byte> checked = frame.first(frame.size() - 8);
+  require(load_little_endian<std::uint64_t>(checked.data() + checked.size()) == checksum(checked),
+          "frame is damaged: its checksum is not that of its bytes");
+
+  ByteReader in(frame.subspan(12), "frame");
+  FrameContents contents;
+  contents.form = static_cast<Form>(in.get<std::uint8_t>());
+  contents.element_type = static_cast<ElementType>(in.get<std::uint8_t>());
+  contents.layout.bits = in.get<std::uint8_t>();
+  const unsigned flags = in.get<std::uint8_t>();
+  (void)in.get_integer();  // size
+  contents.layout.rows = in.get_integer();
+  contents.layout.row_size = in.get_integer();
+  contents.layout.last_row_size = in.get_integer();
+  contents.layout.group_size = static_cast<std::int32_t>(in.get<std::uint32_t>());
+  const std::uint32_t version = in.get<std::uint32_t>();
+  contents.rounding.seed = in.get<std::uint64_t>();
+  contents.rounding.offset = in.get<std::uint64_t>();
+  require(flags <= (stochastic_flag | row_bits_flag), "flags = ", flags, " has unknown ones");
+  contents.rounding.is_stochastic = (flags & stochastic_flag) != 0;
+  contents.has_row_bits = (flags & row_bits_flag) != 0;
+  require_valid(contents);
+  require(version == contents_version(contents.form), name_of(contents.form), " has version ",
+          version, " instead of ", contents_version(contents.form));
+  return {contents, checked.subspan(frame_header_size)};
+}
+
+}  // namespace actpack::detail
