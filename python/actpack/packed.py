@@ -31,13 +31,14 @@ class Options:
 
     def __post_init__(self):
         for name in ("bits", "attention_bits"):
-            if getattr(self, name) not in (1, 2, 4, 8):
-                raise ValueError(f"actpack: {name} = {getattr(self, name)} is not 1, 2, 4 or 8")
+            bits = getattr(self, name)
+            if not isinstance(bits, int) or bits not in (1, 2, 4, 8):
+                raise ValueError(f"actpack: {name} = {bits!r} is not 1, 2, 4 or 8")
         if self.context not in ("sign_magnitude", "affine"):
             raise ValueError(f"actpack: context = {self.context!r} is neither 'sign_magnitude' nor"
                              " 'affine'")
-        if not 0 <= self.seed < 1 << 64:
-            raise ValueError(f"actpack: seed = {self.seed} is not in [0, 2^64)")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 64:
+            raise ValueError(f"actpack: seed = {self.seed!r} is no integer in [0, 2^64)")
 
 
 _streams = itertools.count()
@@ -87,13 +88,15 @@ def is_dense(tensor):
 
 
 def dense(tensor):
-    """The tensor itself if it is dense, else a contiguous copy."""
+    """The tensor itself if it is dense, else a contiguous copy. Memory holds its values: a view
+    that torch negates as it reads is copied."""
+    tensor = tensor.resolve_neg()
     return tensor if is_dense(tensor) else tensor.contiguous()
 
 
 def with_stride(tensor, stride):
-    """The tensor itself if it has these strides, else a copy that has them."""
-    if tensor.stride() == stride:
+    """The tensor itself if its memory has its values in these strides, else a copy that has."""
+    if tensor.stride() == stride and not tensor.is_neg():
         return tensor
     copy = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
     return copy.copy_(tensor)
@@ -113,6 +116,7 @@ class Packed:
         self.is_subtractive = options.subtractive
         self.context = _native.Context(values.numel(), form, bits, True, options.seed,
                                        next_stream(), None)
+        self.size_bytes = _native.size_bytes(self.context)
 
     def numel(self):
         return self.context.numel
@@ -151,6 +155,10 @@ class Packed:
         if packed_bytes.device != self.device:
             raise RuntimeError(f"actpack: {self.name} was packed on {self.device}, but its bytes"
                                f" came back on {packed_bytes.device}")
+        if (packed_bytes.dtype != torch.uint8 or packed_bytes.shape != (self.size_bytes,)
+                or not packed_bytes.is_contiguous()):
+            raise RuntimeError(f"actpack: {self.name} was packed in {self.size_bytes} bytes, but"
+                               f" they came back as {describe(packed_bytes)}")
         self.context.bytes = packed_bytes.data_ptr()
         return self.context
 
@@ -171,9 +179,7 @@ def prepare(tensor, form, bits, options, name):
     if tensor.dtype not in _native.TYPES:
         raise TypeError(f"actpack: {name} is not of float32, float16 or bfloat16")
     packed = Packed(tensor, form, bits, options, name)
-    packed_bytes = torch.empty(_native.size_bytes(packed.context), dtype=torch.uint8,
-                               device=tensor.device)
-    return packed, packed_bytes
+    return packed, torch.empty(packed.size_bytes, dtype=torch.uint8, device=tensor.device)
 
 
 def empty_mask(tensor):

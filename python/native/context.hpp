@@ -1,17 +1,20 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The structs that Python passes, which _native.py declares again, and the planes of a packed
-// tensor.
+// A packed tensor and a batch normalisation, as the library's verbs take them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "actpack/batch_norm_channels.hpp"
+#include "actpack/codes.hpp"
 #include "actpack/layout.hpp"
 #include "actpack/packed.hpp"
 #include "actpack/rounding.hpp"
 #include "actpack/sign_magnitude_view.hpp"
+#include "arguments.hpp"
+#include "native.h"
 
 namespace actpack_python {
 
@@ -21,44 +24,41 @@ using batch_norm::Operation;
 // Values that share parameters: the number for which cuda/batch_norm.hpp has kernels.
 constexpr std::int32_t group_size = 256;
 
-enum class Form : std::int32_t { affine, sign_magnitude };
-enum class Type : std::int32_t { float32, float16, bfloat16 };
-enum class DecodeAs : std::int32_t { values, relu };
-
-// One packed tensor. `bytes` holds its planes one after the other: the codes, the signs if the form
-// has them, the parameters of the groups.
-struct Context {
-  std::int64_t numel;
-  Form form;
-  std::int32_t bits;
-  std::int32_t is_stochastic;
-  std::uint64_t seed;
-  std::uint64_t offset;
-  std::uint8_t* bytes;
-};
-
-// A call's element type, and where it runs: on a stream of the current device, or on so many
-// threads.
-struct Execution {
-  Type type;
-  std::int32_t is_cuda;
-  void* stream;
-  std::int32_t threads;
-};
-
-// The planes of a context, as the library's verbs take them.
 class Planes {
  public:
-  explicit Planes(const Context& context)
-      : context_(context), layout_{.row_size = context.numel,
-                                   .group_size = group_size,
-                                   .bits = context.bits} {
-    layout_.validate();
+  // Each plane starts at a multiple of so many bytes, the kernels' widest access.
+  static constexpr std::int64_t alignment = 16;
+
+  // Looks at the context's shape alone: it may have no bytes yet.
+  explicit Planes(const actpack_context* context)
+      : context_(require_struct("context", context)), layout_{.row_size = context_.numel,
+                                                              .group_size = group_size,
+                                                              .bits = context_.bits} {
+    require_numel("context.numel", context_.numel);
+    require(context_.form == ACTPACK_FORM_AFFINE || context_.form == ACTPACK_FORM_SIGN_MAGNITUDE,
+            "context.form = ", context_.form, " is neither affine, 0, nor sign-magnitude, 1");
+    require(actpack::is_width(context_.bits), "context.bits = ", context_.bits,
+            " is not 1, 2, 4 or 8");
+    require_flag("context.is_stochastic", context_.is_stochastic);
   }
 
+  static Planes in_memory(const actpack_context* context) {
+    const Planes planes(context);
+    require_array("context.bytes", planes.context_.bytes, planes.numel(), alignment);
+    return planes;
+  }
+  static Planes with_signs(const actpack_context* context) {
+    const Planes planes = in_memory(context);
+    require(planes.has_signs(), "context.form = ", planes.context_.form,
+            " is affine, but signs are needed");
+    return planes;
+  }
+
+  const actpack_context& context() const { return context_; }
   const actpack::Layout& layout() const { return layout_; }
+  std::int64_t numel() const { return context_.numel; }
   std::int64_t size_bytes() const { return params_at() + 4 * layout_.num_groups(); }
-  bool has_signs() const { return context_.form == Form::sign_magnitude; }
+  bool has_signs() const { return context_.form == ACTPACK_FORM_SIGN_MAGNITUDE; }
   actpack::PackedView affine() const {
     return {layout_, words_at(0), reinterpret_cast<actpack::GroupParams*>(words_at(params_at()))};
   }
@@ -85,8 +85,9 @@ class Planes {
   }
 
  private:
-  // Each plane starts at a multiple of 16 bytes, the kernels' widest access.
-  static std::int64_t aligned(std::int64_t words) { return (4 * words + 15) / 16 * 16; }
+  static std::int64_t aligned(std::int64_t words) {
+    return (4 * words + alignment - 1) / alignment * alignment;
+  }
   std::int64_t signs_at() const { return aligned(layout_.num_words()); }
   std::int64_t params_at() const {
     return signs_at() + (has_signs() ? aligned(layout_.with_bits(1).num_words()) : 0);
@@ -95,8 +96,40 @@ class Planes {
     return reinterpret_cast<std::uint32_t*>(context_.bytes + byte);
   }
 
-  const Context& context_;
+  const actpack_context& context_;
   actpack::Layout layout_;
 };
+
+// A batch normalisation of the context's values. Looks at no array.
+inline Operation make_operation(const actpack_normalization* pointer,
+                                const actpack_context& context) {
+  const actpack_normalization& operation = require_struct("operation", pointer);
+  const std::int64_t channels = operation.channels;
+  constexpr std::int64_t most = actpack::Layout::max_numel;
+  require(channels > 0 && channels <= most, "operation.channels = ", channels, " is not in [1, ",
+          most, "]");
+  require(operation.inner > 0 && operation.inner <= most / channels,
+          "operation.inner = ", operation.inner, " is not in [1, ", most / channels, "]");
+  require(context.numel % (channels * operation.inner) == 0, "operation.channels = ", channels,
+          " times operation.inner = ", operation.inner,
+          " does not divide context.numel = ", context.numel);
+  require(operation.saved == ACTPACK_SAVED_INPUT || operation.saved == ACTPACK_SAVED_OUTPUT,
+          "operation.saved = ", operation.saved, " is neither the input, 0, nor the output, 1");
+  require(operation.saved == ACTPACK_SAVED_OUTPUT || context.form == ACTPACK_FORM_AFFINE,
+          "operation.saved = ", operation.saved,
+          " is the input, but a sign-magnitude context holds the output");
+  require(operation.epsilon >= 0, "operation.epsilon = ", operation.epsilon, " is not 0 or more");
+  require(operation.smallest_gamma >= 0, "operation.smallest_gamma = ", operation.smallest_gamma,
+          " is not 0 or more");
+  return {.channels = {.count = channels, .inner = operation.inner},
+          .saved = static_cast<batch_norm::SavedValue>(operation.saved),
+          .epsilon = operation.epsilon,
+          .smallest_gamma = operation.smallest_gamma,
+          .mean = operation.mean,
+          .variance = operation.variance,
+          .gamma = operation.gamma,
+          .beta = operation.beta,
+          .by_channel = reinterpret_cast<batch_norm::Channel*>(operation.by_channel)};
+}
 
 }  // namespace actpack_python

@@ -15,16 +15,19 @@
 #include "actpack/cuda/sign_magnitude.hpp"
 #include "actpack/rounding.hpp"
 #include "context.hpp"
+#include "native.h"
 
 namespace actpack_python {
 
 template <class T>
 struct DeviceVerbs {
-  const Execution& execution;
+  using Value = T;
+
+  const actpack_execution& execution;
 
   cudaStream_t stream() const { return static_cast<cudaStream_t>(execution.stream); }
 
-  void encode(const void* x, const Planes& to, std::int64_t) const {
+  void encode(const void* x, const Planes& to) const {
     if (to.has_signs()) {
       actpack::encode(static_cast<const T*>(x), to.sign_magnitude(), to.rounding(), stream());
     } else {
@@ -32,21 +35,21 @@ struct DeviceVerbs {
     }
   }
   void decode(const Planes& from, std::int64_t first, std::int64_t count, void* x,
-              DecodeAs decode_as, bool is_subtractive) const {
+              std::int32_t decode_as, bool is_subtractive) const {
     T* const values = static_cast<T*>(x);
     const actpack::Decoding decoding = from.decoding(is_subtractive);
     if (!from.has_signs()) {
       actpack::dequantize(from.affine(), first, count, values, decoding, stream());
-    } else if (decode_as == DecodeAs::relu) {
+    } else if (decode_as == ACTPACK_DECODE_RELU) {
       actpack::decode_relu(from.sign_magnitude(), first, count, values, decoding, stream());
     } else {
       actpack::decode(from.sign_magnitude(), first, count, values, decoding, stream());
     }
   }
-  void decode_keeping_signs(const Planes& from, std::int64_t, void* x) const {
+  void decode_keeping_signs(const Planes& from, void* x) const {
     actpack::decode_keeping_signs(from.sign_magnitude(), static_cast<T*>(x), stream());
   }
-  void apply_signs(const void* dy, const Planes& signs, std::int64_t, void* dx) const {
+  void apply_signs(const void* dy, const Planes& signs, void* dx) const {
     actpack::relu_backward(static_cast<const T*>(dy), signs.sign_magnitude(), static_cast<T*>(dx),
                            stream());
   }
@@ -63,15 +66,14 @@ struct DeviceVerbs {
     actpack::dropout_backward(static_cast<const T*>(dy), mask, static_cast<T*>(dx), numel, p,
                               stream());
   }
-  void batch_norm(const Operation& operation, const void* x, const Planes& to, std::int64_t,
-                  void* y) const {
+  void batch_norm(const Operation& operation, const void* x, const Planes& to, void* y) const {
     to.with_view([&](const auto& view) {
       batch_norm::forward(operation, static_cast<const T*>(x), view, to.rounding(),
                           static_cast<T*>(y), stream());
     });
   }
   void batch_norm_backward(const Operation& operation, const void* dz, const Planes& from,
-                           std::int64_t, const actpack::Decoding& decoding, std::int64_t elements,
+                           const actpack::Decoding& decoding, std::int64_t elements,
                            float* workspace, float* gamma_gradient, float* beta_gradient,
                            void* dx) const {
     from.with_view([&](const auto& view) {

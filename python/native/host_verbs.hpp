@@ -4,6 +4,9 @@
 // The verbs on tensors of the CPU.
 #pragma once
 
+#include <omp.h>
+
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -15,10 +18,13 @@
 #include "actpack/sign_keeping.hpp"
 #include "actpack/sign_magnitude.hpp"
 #include "context.hpp"
+#include "native.h"
 
 namespace actpack_python {
 
-// A loop for the host's verbs, on the caller's number of threads.
+// A loop for the host's verbs, on the caller's number of threads but no more than the processors
+// that it may use: beyond some thousands, OpenMP's runtime crashes. The body does not throw,
+// because all arguments are checked before a loop starts.
 struct OpenMp {
   int threads;
 
@@ -37,12 +43,14 @@ std::span<T> span_of(Bytes* x, std::int64_t numel) {
 // Each verb on tensors of T. Python owns all memory.
 template <class T>
 struct HostVerbs {
-  const Execution& execution;
+  using Value = T;
 
-  OpenMp loop() const { return {execution.threads}; }
+  const actpack_execution& execution;
 
-  void encode(const void* x, const Planes& to, std::int64_t numel) const {
-    const std::span<const T> values = span_of<const T>(x, numel);
+  OpenMp loop() const { return {std::min(execution.threads, omp_get_num_procs())}; }
+
+  void encode(const void* x, const Planes& to) const {
+    const std::span<const T> values = span_of<const T>(x, to.numel());
     if (to.has_signs()) {
       actpack::encode(values, to.sign_magnitude(), to.rounding(), loop());
     } else {
@@ -50,23 +58,23 @@ struct HostVerbs {
     }
   }
   void decode(const Planes& from, std::int64_t first, std::int64_t count, void* x,
-              DecodeAs decode_as, bool is_subtractive) const {
+              std::int32_t decode_as, bool is_subtractive) const {
     const std::span<T> values = span_of<T>(x, count);
     const actpack::Decoding decoding = from.decoding(is_subtractive);
     if (!from.has_signs()) {
       actpack::dequantize(from.affine(), first, values, decoding, loop());
-    } else if (decode_as == DecodeAs::relu) {
+    } else if (decode_as == ACTPACK_DECODE_RELU) {
       actpack::decode_relu(from.sign_magnitude(), first, values, decoding, loop());
     } else {
       actpack::decode(from.sign_magnitude(), first, values, decoding, loop());
     }
   }
-  void decode_keeping_signs(const Planes& from, std::int64_t numel, void* x) const {
-    actpack::decode_keeping_signs(from.sign_magnitude(), span_of<T>(x, numel), loop());
+  void decode_keeping_signs(const Planes& from, void* x) const {
+    actpack::decode_keeping_signs(from.sign_magnitude(), span_of<T>(x, from.numel()), loop());
   }
-  void apply_signs(const void* dy, const Planes& signs, std::int64_t numel, void* dx) const {
-    actpack::relu_backward(span_of<const T>(dy, numel), signs.sign_magnitude(),
-                           span_of<T>(dx, numel), loop());
+  void apply_signs(const void* dy, const Planes& signs, void* dx) const {
+    actpack::relu_backward(span_of<const T>(dy, signs.numel()), signs.sign_magnitude(),
+                           span_of<T>(dx, signs.numel()), loop());
   }
   void relu(const void* x, std::int64_t numel, void* y, std::uint32_t* mask) const {
     actpack::relu(span_of<const T>(x, numel), span_of<T>(y, numel), mask_of(mask, numel), loop());
@@ -81,20 +89,19 @@ struct HostVerbs {
     actpack::dropout_backward(span_of<const T>(dy, numel), mask_of(mask, numel),
                               span_of<T>(dx, numel), p, loop());
   }
-  void batch_norm(const Operation& operation, const void* x, const Planes& to, std::int64_t numel,
-                  void* y) const {
+  void batch_norm(const Operation& operation, const void* x, const Planes& to, void* y) const {
     to.with_view([&](const auto& view) {
-      batch_norm::forward(operation, span_of<const T>(x, numel), view, to.rounding(),
-                          span_of<T>(y, numel), loop());
+      batch_norm::forward(operation, span_of<const T>(x, to.numel()), view, to.rounding(),
+                          span_of<T>(y, to.numel()), loop());
     });
   }
   void batch_norm_backward(const Operation& operation, const void* dz, const Planes& from,
-                           std::int64_t numel, const actpack::Decoding& decoding,
-                           std::int64_t elements, float*, float* gamma_gradient,
-                           float* beta_gradient, void* dx) const {
+                           const actpack::Decoding& decoding, std::int64_t elements, float*,
+                           float* gamma_gradient, float* beta_gradient, void* dx) const {
     const auto read = [&](const auto& saved) {
-      batch_norm::backward(operation, span_of<const T>(dz, numel), saved, elements, gamma_gradient,
-                           beta_gradient, span_of<T>(dx, dx == nullptr ? 0 : numel), loop());
+      batch_norm::backward(operation, span_of<const T>(dz, from.numel()), saved, elements,
+                           gamma_gradient, beta_gradient,
+                           span_of<T>(dx, dx == nullptr ? 0 : from.numel()), loop());
     };
     if (from.has_signs()) {
       read(batch_norm::SavedSigns{from.sign_magnitude(), decoding});

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # The modules' common base class, and helpers of their forward and backward passes.
+import math
+
 import torch
 
 from .. import _native
@@ -75,7 +77,7 @@ def masked(dy, mask, stride, drop_probability=0.0):
 
 def rows(x):
     """x as a matrix, whose rows are the last dimension."""
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # -1 would not do for empty rows
 
 
 def needs_tiles(numel):

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import _native
 from .._native import SavedValue
-from ..packed import DecodeAs, Form, describe, prepare, with_stride
+from ..packed import DecodeAs, Form, dense, describe, prepare, with_stride
 from .activation import RELUS
 from .base import Compressed, is_recorded, memory_format, saved_tensors
 from .convolution import CONVOLUTIONS
@@ -52,7 +52,8 @@ class _BatchNorm(torch.autograd.Function):
             y = torch.empty_like(values)
         ctx.how, ctx.packed, ctx.name = how, packed, how.name
         by_channel = torch.empty(x.shape[1], 4, dtype=torch.float32, device=x.device)
-        tensors = [None if t is None else t.float() for t in (mean, variance, weight, bias)]
+        tensors = [None if t is None else dense(t.float())
+                   for t in (mean, variance, weight, bias)]
         _native.batch_norm(values, how.native(values, by_channel, *tensors),
                            packed.at(packed_bytes), y)
         ctx.save_for_backward(packed_bytes, by_channel)
@@ -133,8 +134,8 @@ class CompressedBatchNorm(Compressed):
         rectifies = surroundings.rectifies and keeps_output
         how = _Normalization(SavedValue.OUTPUT if keeps_output else SavedValue.INPUT,
                              surroundings.overwrites_input, is_training, self.eps,
-                             self._smallest_gamma, self._describe())
-        values = x.detach().contiguous(memory_format=memory_format(x))
+                             self._smallest_gamma if keeps_output else 0.0, self._describe())
+        values = x.detach().resolve_neg().contiguous(memory_format=memory_format(x))
         packed, packed_bytes = prepare(
             values, Form.SIGN_MAGNITUDE if rectifies else Form.AFFINE, self._options.bits,
             self._options, f"the {'output' if keeps_output else 'input'} of {how.name}")

@@ -27,12 +27,12 @@ class _Linear(torch.autograd.Function):
         needs_dx, needs_dw, needs_db = ctx.needs_input_grad[:3]
         dx = dy.matmul(weight.to(dy.dtype)) if needs_dx else None
         dw = _linear_weight_gradient(dy, weight, ctx.source, tensors) if needs_dw else None
-        db = dy.reshape(-1, dy.shape[-1]).sum(0) if needs_db else None
+        db = rows(dy).sum(0) if needs_db else None
         return dx, dw, db, None, None
 
 
 def _linear_weight_gradient(dy, weight, source, tensors):
-    numel = dy.numel() // weight.shape[0] * weight.shape[1]
+    numel = rows(dy).shape[0] * weight.shape[1]
     if not (needs_tiles(numel) and source.has_slices()):
         return rows(dy).t().mm(rows(source.load(tensors, dy.dtype)))
     dw = torch.zeros_like(weight, dtype=torch.float32)
