@@ -30,7 +30,8 @@ struct Fragment {
   Fragment(double value) : kind(Kind::real), real(value) {}
 };
 
-/// Throws std::invalid_argument with the fragments joined to a sentence.
+/// Throws std::invalid_argument with the fragments joined to a sentence, or prints it and aborts:
+/// see ACTPACK_NO_EXCEPTIONS.
 [[noreturn]] void refuse(std::initializer_list<Fragment> fragments);
 
 /// Refuses the fragments' sentence unless `holds`.
