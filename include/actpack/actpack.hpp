@@ -18,6 +18,7 @@
 #include "actpack/layout.hpp"
 #include "actpack/packed.hpp"
 #include "actpack/sign_magnitude_view.hpp"
+#include "actpack/frame.hpp"
 #include "actpack/serialize.hpp"
 
 // The host's verbs.

@@ -17,12 +17,15 @@
 #include <span>
 #include <vector>
 
-#include "actpack/detail/auto_precision/budget.hpp"
-#include "actpack/detail/auto_precision/statistics.hpp"
+#include "actpack/detail/auto_precision/state.hpp"
 #include "actpack/detail/auto_precision/tensor.hpp"
 #include "actpack/layout.hpp"
 
 namespace actpack {
+
+namespace detail {
+class WidthSolver;
+}
 
 /// The unit that gets a width of its own. For widths by group, register a tensor with rows of one
 /// group.
@@ -37,8 +40,9 @@ struct AutoPrecisionOptions {
   std::int64_t solve_interval = 50;  // steps from one solution to the next
 
   /// For data-parallel training: adds up, in place, what all ranks have observed since the last
-  /// solution. All ranks call it in the same step. If they have registered the same tensors, their
-  /// arrays have one size, and all find the same widths.
+  /// solution. All ranks call it in the same step, once. If they have registered the same tensors,
+  /// their arrays have one size, and all find the same widths. Sums of an item that come back
+  /// negative, not finite or too large count on no rank.
   std::function<void(std::span<double>)> all_reduce = {};
 };
 
@@ -48,11 +52,13 @@ struct AutoPrecisionOptions {
 ///
 /// Until a tensor's noise and gain are known, its rows share its part of the budget evenly; other
 /// tensors do not wait for it. Rows that were never observed count as the mean of their tensor.
-/// Observations that are not finite, as after an overflow, are left out.
+/// Observations that are not finite or beyond 10^140, as after an overflow, are left out.
+///
+/// A function that throws has changed nothing, whatever the exception: it can be called again.
 ///
 /// All arrays are host memory. The functions that take a tensor's number throw
-/// std::invalid_argument, and change nothing, if there is no such tensor, if an array does not have
-/// an element for each row, or if one is negative.
+/// std::invalid_argument if there is no such tensor, if an array does not have an element for each
+/// row, or if one is negative.
 class AutoPrecision {
  public:
   /// Throws std::invalid_argument if an option makes no sense.
@@ -60,12 +66,13 @@ class AutoPrecision {
 
   /// Adds a tensor and returns its number, from 0. The layout's bits do not matter. Throws
   /// std::invalid_argument if the layout is wrong or empty, the byte budget has no room for the
-  /// tensor, or a step has been made.
+  /// tensor, a step has been made, or all tensors together have more than 2^50 elements or 2^32 - 1
+  /// widths.
   std::size_t add_tensor(const Layout& layout, PrecisionPer per = PrecisionPer::row);
 
-  std::size_t num_tensors() const { return tensors_.size(); }
+  std::size_t num_tensors() const { return state_.tensors.size(); }
 
-  /// Returns the widths of a tensor's rows [host, rows], valid until the next step.
+  /// Returns the widths of a tensor's rows [host, rows], valid until the next step or tensor.
   std::span<const std::uint8_t> row_bits(std::size_t tensor) const;
 
   /// Observes the noise of this step's rows by their ranges: `squared_range_norms` [host, rows] has
@@ -90,7 +97,9 @@ class AutoPrecision {
   void observe_perturbation(std::size_t tensor, double squared_difference);
 
   /// Ends a training step. Returns whether it found new widths: it does after the first step, and
-  /// whenever solve_interval steps have been made. An exception of all_reduce changes nothing.
+  /// whenever solve_interval steps have been made. All memory is taken before all_reduce is called,
+  /// and nothing fails after it. So a rank whose all_reduce has returned makes the step as the
+  /// others do, and a step that threw can be made again.
   bool step();
 
   /// For rows that differ from step to step, such as samples: writes to `bits` [host, rows] the
@@ -103,32 +112,28 @@ class AutoPrecision {
   void allocate_rows(std::size_t tensor, std::span<const std::array<double, 4>> noise,
                      std::span<std::uint8_t> bits) const;
 
-  /// Returns everything that future widths depend on, as bytes for a checkpoint.
+  /// Returns everything that future widths depend on as a frame for a checkpoint: see
+  /// serialize.hpp.
   std::vector<std::byte> save() const;
 
-  /// Continues where save() was called, given the same tensors. Throws std::invalid_argument, and
-  /// changes nothing, if the bytes are of another version, of other tensors, or damaged.
+  /// Continues where save() was called, given the same options and tensors. `state` [host] has any
+  /// alignment. Throws std::invalid_argument if the bytes are damaged, of another version, or of
+  /// other options or tensors.
   void restore(std::span<const std::byte> state);
 
  private:
+  using State = detail::PrecisionState;
   using Tensor = detail::PrecisionTensor;
 
   const Tensor& at(std::size_t tensor) const;
-  std::int64_t bit_budget() const;
-  void find_widths();
-  void set_bits(const Tensor& tensor, std::size_t item, std::uint8_t bits);
+  std::int64_t bit_budget(const State& state) const;
+  void find_widths(State& state, detail::WidthSolver& solver) const;
   template <class NoiseOf>
   void allocate_rows(std::size_t tensor, std::span<std::uint8_t> bits, bool is_measured,
                      const NoiseOf& noise_of) const;
 
   AutoPrecisionOptions options_;
-  std::vector<Tensor> tensors_;
-  std::vector<std::int64_t> numel_;  // [items]
-  detail::PrecisionBudget budget_;
-  detail::PrecisionStatistics statistics_;
-  std::vector<std::uint8_t> row_bits_;  // of all tensors
-  std::int64_t steps_ = 0;
-  bool is_measured_ = false;  // whether some noise was measured
+  State state_;
 };
 
 }  // namespace actpack

@@ -22,7 +22,7 @@ LAYERS = {
     "containers": ["layout.hpp", "detail/host_array.hpp", "packed.hpp", "sign_magnitude_view.hpp",
                    "detail/require_view.hpp", "detail/group.hpp", "detail/sides.hpp",
                    "batch_norm_channels.hpp", "detail/byte_stream.hpp", "detail/checksum.hpp",
-                   "detail/serialize/ serialize.hpp", "allocation_problem.hpp",
+                   "frame.hpp", "detail/serialize/ serialize.hpp", "allocation_problem.hpp",
                    "sensitivity.hpp"],
     "host algorithms": ["instruction_set.hpp", "parallel.hpp", "detail/host/pieces.hpp",
                         "bit_pack.hpp", "detail/host/group_loop.hpp",

@@ -14,6 +14,12 @@
 namespace actpack::detail {
 
 struct PrecisionBudget {
+  /// Elements of all tensors together. No count of bits overflows; and doubles are exact enough to
+  /// share bits out: budget / elements, below 8, is off by at most 2^-51, and its product with the
+  /// elements of a tensor by a part of 2^-53. All tensors together miss their share of the budget
+  /// by less than one bit, so in whole bits they keep to it.
+  static constexpr std::int64_t max_numel = std::int64_t{1} << 50;
+
   std::int64_t total_numel = 0;
   std::int64_t overhead_bits = 0;  // beside codes
 

@@ -5,13 +5,19 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "actpack/auto_precision.hpp"
 #include "actpack/codes.hpp"
+#include "actpack/detail/allocation/items.hpp"
 #include "actpack/detail/auto_precision/widths.hpp"
 #include "actpack/detail/byte_stream.hpp"
 #include "actpack/detail/require.hpp"
+#include "actpack/detail/serialize/frame.hpp"
 #include "actpack/sensitivity.hpp"
 
 namespace actpack {
@@ -31,6 +37,13 @@ inline NoiseByWidth noise_of_ranges(const Layout& layout, double squared_range_n
   }
   return noise;
 }
+
+inline WidthLimits limits_of(const AutoPrecisionOptions& options) {
+  return {options.min_bits, options.max_bits};
+}
+
+/// More steps than any training makes; one more does not overflow.
+inline constexpr std::int64_t max_steps = std::int64_t{1} << 62;
 
 }  // namespace detail
 
@@ -54,37 +67,43 @@ ACTPACK_COMPILED_ONCE std::size_t AutoPrecision::add_tensor(const Layout& layout
                                                             PrecisionPer per) {
   layout.validate();
   detail::require(layout.numel() > 0, "layout has no elements");
-  detail::require(steps_ == 0, "a tensor is added after ", steps_, " steps");
-  const std::size_t rows = static_cast<std::size_t>(layout.rows);
-  const std::size_t items = per == PrecisionPer::row ? rows : 1;
-  const detail::PrecisionBudget budget =
-      budget_.with_tensor(layout, static_cast<std::int64_t>(items));
+  detail::require(state_.steps == 0, "a tensor is added after ", state_.steps, " steps");
+  State next = state_;
+  const std::int64_t items = per == PrecisionPer::row ? layout.rows : 1;
+  const std::int64_t items_before = static_cast<std::int64_t>(state_.numel.size());
+  detail::require(layout.numel() <= detail::PrecisionBudget::max_numel - state_.budget.total_numel,
+                  "layout.numel() = ", layout.numel(), " and the ", state_.budget.total_numel,
+                  " elements of other tensors exceed 2^50");
+  detail::require(items <= detail::max_items - items_before, "the tensor's ", items,
+                  " widths and the ", items_before, " of other tensors exceed 2^32 - 1");
+  next.budget = state_.budget.with_tensor(layout, items);
   if (options_.byte_budget > 0) {
-    const std::int64_t least = budget.least_bytes(options_.min_bits);
+    const std::int64_t least = next.budget.least_bytes(options_.min_bits);
     detail::require(least <= options_.byte_budget, "byte_budget = ", options_.byte_budget, " but ",
-                    tensors_.size() + 1, " tensors take at least ", least);
+                    num_tensors() + 1, " tensors take at least ", least);
   }
-  budget_ = budget;
-  tensors_.push_back({layout, per == PrecisionPer::row, numel_.size(), items, row_bits_.size()});
-  for (std::size_t i = 0; i < items; ++i) {
-    numel_.push_back(per == PrecisionPer::row ? layout.size_of_row(static_cast<std::int64_t>(i))
-                                              : layout.numel());
+  next.tensors.push_back({layout, per == PrecisionPer::row, next.numel.size(),
+                          static_cast<std::size_t>(items), next.row_bits.size()});
+  for (std::int64_t i = 0; i < items; ++i) {
+    next.numel.push_back(per == PrecisionPer::row ? layout.size_of_row(i) : layout.numel());
   }
-  statistics_.add_items(items);
-  row_bits_.resize(row_bits_.size() + rows);
-  find_widths();
-  return tensors_.size() - 1;
+  next.statistics.add_items(static_cast<std::size_t>(items));
+  next.row_bits.resize(next.row_bits.size() + static_cast<std::size_t>(layout.rows));
+  detail::WidthSolver solver(0, {});  // no tensor is known before the first step
+  find_widths(next, solver);
+  state_ = std::move(next);
+  return num_tensors() - 1;
 }
 
 ACTPACK_COMPILED_ONCE const detail::PrecisionTensor& AutoPrecision::at(std::size_t tensor) const {
-  detail::require(tensor < tensors_.size(), "tensor ", tensor, " is not one of ", tensors_.size());
-  return tensors_[tensor];
+  detail::require(tensor < num_tensors(), "tensor ", tensor, " is not one of ", num_tensors());
+  return state_.tensors[tensor];
 }
 
 ACTPACK_COMPILED_ONCE std::span<const std::uint8_t> AutoPrecision::row_bits(
     std::size_t tensor) const {
   const Tensor& t = at(tensor);
-  return std::span(row_bits_).subspan(t.first_row, t.rows());
+  return std::span(state_.row_bits).subspan(t.first_row, t.rows());
 }
 
 // ---- Observations -----------------------------------------------------------------------------
@@ -93,7 +112,7 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::observe_ranges(
     std::size_t tensor, std::span<const double> squared_range_norms) {
   const Tensor& t = at(tensor);
   detail::require_rows(t, squared_range_norms.size(), "squared_range_norms");
-  statistics_.add_noise(t, [&](std::size_t row) {
+  state_.statistics.add_noise(t, [&](std::size_t row) {
     return detail::noise_of_ranges(t.layout, squared_range_norms[row]);
   });
 }
@@ -102,7 +121,7 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::observe_noise(
     std::size_t tensor, std::span<const std::array<double, 4>> noise) {
   const Tensor& t = at(tensor);
   detail::require_rows(t, noise.size(), "noise");
-  statistics_.add_measured_noise(t, [&](std::size_t row) { return noise[row]; });
+  state_.statistics.add_measured_noise(t, [&](std::size_t row) { return noise[row]; });
 }
 
 ACTPACK_COMPILED_ONCE void AutoPrecision::observe_gains(std::size_t tensor,
@@ -113,7 +132,7 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::observe_gains(std::size_t tensor,
     detail::require(!(gains[row] < 0), "gains[", row, "] = ", gains[row], " is negative");
   }
   for (std::size_t row = 0; row < gains.size(); ++row) {
-    statistics_.add_gain(t.item_of(row), gains[row]);
+    state_.statistics.add_gain(t.item_of(row), gains[row]);
   }
 }
 
@@ -125,9 +144,9 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::observe_perturbation(std::size_t tenso
   double noise = 0;
   double known = 0;
   for (std::size_t i = t.first_item; i < t.end_item(); ++i) {
-    const detail::ItemAverage latest = statistics_.latest(i);
+    const detail::ItemAverage latest = state_.statistics.latest(i);
     if (!latest.has_noise) continue;
-    const int width_index = detail::index_of_width(row_bits_[t.row_of(i)]);
+    const int width_index = detail::index_of_width(state_.row_bits[t.row_of(i)]);
     noise += latest.noise[static_cast<std::size_t>(width_index)];
     ++known;
   }
@@ -136,68 +155,69 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::observe_perturbation(std::size_t tenso
   // The two gradients vary independently, so their difference varies twice as much. Without noise,
   // the gain is infinite or NaN, which add_gain leaves out.
   const double gain = squared_difference / 2 / noise;
-  for (std::size_t i = t.first_item; i < t.end_item(); ++i) statistics_.add_gain(i, gain);
+  for (std::size_t i = t.first_item; i < t.end_item(); ++i) state_.statistics.add_gain(i, gain);
 }
 
 // ---- Widths -----------------------------------------------------------------------------------
 
 ACTPACK_COMPILED_ONCE bool AutoPrecision::step() {
-  const std::int64_t steps = steps_ + 1;
+  detail::require(state_.steps < detail::max_steps, "steps = ", state_.steps,
+                  " is as far as an AutoPrecision counts");
+  const std::int64_t steps = state_.steps + 1;
   const bool is_due = steps == 1 || steps % options_.solve_interval == 0;
-  if (is_due && options_.all_reduce) statistics_.reduce(options_.all_reduce);
-  steps_ = steps;
-  if (!is_due) return false;
-  is_measured_ |= statistics_.end_interval(options_.decay);
-  find_widths();
+  if (!is_due) {
+    state_.steps = steps;
+    return false;
+  }
+  State next = state_;
+  detail::WidthSolver solver(next.numel.size(), detail::limits_of(options_));
+  if (options_.all_reduce) options_.all_reduce(next.statistics.sums());
+  // The other ranks go on from here, so this one must: nothing below allocates or is refused.
+  next.steps = steps;
+  next.is_measured |= next.statistics.end_interval(options_.decay);
+  find_widths(next, solver);
+  state_ = std::move(next);
   return true;
 }
 
-ACTPACK_COMPILED_ONCE std::int64_t AutoPrecision::bit_budget() const {
-  return options_.byte_budget == 0 ? budget_.bits_of_average(options_.average_bits)
-                                   : budget_.bits_of_bytes(options_.byte_budget);
+ACTPACK_COMPILED_ONCE std::int64_t AutoPrecision::bit_budget(const State& state) const {
+  return options_.byte_budget == 0 ? state.budget.bits_of_average(options_.average_bits)
+                                   : state.budget.bits_of_bytes(options_.byte_budget);
 }
 
 /// Finds widths for all rows: by allocate_bits for the tensors whose noise and gains are known,
-/// evenly for the others.
-ACTPACK_COMPILED_ONCE void AutoPrecision::find_widths() {
-  const detail::WidthLimits limits{options_.min_bits, options_.max_bits};
-  std::int64_t budget = bit_budget();
+/// evenly for the others. Cannot fail if `solver` has room for the items of known tensors: averages
+/// are at most 10^140, their products below the 2^960 that allocate_bits takes, and the even widths
+/// leave the others their share of the budget.
+ACTPACK_COMPILED_ONCE void AutoPrecision::find_widths(State& state,
+                                                      detail::WidthSolver& solver) const {
+  std::int64_t budget = bit_budget(state);
   const double average_bits =
-      static_cast<double>(budget) / static_cast<double>(budget_.total_numel);
-  std::vector<const Tensor*> known;
-  std::vector<std::int64_t> known_numel;
-  std::vector<detail::NoiseByWidth> variance;
-  for (const Tensor& t : tensors_) {
-    const detail::ItemAverage mean = statistics_.mean_of(t);
-    if (!mean.has_noise || !mean.has_gain) {
-      const auto numel = std::span<const std::int64_t>(numel_).subspan(t.first_item, t.items);
+      static_cast<double>(budget) / static_cast<double>(state.budget.total_numel);
+  const auto is_known = [&](const Tensor& t) {
+    const detail::ItemAverage mean = state.statistics.mean_of(t);
+    return mean.has_noise && mean.has_gain;
+  };
+  for (const Tensor& t : state.tensors) {
+    const detail::ItemAverage mean = state.statistics.mean_of(t);
+    if (!is_known(t)) {
+      const auto numel = std::span<const std::int64_t>(state.numel).subspan(t.first_item, t.items);
       budget -= detail::spread_evenly(
-          numel, average_bits, limits,
-          [&](std::size_t i, std::uint8_t bits) { set_bits(t, t.first_item + i, bits); });
+          numel, average_bits, detail::limits_of(options_),
+          [&](std::size_t i, std::uint8_t bits) { state.set_bits(t, t.first_item + i, bits); });
       continue;
     }
-    known.push_back(&t);
     for (std::size_t i = t.first_item; i < t.end_item(); ++i) {
-      const detail::ItemAverage& own = statistics_.average(i);
-      variance.push_back(own.has_noise ? own.noise : mean.noise);
-      for (double& noise : variance.back()) noise *= own.has_gain ? own.gain : mean.gain;
-      known_numel.push_back(numel_[i]);
+      const detail::ItemAverage& own = state.statistics.average(i);
+      detail::NoiseByWidth variance = own.has_noise ? own.noise : mean.noise;
+      for (double& noise : variance) noise *= own.has_gain ? own.gain : mean.gain;
+      solver.add(variance, state.numel[i]);
     }
   }
-  const std::vector<std::uint8_t> bits =
-      detail::solve_widths(variance, known_numel, budget, limits, is_measured_);
-  auto next = bits.begin();
-  for (const Tensor* t : known) {
-    for (std::size_t i = t->first_item; i < t->end_item(); ++i) set_bits(*t, i, *next++);
-  }
-}
-
-ACTPACK_COMPILED_ONCE void AutoPrecision::set_bits(const Tensor& tensor, std::size_t item,
-                                                   std::uint8_t bits) {
-  if (tensor.has_width_per_row) {
-    row_bits_[tensor.row_of(item)] = bits;
-  } else {
-    std::ranges::fill(std::span(row_bits_).subspan(tensor.first_row, tensor.rows()), bits);
+  auto next = solver.solve(budget, state.is_measured).begin();
+  for (const Tensor& t : state.tensors) {
+    if (!is_known(t)) continue;
+    for (std::size_t i = t.first_item; i < t.end_item(); ++i) state.set_bits(t, i, *next++);
   }
 }
 
@@ -224,25 +244,27 @@ void AutoPrecision::allocate_rows(std::size_t tensor, std::span<std::uint8_t> bi
   const Tensor& t = at(tensor);
   detail::require(t.has_width_per_row, "tensor ", tensor, " has one width for all rows");
   detail::require_rows(t, bits.size(), "bits");
-  const detail::ItemAverage mean = statistics_.mean_of(t);
-  std::vector<detail::NoiseByWidth> variance(t.items);
+  const detail::ItemAverage mean = state_.statistics.mean_of(t);
+  detail::WidthSolver solver(t.items, detail::limits_of(options_));
   std::int64_t budget = 0;
   for (std::size_t row = 0; row < t.items; ++row) {
-    const detail::ItemAverage& own = statistics_.average(t.first_item + row);
+    const detail::ItemAverage& own = state_.statistics.average(t.first_item + row);
     const double gain = own.has_gain ? own.gain : mean.has_gain ? mean.gain : 1;
     const detail::NoiseByWidth noise = noise_of(row);
     detail::require_noise(row, noise);
+    detail::NoiseByWidth variance{};
     if (detail::is_usable(noise)) {
-      for (std::size_t width = 0; width < 4; ++width) variance[row][width] = gain * noise[width];
+      for (std::size_t width = 0; width < 4; ++width) variance[width] = gain * noise[width];
     }
-    budget += numel_[t.first_item + row] * row_bits_[t.first_row + row];
+    const std::int64_t numel = state_.numel[t.first_item + row];
+    solver.add(variance, numel);
+    budget += numel * state_.row_bits[t.first_row + row];
   }
-  const auto numel = std::span<const std::int64_t>(numel_).subspan(t.first_item, t.items);
-  const detail::WidthLimits limits{options_.min_bits, options_.max_bits};
-  std::ranges::copy(detail::solve_widths(variance, numel, budget, limits, is_measured),
-                    bits.begin());
+  std::ranges::copy(solver.solve(budget, is_measured), bits.begin());
   for (std::size_t row = 0; row < t.items; ++row) {
-    if (!detail::is_usable(noise_of(row))) bits[row] = static_cast<std::uint8_t>(options_.min_bits);
+    if (!detail::is_usable(noise_of(row))) {
+      bits[row] = static_cast<std::uint8_t>(options_.min_bits);
+    }
   }
 }
 
@@ -250,57 +272,95 @@ void AutoPrecision::allocate_rows(std::size_t tensor, std::span<std::uint8_t> bi
 
 namespace detail {
 
-inline constexpr std::uint64_t precision_state_magic = 0x636572706b636170;  // "packprec"
-inline constexpr std::uint64_t precision_state_version = 1;
+/// Refuses a state that was saved with another value of an option.
+template <class T>
+void require_option(const char* name, T saved, T own) {
+  require(saved == own, "state was saved with ", name, " = ", saved, " instead of ", own);
+}
+
+/// The average that counts: beside a byte budget, none does.
+inline double average_bits_of(const AutoPrecisionOptions& options) {
+  return options.byte_budget > 0 ? 0 : options.average_bits;
+}
 
 }  // namespace detail
 
 ACTPACK_COMPILED_ONCE std::vector<std::byte> AutoPrecision::save() const {
-  detail::ByteWriter out;
-  out.put(detail::precision_state_magic);
-  out.put(detail::precision_state_version);
-  out.put(steps_);
-  out.put(std::uint64_t{is_measured_});
-  out.put(std::uint64_t{tensors_.size()});
-  for (const Tensor& t : tensors_) {
+  const std::int64_t items = static_cast<std::int64_t>(state_.numel.size());
+  const std::int64_t tensors = static_cast<std::int64_t>(num_tensors());
+  const std::int64_t size = detail::frame_overhead + 8 * (9 + 5 * tensors) +
+                            state_.statistics.saved_size() + detail::padded_size(items);
+  std::vector<std::byte> frame(static_cast<std::size_t>(size));
+  detail::ByteWriter out(frame);
+  put_header(out, detail::controller_contents, size);
+  out.put(options_.byte_budget);
+  out.put(detail::average_bits_of(options_));
+  out.put(std::int64_t{options_.min_bits});
+  out.put(std::int64_t{options_.max_bits});
+  out.put(options_.decay);
+  out.put(options_.solve_interval);
+  out.put(state_.steps);
+  out.put(std::uint64_t{state_.is_measured});
+  out.put(tensors);
+  for (const Tensor& t : state_.tensors) {
     for (const std::int64_t number : t.shape()) out.put(number);
   }
-  statistics_.save(out);
-  for (const std::uint8_t bits : row_bits_) out.put(std::uint64_t{bits});
-  return out.take();
+  state_.statistics.save(out);
+  std::vector<std::uint8_t> bits;
+  bits.reserve(state_.numel.size());
+  for (const Tensor& t : state_.tensors) {
+    for (std::size_t i = t.first_item; i < t.end_item(); ++i) {
+      bits.push_back(state_.row_bits[t.row_of(i)]);
+    }
+  }
+  out.put_array(bits.data(), items);
+  detail::seal_frame(frame);
+  return frame;
 }
 
 ACTPACK_COMPILED_ONCE void AutoPrecision::restore(std::span<const std::byte> state) {
   using detail::require;
-  AutoPrecision next = *this;
-  detail::ByteReader in(state, "state");
-  require(in.get() == detail::precision_state_magic, "state is none of an AutoPrecision");
-  const std::uint64_t version = in.get();
-  require(version == detail::precision_state_version, "state has version ", version, " instead of ",
-          detail::precision_state_version);
-  next.steps_ = in.get_integer();
-  require(next.steps_ >= 0, "state has made ", next.steps_, " steps");
-  const std::uint64_t is_measured = in.get();
+  using detail::require_option;
+  const detail::OpenFrame opened = detail::open_frame(state, "state");
+  require(opened.contents.form == Form::controller, "state holds ",
+          detail::name_of(opened.contents.form), ", not ", detail::name_of(Form::controller));
+  detail::ByteReader in(opened.body, "state");
+  require_option("byte_budget", in.get_integer(), options_.byte_budget);
+  require_option("average_bits", in.get_double(), detail::average_bits_of(options_));
+  require_option("min_bits", in.get_integer(), std::int64_t{options_.min_bits});
+  require_option("max_bits", in.get_integer(), std::int64_t{options_.max_bits});
+  require_option("decay", in.get_double(), options_.decay);
+  require_option("solve_interval", in.get_integer(), options_.solve_interval);
+  State next = state_;
+  next.steps = in.get_integer();
+  require(next.steps >= 0 && next.steps <= detail::max_steps, "state has made ", next.steps,
+          " steps, which is not in [0, 2^62]");
+  const std::uint64_t is_measured = in.get<std::uint64_t>();
   require(is_measured <= 1, "state has ", is_measured, " instead of a truth value");
-  next.is_measured_ = is_measured == 1;
-  const std::uint64_t count = in.get();
-  require(count == tensors_.size(), "state has ", count, " tensors instead of ", tensors_.size());
-  for (std::size_t tensor = 0; tensor < tensors_.size(); ++tensor) {
-    for (const std::int64_t number : tensors_[tensor].shape()) {
+  next.is_measured = is_measured == 1;
+  const std::uint64_t count = in.get<std::uint64_t>();
+  require(count == num_tensors(), "state has ", count, " tensors instead of ", num_tensors());
+  for (std::size_t tensor = 0; tensor < num_tensors(); ++tensor) {
+    for (const std::int64_t number : state_.tensors[tensor].shape()) {
       const std::int64_t saved = in.get_integer();
       require(saved == number, "state's tensor ", tensor, " has another shape: ", saved,
               " instead of ", number);
     }
   }
-  next.statistics_.restore(in);
-  for (std::uint8_t& bits : next.row_bits_) {
-    const std::uint64_t width = in.get();
-    require(width <= 8 && is_width(static_cast<int>(width)), "state has a width of ", width,
-            " bits");
-    bits = static_cast<std::uint8_t>(width);
+  next.statistics.restore(in);
+  const std::byte* bits = in.get_array(static_cast<std::int64_t>(next.numel.size()));
+  for (const Tensor& t : next.tensors) {
+    for (std::size_t i = t.first_item; i < t.end_item(); ++i) {
+      const int width = std::to_integer<int>(*bits++);
+      require(is_width(width) && width >= options_.min_bits && width <= options_.max_bits,
+              "state has a width of ", width,
+              " bits, but widths are in [min_bits = ", options_.min_bits,
+              ", max_bits = ", options_.max_bits, "]");
+      next.set_bits(t, i, static_cast<std::uint8_t>(width));
+    }
   }
   in.require_end();
-  *this = std::move(next);
+  state_ = std::move(next);
 }
 
 }  // namespace actpack

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "actpack/bit_allocation.hpp"
+#include "actpack/detail/allocation/workspace.hpp"
 #include "actpack/detail/auto_precision/statistics.hpp"
 
 namespace actpack::detail {
@@ -20,23 +21,48 @@ struct WidthLimits {
   int max_bits;
 };
 
-/// Returns the widths of least total variance. Variances that were not measured follow from those
-/// at one bit.
-inline std::vector<std::uint8_t> solve_widths(std::span<const NoiseByWidth> variance,
-                                              std::span<const std::int64_t> numel,
-                                              std::int64_t bit_budget, WidthLimits limits,
-                                              bool is_measured) {
-  const std::vector<std::uint8_t> min_bits(numel.size(),
-                                           static_cast<std::uint8_t>(limits.min_bits));
-  const std::vector<std::uint8_t> max_bits(numel.size(),
-                                           static_cast<std::uint8_t>(limits.max_bits));
-  if (is_measured) {
-    return allocate_measured_bits({variance, numel, bit_budget, min_bits, max_bits}).bits;
+/// Finds the widths of least total variance. All memory is taken in the beginning, so that finding
+/// them cannot fail.
+class WidthSolver {
+ public:
+  WidthSolver(std::size_t items, WidthLimits limits)
+      : min_bits_(items, static_cast<std::uint8_t>(limits.min_bits)),
+        max_bits_(items, static_cast<std::uint8_t>(limits.max_bits)), bits_(items),
+        workspace_(allocate_bits_workspace(static_cast<std::int64_t>(items))) {
+    variance_.reserve(items);
+    sensitivity_.reserve(items);
+    numel_.reserve(items);
   }
-  std::vector<double> sensitivity(numel.size());
-  std::ranges::transform(variance, sensitivity.begin(), [](const auto& row) { return row[0]; });
-  return allocate_bits({sensitivity, numel, bit_budget, min_bits, max_bits}).bits;
-}
+
+  void add(const NoiseByWidth& variance, std::int64_t numel) {
+    variance_.push_back(variance);
+    sensitivity_.push_back(variance[0]);
+    numel_.push_back(numel);
+  }
+
+  /// Returns the widths of the items added. Variances that were not measured follow from those at
+  /// one bit.
+  std::span<const std::uint8_t> solve(std::int64_t bit_budget, bool is_measured) {
+    const auto first = [&](std::span<std::uint8_t> bits) { return bits.first(numel_.size()); };
+    if (is_measured) {
+      allocate_measured_bits({variance_, numel_, bit_budget, first(min_bits_), first(max_bits_)},
+                             first(bits_), workspace_.span());
+    } else {
+      allocate_bits({sensitivity_, numel_, bit_budget, first(min_bits_), first(max_bits_)},
+                    first(bits_), workspace_.span());
+    }
+    return first(bits_);
+  }
+
+ private:
+  std::vector<NoiseByWidth> variance_;
+  std::vector<double> sensitivity_;
+  std::vector<std::int64_t> numel_;
+  std::vector<std::uint8_t> min_bits_;
+  std::vector<std::uint8_t> max_bits_;
+  std::vector<std::uint8_t> bits_;
+  UninitialisedBytes workspace_;
+};
 
 /// Calls set(i, bits) for each item with one of the two widths next to `average_bits`, the wider
 /// ones spread among the others. Returns the bits used: at most `average_bits` per value.

@@ -6,13 +6,14 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 
+#include "actpack/codes.hpp"
 #include "actpack/detail/byte_stream.hpp"
 #include "actpack/detail/checksum.hpp"
 #include "actpack/detail/require.hpp"
-#include "actpack/serialize.hpp"
+#include "actpack/frame.hpp"
+#include "actpack/layout.hpp"
 
 namespace actpack::detail {
 
@@ -42,6 +43,10 @@ inline const char* name_of(Form form) {
   }
   return "nothing known";
 }
+
+/// A header without a tensor.
+inline constexpr FrameContents controller_contents = {
+    .form = Form::controller, .layout = {.rows = 0, .group_size = 0, .bits = 0}};
 
 /// Refuses contents that no frame has: values out of range, or not 0 where the form has no use for
 /// them.
@@ -102,14 +107,14 @@ inline void seal_frame(std::span<std::byte> frame) {
 }
 
 /// What the first fields of a header say, which every version of a frame shares.
-inline std::int64_t get_size(ByteReader& in) {
-  require(in.get<std::uint64_t>() == frame_magic,
-          "the bytes are no frame of actpack, or were changed as if they were text");
+inline std::int64_t get_size(ByteReader& in, const char* name) {
+  require(in.get<std::uint64_t>() == frame_magic, name,
+          " is no frame of actpack, or was changed as if it were text");
   const std::uint32_t version = in.get<std::uint32_t>();
-  require(version == frame_version, "frame has version ", version, " instead of ", frame_version);
+  require(version == frame_version, name, " has version ", version, " instead of ", frame_version);
   (void)in.get<std::uint32_t>();  // form, element type, bits, flags
   const std::int64_t size = in.get_integer();
-  require(size >= frame_overhead && size % array_alignment == 0, "frame claims a size of ", size,
+  require(size >= frame_overhead && size % array_alignment == 0, name, " claims a size of ", size,
           " bytes, which none has");
   return size;
 }
@@ -120,19 +125,20 @@ struct OpenFrame {
   std::span<const std::byte> body;  // between them
 };
 
-/// Throws std::invalid_argument unless `frame` is a whole frame with valid contents.
-inline OpenFrame open_frame(std::span<const std::byte> frame) {
+/// Throws std::invalid_argument unless `frame`, which errors call `name`, is a whole frame with
+/// valid contents.
+inline OpenFrame open_frame(std::span<const std::byte> frame, const char* name) {
   const std::int64_t actual_size = static_cast<std::int64_t>(frame.size());
-  require(actual_size >= frame_overhead, "frame has ", actual_size,
+  require(actual_size >= frame_overhead, name, " has ", actual_size,
           " bytes, but none has less than ", frame_overhead);
-  ByteReader start(frame, "frame");
-  const std::int64_t size = get_size(start);
-  require(size == actual_size, "frame has ", actual_size, " bytes, but claims ", size);
+  ByteReader start(frame, name);
+  const std::int64_t size = get_size(start, name);
+  require(size == actual_size, name, " has ", actual_size, " bytes, but claims ", size);
   const std::span<const std::byte> checked = frame.first(frame.size() - 8);
   require(load_little_endian<std::uint64_t>(checked.data() + checked.size()) == checksum(checked),
-          "frame is damaged: its checksum is not that of its bytes");
+          name, " is damaged: its checksum is not that of its bytes");
 
-  ByteReader in(frame.subspan(12), "frame");
+  ByteReader in(frame.subspan(12), name);
   FrameContents contents;
   contents.form = static_cast<Form>(in.get<std::uint8_t>());
   contents.element_type = static_cast<ElementType>(in.get<std::uint8_t>());

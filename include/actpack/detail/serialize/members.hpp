@@ -206,7 +206,7 @@ ACTPACK_COMPILED_ONCE std::size_t frame_size(std::span<const std::byte> header) 
   detail::ByteReader in(header, "header");
   detail::require(header.size() >= frame_header_size, "header.size() = ", header.size(),
                   " but a header has ", frame_header_size, " bytes");
-  return detail::size_in_memory(detail::get_size(in));
+  return detail::size_in_memory(detail::get_size(in, "header"));
 }
 
 ACTPACK_COMPILED_ONCE FrameView::FrameView(std::span<const std::byte> frame) {
@@ -214,7 +214,7 @@ ACTPACK_COMPILED_ONCE FrameView::FrameView(std::span<const std::byte> frame) {
   require(detail::is_little_endian, "frames are read in place on little-endian machines alone");
   require(reinterpret_cast<std::uintptr_t>(frame.data()) % alignof(std::uint32_t) == 0,
           "frame is not aligned to 4 bytes");
-  const detail::OpenFrame opened = detail::open_frame(frame);
+  const detail::OpenFrame opened = detail::open_frame(frame, "frame");
   contents_ = opened.contents;
   if (contents_.form == Form::controller) return;
 
