@@ -90,7 +90,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   context.bytes = pointer(input, planes);
   const std::int64_t numel = context.numel;
 
-  const std::int64_t count = has_channels ? channels : 1;
+  const std::int64_t count = std::clamp<std::int64_t>(channels, 1, most_values);
   Fenced<float> statistics(count), gamma_gradient(count), beta_gradient(count);
   for (float& statistic : statistics.span())
     statistic = std::bit_cast<float>(input.number<std::uint32_t>());
@@ -112,7 +112,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   Fenced<std::uint8_t> y(x.span().size());
   Fenced<std::uint32_t> mask((numel_or_none + 31) / 32);
   const std::int64_t mask_numel = number(input, static_cast<std::int64_t>(numel_or_none));
-  // A count that is valid and false cannot be seen to be false.
+  // Numbers that are valid and false cannot be seen to be false: more channels than the arrays
+  // have, which do divide 0, and more values.
+  const bool has_arrays = channels == count || numel != 0;
   const bool is_true = mask_numel <= static_cast<std::int64_t>(numel_or_none) ||
                        mask_numel > (std::int64_t{1} << 48);
   const double p = input.one_in(4) ? hostile_double(input) : 0.5;
@@ -154,10 +156,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
       }
       break;
     case 7:
-      refused = is_refused(actpack_batch_norm(&execution, &operation, pointer(input, x), &context,
-                                              pointer(input, y)));
+      if (has_arrays)
+        refused = is_refused(actpack_batch_norm(&execution, &operation, pointer(input, x), &context,
+                                                pointer(input, y)));
       break;
     case 8: {
+      if (!has_arrays) return 0;
       std::int64_t workspace = -1;
       is_refused(actpack_batch_norm_workspace(&execution, &operation, &context, &workspace));
       const std::int64_t elements = number(input, has_channels ? numel / channels : 0);

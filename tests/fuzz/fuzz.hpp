@@ -87,7 +87,7 @@ class Input {
   bool flag() { return one_in(2); }
   template <class Choices>
   auto pick(const Choices& choices) {
-    return *(std::begin(choices) + between<std::size_t>(0, std::size(choices) - 1));
+    return *(std::begin(choices) + between<std::ptrdiff_t>(0, std::ssize(choices) - 1));
   }
   support::Generator generator() { return support::Generator(number<std::uint64_t>()); }
 
