@@ -106,10 +106,10 @@ class FrameView {
   std::span<const std::uint32_t> words() const;
 
   detail::FrameContents contents_;
-  const std::byte* row_bits_ = nullptr;
-  const std::byte* words_ = nullptr;
-  const std::byte* sign_words_ = nullptr;
-  const std::byte* params_ = nullptr;
+  const std::uint8_t* row_bits_ = nullptr;
+  const std::uint32_t* words_ = nullptr;
+  const std::uint32_t* sign_words_ = nullptr;
+  const std::uint32_t* params_ = nullptr;  // two bfloat16 each
 };
 
 }  // namespace actpack

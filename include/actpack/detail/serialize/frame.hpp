@@ -52,31 +52,37 @@ inline constexpr FrameContents controller_contents = {
 /// them.
 inline void require_valid(const FrameContents& contents) {
   const Layout& layout = contents.layout;
-  const bool has_groups = contents.form == Form::affine || contents.form == Form::sign_magnitude;
-  const bool is_tensor = has_groups || contents.form == Form::mask || contents.form == Form::codes;
-  require(is_tensor || contents.form == Form::controller, "form = ", int(contents.form),
-          " is not one of 1 to 5");
+  const Rounding& rounding = contents.rounding;
+  const int form = static_cast<int>(contents.form);
+  require(form >= 1 && form <= 5, "form = ", form, " is not in [1, 5]");
+  require(rounding.is_stochastic || (rounding.seed == 0 && rounding.offset == 0),
+          "rounding is to nearest, but has seed = ", rounding.seed,
+          " and offset = ", rounding.offset);
+  require(!contents.has_row_bits || contents.form == Form::affine, name_of(contents.form),
+          " has widths by row");
   const int type = static_cast<int>(contents.element_type);
-  require(has_groups ? type >= 1 && type <= 3 : type == 0, "element type = ", type, " is not ",
-          has_groups ? "one of 1 to 3" : "0, but the form has none");
-  require(!contents.has_row_bits || contents.form == Form::affine,
-          "rows have widths, but the form is not affine");
-  if (has_groups) {
+  if (contents.form == Form::affine || contents.form == Form::sign_magnitude) {
+    require(type >= 1 && type <= 3, "element type = ", type, " is not in [1, 3]");
     layout.validate();
-  } else if (is_tensor) {
-    require(layout.row_size >= 0 && layout.row_size <= Layout::max_numel,
-            "numel = ", layout.row_size, " is not in [0, 2^48]");
-    require(is_width(layout.bits), "bits = ", layout.bits, " is not 1, 2, 4 or 8");
-    require(layout.bits == 1 || contents.form == Form::codes, "bits = ", layout.bits,
-            " but a mask has 1");
+    return;
   }
-  const bool is_clear =
-      (is_tensor || (layout.row_size == 0 && layout.bits == 0)) &&
-      (has_groups || (layout.rows == (is_tensor ? 1 : 0) && layout.last_row_size == 0 &&
-                      layout.group_size == 0 && !contents.rounding.is_stochastic)) &&
-      (contents.rounding.is_stochastic ||
-       (contents.rounding.seed == 0 && contents.rounding.offset == 0));
-  require(is_clear, "the header has numbers that ", name_of(contents.form), " does not use");
+  const int rows = contents.form == Form::controller ? 0 : 1;
+  require(type == 0 && !rounding.is_stochastic && layout.rows == rows &&
+              layout.last_row_size == 0 && layout.group_size == 0,
+          name_of(contents.form), " has element type = ", type,
+          ", is_stochastic = ", int{rounding.is_stochastic}, ", rows = ", layout.rows,
+          ", last_row_size = ", layout.last_row_size, ", group_size = ", layout.group_size,
+          " instead of 0, 0, ", rows, ", 0, 0");
+  if (contents.form == Form::controller) {
+    require(layout.row_size == 0 && layout.bits == 0, name_of(contents.form),
+            " has row_size = ", layout.row_size, " and bits = ", layout.bits, " instead of 0");
+    return;
+  }
+  require(layout.row_size >= 0 && layout.row_size <= Layout::max_numel, "numel = ", layout.row_size,
+          " is not in [0, 2^48]");
+  require(is_width(layout.bits), "bits = ", layout.bits, " is not 1, 2, 4 or 8");
+  require(contents.form == Form::codes || layout.bits == 1, "bits = ", layout.bits,
+          " but a mask has 1");
 }
 
 /// Writes the header of a frame of `size` bytes. Precondition: the contents are valid.

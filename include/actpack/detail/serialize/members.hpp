@@ -56,17 +56,16 @@ inline FrameArrays arrays_of(const FrameContents& contents, const std::uint8_t* 
   return {.row_bits = layout.rows, .words = words, .params = layout.num_groups()};
 }
 
-/// Refuses rows whose last word has bits beyond its codes. `word_at(i)` is word i of `count`.
-template <class WordAt>
-void require_clear_ends(const Layout& layout, const std::uint8_t* row_bits, std::int64_t count,
-                        const WordAt& word_at) {
+/// Refuses rows whose last word has bits beyond its codes. The rows have `count` words.
+inline void require_clear_ends(const Layout& layout, const std::uint8_t* row_bits,
+                               const std::uint32_t* words, std::int64_t count) {
   std::int64_t end = 0;
   for (std::int64_t row = 0; end < count; ++row) {
     const std::int64_t size = layout.size_of_row(row);
     const int bits = row_bits == nullptr ? layout.bits : row_bits[row];
     end += words_for(size, bits);
     const int used = static_cast<int>(size % (32 / bits)) * bits;  // of the last word; 0: all
-    require(used == 0 || word_at(end - 1) >> used == 0, "the last word of row ", row,
+    require(used == 0 || words[end - 1] >> used == 0, "the last word of row ", row,
             " has bits beyond its codes");
   }
 }
@@ -75,6 +74,11 @@ inline std::size_t size_in_memory(std::int64_t size) {
   require(static_cast<std::uint64_t>(size) <= std::numeric_limits<std::size_t>::max(),
           "a frame of ", size, " bytes does not fit in memory");
   return static_cast<std::size_t>(size);
+}
+
+/// What a frame keeps of a rounding.
+inline Rounding kept(const Rounding& rounding) {
+  return rounding.is_stochastic ? rounding : Rounding::nearest();
 }
 
 /// A tensor of any form, about to become a frame.
@@ -97,11 +101,8 @@ struct FrameSource {
             "frame.size() = ", frame.size(), " but ", name_of(contents.form), " like this takes ",
             arrays.size());
     require_memory(frame, "frame");
-    const auto of = [](const std::uint32_t* array) {
-      return [array](std::int64_t word) { return array[word]; };
-    };
-    require_clear_ends(contents.layout, row_bits, arrays.words, of(words));
-    require_clear_ends(contents.layout.with_bits(1), nullptr, arrays.sign_words, of(sign_words));
+    require_clear_ends(contents.layout, row_bits, words, arrays.words);
+    require_clear_ends(contents.layout.with_bits(1), nullptr, sign_words, arrays.sign_words);
 
     ByteWriter out(frame);
     put_header(out, contents, arrays.size());
@@ -116,10 +117,10 @@ struct FrameSource {
 inline FrameSource source_of(const ConstPackedView& tensor, ElementType type = ElementType::float32,
                              const Rounding& rounding = {}) {
   require_arrays(tensor);
-  const FrameSource source = {
-      .contents = {Form::affine, type, tensor.layout, rounding, tensor.row_offsets != nullptr},
-      .row_bits = tensor.row_bits,
-      .words = tensor.words};
+  const FrameSource source = {.contents = {Form::affine, type, tensor.layout, kept(rounding),
+                                           tensor.row_offsets != nullptr},
+                              .row_bits = tensor.row_bits,
+                              .words = tensor.words};
   if (tensor.row_offsets != nullptr) {
     (void)source.arrays();  // which checks the widths
     std::int64_t offset = 0;
@@ -137,7 +138,7 @@ inline FrameSource source_of(const ConstSignMagnitudeView& context,
                              ElementType type = ElementType::float32,
                              const Rounding& rounding = {}) {
   require_arrays(context);
-  return {.contents = {Form::sign_magnitude, type, context.layout, rounding},
+  return {.contents = {Form::sign_magnitude, type, context.layout, kept(rounding)},
           .words = context.magnitude_words,
           .sign_words = context.sign_words};
 }
@@ -219,23 +220,21 @@ ACTPACK_COMPILED_ONCE FrameView::FrameView(std::span<const std::byte> frame) {
   if (contents_.form == Form::controller) return;
 
   const Layout& layout = contents_.layout;
-  const std::int64_t body_size = static_cast<std::int64_t>(opened.body.size());
   detail::ByteReader in(opened.body, "frame");
-  if (contents_.has_row_bits) row_bits_ = in.get_array(layout.rows);
-  const auto* const row_bits = reinterpret_cast<const std::uint8_t*>(row_bits_);
-  const detail::FrameArrays arrays = detail::arrays_of(contents_, row_bits);
-  require(arrays.size() == body_size + detail::frame_overhead, "frame has ", frame.size(),
+  if (contents_.has_row_bits) {
+    row_bits_ = reinterpret_cast<const std::uint8_t*>(in.get_array(layout.rows));
+  }
+  const detail::FrameArrays arrays = detail::arrays_of(contents_, row_bits_);
+  require(static_cast<std::uint64_t>(arrays.size()) == frame.size(), "frame has ", frame.size(),
           " bytes, but its layout takes ", arrays.size());
-  words_ = in.get_array(4 * arrays.words);
-  sign_words_ = in.get_array(4 * arrays.sign_words);
-  params_ = in.get_array(4 * arrays.params);
-  const auto of = [](const std::byte* array) {
-    return [array](std::int64_t word) {
-      return detail::load_little_endian<std::uint32_t>(array + 4 * word);
-    };
+  const auto get_words = [&](std::int64_t count) {
+    return reinterpret_cast<const std::uint32_t*>(in.get_array(4 * count));
   };
-  detail::require_clear_ends(layout, row_bits, arrays.words, of(words_));
-  detail::require_clear_ends(layout.with_bits(1), nullptr, arrays.sign_words, of(sign_words_));
+  words_ = get_words(arrays.words);
+  sign_words_ = get_words(arrays.sign_words);
+  params_ = get_words(arrays.params);
+  detail::require_clear_ends(layout, row_bits_, words_, arrays.words);
+  detail::require_clear_ends(layout.with_bits(1), nullptr, sign_words_, arrays.sign_words);
 }
 
 ACTPACK_COMPILED_ONCE void FrameView::require_form(Form form) const {
@@ -244,8 +243,7 @@ ACTPACK_COMPILED_ONCE void FrameView::require_form(Form form) const {
 }
 
 ACTPACK_COMPILED_ONCE std::span<const std::uint32_t> FrameView::words() const {
-  return {reinterpret_cast<const std::uint32_t*>(words_),
-          static_cast<std::size_t>(contents_.layout.num_words())};
+  return {words_, static_cast<std::size_t>(contents_.layout.num_words())};
 }
 
 ACTPACK_COMPILED_ONCE const Layout& FrameView::layout() const {
@@ -258,10 +256,9 @@ ACTPACK_COMPILED_ONCE ConstPackedView FrameView::packed(std::span<std::int64_t> 
   detail::require(row_offsets.size() == num_row_offsets(),
                   "row_offsets.size() = ", row_offsets.size(), " but the frame needs ",
                   num_row_offsets());
-  ConstPackedView view(contents_.layout, reinterpret_cast<const std::uint32_t*>(words_),
-                       reinterpret_cast<const GroupParams*>(params_));
+  ConstPackedView view(contents_.layout, words_, reinterpret_cast<const GroupParams*>(params_));
   if (contents_.has_row_bits) {
-    view.row_bits = reinterpret_cast<const std::uint8_t*>(row_bits_);
+    view.row_bits = row_bits_;
     view.row_offsets = row_offsets.data();
     actpack::row_offsets(view.layout, {view.row_bits, static_cast<std::size_t>(view.layout.rows)},
                          row_offsets);
@@ -271,8 +268,7 @@ ACTPACK_COMPILED_ONCE ConstPackedView FrameView::packed(std::span<std::int64_t> 
 
 ACTPACK_COMPILED_ONCE ConstSignMagnitudeView FrameView::sign_magnitude() const {
   require_form(Form::sign_magnitude);
-  return {contents_.layout, reinterpret_cast<const std::uint32_t*>(sign_words_),
-          reinterpret_cast<const std::uint32_t*>(words_),
+  return {contents_.layout, sign_words_, words_,
           reinterpret_cast<const SignMagnitudeParams*>(params_)};
 }
 
