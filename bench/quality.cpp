@@ -7,7 +7,6 @@
 //   quality [OUTPUT.json]      default: standard output
 #include <cstdio>
 #include <exception>
-#include <fstream>
 #include <iostream>
 #include <ostream>
 #include <stdexcept>
@@ -15,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/files.hpp"
+#include "common/json.hpp"
 #include "support/distributions.hpp"
 #include "support/quality.hpp"
 #if ACTPACK_HAS_TRAINER
@@ -26,6 +27,7 @@
 namespace {
 
 using namespace bench;
+using trainer::quoted;
 
 std::vector<QualitySet> quality_sets() {
   std::vector<QualitySet> sets;
@@ -58,16 +60,16 @@ void write_json(std::ostream& out) {
   const std::vector<QualitySet> sets = quality_sets();
   out << "{\n  \"sets\": {";
   for (const QualitySet& set : sets) {
-    out << (&set == &sets.front() ? "\n" : ",\n") << "    \"" << set.name << "\": \""
-        << set.description << "\"";
+    out << (&set == &sets.front() ? "\n" : ",\n") << "    " << quoted(set.name) << ": "
+        << quoted(set.description);
   }
   out << "\n  },\n  \"quality\": [";
   bool is_first = true;
   for (const QualitySet& set : sets) {
     std::cerr << set.name << "\n";
     for (const QualityResult& result : Quality(set).results()) {
-      out << (is_first ? "\n" : ",\n") << "    {\"set\": \"" << set.name << "\", \"codec\": \""
-          << result.codec << "\", \"bits\": " << result.bits
+      out << (is_first ? "\n" : ",\n") << "    {\"set\": " << quoted(set.name)
+          << ", \"codec\": " << quoted(result.codec) << ", \"bits\": " << result.bits
           << ", \"stored_bits\": " << number(result.stored_bits)
           << ", \"nmse\": " << number(result.nmse)
           << ", \"standard_error\": " << number(result.standard_error);
@@ -84,16 +86,13 @@ void write_json(std::ostream& out) {
 void run(int argc, char** argv) {
   if (argc < 2) {
     write_json(std::cout);
+    if (!std::cout.flush()) {
+      throw std::runtime_error("standard output could not be written");
+    }
     return;
   }
-  std::ofstream file(argv[1]);
-  if (!file) {
-    throw std::runtime_error(std::string(argv[1]) + ": cannot be written");
-  }
-  write_json(file);
-  if (!file.flush()) {
-    throw std::runtime_error(std::string(argv[1]) + ": could not be written");
-  }
+  trainer::require_writable(argv[1]);  // before the work, not after it
+  trainer::write_file(argv[1], write_json);
 }
 
 }  // namespace

@@ -179,7 +179,9 @@ def main():
         if not begin or not end:
             sys.exit(f"{page.name}: the markers of the table are missing")
         if not arguments:
-            page.write_text(before + begin + block + "\n" + end + after, encoding="utf-8")
+            whole = page.with_suffix(".partial")
+            whole.write_text(before + begin + block + "\n" + end + after, encoding="utf-8")
+            whole.replace(page)
         elif made != block + "\n":
             sys.exit(f"{page.name}: the table is not that of bench/results: bench/readme_table.py")
 

@@ -72,8 +72,10 @@ done
 
 json=$(python3 -B bench/collect_results.py "$results" \
   "commit=$commit" "command=$command" "$parts"/*.json)
-python3 -B bench/results_table.py "$json" > "${json%.json}.md"
-python3 -B bench/results_picture.py "$json" > "${json%.json}.svg"
+for file in table.md picture.svg; do # not under their final names until they are whole
+  python3 -B "bench/results_${file%.*}.py" "$json" > "$json.partial"
+  mv "$json.partial" "${json%.json}.${file#*.}"
+done
 echo "Wrote $json, .md and .svg"
 if [ -z "$is_quick" ]; then
   python3 -B bench/readme_table.py

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "common/files.hpp"
 #include "common/json.hpp"
 #include "common/program.hpp"
 #include "common/progress.hpp"
@@ -119,7 +120,7 @@ std::string check_object(const Check& check, const CheckOptions& options) {
 }
 
 void check_all(const CheckOptions& options) {
-  std::ofstream json = open_for_writing(options.json);  // before the work, not after it
+  require_writable(options.json);  // before the work, not after it
   TrainedExperiment experiment(options);
   std::vector<Check> checks;
   std::vector<std::string> objects;
@@ -140,13 +141,15 @@ void check_all(const CheckOptions& options) {
   if (options.memory_budget > 0) {
     print_budget(checks, name_width(runs), options, std::cout);
   }
-  json << json_object({{"data", quoted(experiment.data().origin)},
-                       {"seed", std::to_string(options.seed)},
-                       {"depth", std::to_string(options.depth)},
-                       {"threads", std::to_string(options.threads)},
-                       {"checks", json_array(objects, 4)}},
-                      2)
-       << "\n";
+  write_file(options.json, [&](std::ostream& out) {
+    out << json_object({{"data", quoted(experiment.data().origin)},
+                        {"seed", std::to_string(options.seed)},
+                        {"depth", std::to_string(options.depth)},
+                        {"threads", std::to_string(options.threads)},
+                        {"checks", json_array(objects, 4)}},
+                       2)
+        << "\n";
+  });
   std::cout << "Results in " << options.json << std::endl;
 }
 

@@ -17,11 +17,11 @@
 
 #include "common/json.hpp"
 #include "common/memory.hpp"
-#include "common/program.hpp"
 #include "common/progress.hpp"
 #include "research/gpt_budget.hpp"
 #include "research/gpt_options.hpp"
 #include "research/gradient_check.hpp"
+#include "train_gpt/ranks.hpp"
 #include "train_gpt/report.hpp"
 #include "train_gpt/text.hpp"
 #include "train_gpt/training.hpp"
@@ -155,20 +155,20 @@ void print_budget(const GptCheckOptions& options) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  const gpt::Ranks ranks(&count, &arguments);
-  return trainer::run_program("check_gpt", count, arguments, [&](auto own_arguments) {
-    const GptCheckOptions options = parse_gpt_check_options(own_arguments);
-    std::cout << options.help;
-    if (!options.help.empty()) {
-      return EXIT_SUCCESS;
-    }
-    omp_set_num_threads(options.threads);
-    trainer::memory::keep_freed_memory();
-    if (options.memory_budget > 0) {
-      print_budget(options);
-    } else {
-      check_gradients(options, ranks);
-    }
-    return EXIT_SUCCESS;
-  });
+  return gpt::run_on_ranks("check_gpt", count, arguments,
+                           [](auto own_arguments, const auto& ranks) {
+                             const GptCheckOptions options = parse_gpt_check_options(own_arguments);
+                             std::cout << options.help;
+                             if (!options.help.empty()) {
+                               return EXIT_SUCCESS;
+                             }
+                             omp_set_num_threads(options.threads);
+                             trainer::memory::keep_freed_memory();
+                             if (options.memory_budget > 0) {
+                               print_budget(options);
+                             } else {
+                               check_gradients(options, ranks);
+                             }
+                             return EXIT_SUCCESS;
+                           });
 }

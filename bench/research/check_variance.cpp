@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,7 @@ namespace {
 using namespace research;
 
 void check(const VarianceOptions& options) {
-  ResultFiles files(options.json);  // before the work, not after it
+  const ResultFiles files(options.json);  // before the work, not after it
   TrainedExperiment experiment(options);
   Network& network = experiment.network();
   Contexts exact = experiment.make_contexts(Codec::full_precision());
@@ -39,16 +40,17 @@ void check(const VarianceOptions& options) {
                      });
   progress.reset();
   print_variances(reports, std::cout);
-  write_variance_picture(reports, files.picture);
-  files.json << json_object({{"data", quoted(experiment.data().origin)},
-                             {"seed", std::to_string(options.seed)},
-                             {"depth", std::to_string(options.depth)},
-                             {"threads", std::to_string(options.threads)},
-                             {"variance", variance_json(reports)}},
-                            2)
-             << "\n";
-  std::cout << "Results in " << options.json << ", a picture in " << files.picture_path
-            << std::endl;
+  files.write(
+      [&](std::ostream& out) {
+        out << json_object({{"data", quoted(experiment.data().origin)},
+                            {"seed", std::to_string(options.seed)},
+                            {"depth", std::to_string(options.depth)},
+                            {"threads", std::to_string(options.threads)},
+                            {"variance", variance_json(reports)}},
+                           2)
+            << "\n";
+      },
+      [&](std::ostream& out) { write_variance_picture(reports, out); });
 }
 
 }  // namespace

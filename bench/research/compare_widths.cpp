@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <functional>
 #include <iostream>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,7 @@ using namespace research;
 
 void compare(const WidthOptions& options) {
   constexpr std::size_t batches_for_gains = 8;
-  ResultFiles files(options.json);  // before the work, not after it
+  const ResultFiles files(options.json);  // before the work, not after it
   TrainedExperiment experiment(options);
   Network& network = experiment.network();
   Contexts exact = experiment.make_contexts(Codec::full_precision());
@@ -36,16 +37,17 @@ void compare(const WidthOptions& options) {
                              options.seed, options.draws, std::ref(progress));
   }
   print_widths(reports, std::cout);
-  write_width_picture(reports, files.picture);
-  files.json << json_object({{"data", quoted(experiment.data().origin)},
-                             {"seed", std::to_string(options.seed)},
-                             {"depth", std::to_string(options.depth)},
-                             {"threads", std::to_string(options.threads)},
-                             {"widths", width_json(reports)}},
-                            2)
-             << "\n";
-  std::cout << "Results in " << options.json << ", a picture in " << files.picture_path
-            << std::endl;
+  files.write(
+      [&](std::ostream& out) {
+        out << json_object({{"data", quoted(experiment.data().origin)},
+                            {"seed", std::to_string(options.seed)},
+                            {"depth", std::to_string(options.depth)},
+                            {"threads", std::to_string(options.threads)},
+                            {"widths", width_json(reports)}},
+                           2)
+            << "\n";
+      },
+      [&](std::ostream& out) { write_width_picture(reports, out); });
 }
 
 }  // namespace

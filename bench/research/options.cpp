@@ -14,9 +14,12 @@ using namespace trainer;
 
 namespace {
 
+constexpr std::int64_t most_draws = 10'000'000;
+
 std::vector<Flag> flags(VarianceOptions& options) {
   std::vector<Flag> all = experiment_flags(options);
-  all.push_back(number_flag("--draws", "N", "of each gradient (500)", options.draws, 2));
+  all.push_back(
+      number_flag("--draws", "N", "of each gradient (500)", options.draws, 2, most_draws));
   all.push_back(
       {"--bits", "8|4|2|1", "width of a code (2)", "8, 4, 2 or 1", [&](std::string_view text) {
          return parse_width(text, options.bits) && options.bits != 32;
@@ -29,8 +32,8 @@ std::vector<Flag> flags(VarianceOptions& options) {
 
 std::vector<Flag> flags(WidthOptions& options) {
   std::vector<Flag> all = experiment_flags(options);
-  all.push_back(
-      number_flag("--draws", "N", "of the gradient under each policy (256)", options.draws, 2));
+  all.push_back(number_flag("--draws", "N", "of the gradient under each policy (256)",
+                            options.draws, 2, most_draws));
   all.push_back(decode_flag(options.codec.is_subtractive));
   all.push_back(group_size_flag(options.codec.group_size));
   all.push_back(
@@ -64,10 +67,10 @@ CheckOptions parse_check_options(std::span<const char* const> arguments) {
   std::vector<Flag> known = flags(options);
   known.push_back(number_flag("--check-gradient", "K",
                               "error of the mean of up to K compressed gradients",
-                              options.check_gradient, 1));
+                              options.check_gradient, 1, most_draws));
   known.push_back(number_flag("--memory-budget", "MIB",
                               "the largest batch and depth whose step's peak fits into it",
-                              options.memory_budget, 1));
+                              options.memory_budget, 1, 1 << 30));
   if (!set_options(options, known, arguments)) {
     options.help =
         "Checks the codecs of train_fashion_mnist, whose flags it takes.\n\n" + describe(known);

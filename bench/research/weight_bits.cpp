@@ -210,11 +210,13 @@ int main(int count, char** arguments) {
   return run_program("weight_bits", count, arguments, [](auto own_arguments) {
     std::vector<const char*> all = {"--epochs", "1", "--bits", "32"};  // the defaults here
     all.insert(all.end(), own_arguments.begin(), own_arguments.end());
-    const Options options = parse_options(all);
-    if (options.wants_help) {
+    Options options;
+    std::vector<Flag> known = flags(options);
+    std::erase_if(known, [](const Flag& flag) { return flag.name == "--json"; });
+    if (!set_options(options, known, all)) {
       std::cout << "Rounds the weights of a trained layer. Takes the flags of train_fashion_mnist; "
                    "trains one\nepoch in full precision unless they say otherwise.\n\n"
-                << help();
+                << describe(known);
       return EXIT_SUCCESS;
     }
     return round_and_compare(options) ? EXIT_SUCCESS : EXIT_FAILURE;

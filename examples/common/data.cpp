@@ -27,29 +27,24 @@ namespace {
 Batch read_images(const std::filesystem::path& folder, const std::string& stem) {
   const std::filesystem::path image_path = folder / (stem + "-images-idx3-ubyte.gz");
   const std::filesystem::path label_path = folder / (stem + "-labels-idx1-ubyte.gz");
-  const Idx images = read_idx(image_path, 2051);
-  Idx labels = read_idx(label_path, 2049);
-  const std::int64_t count = images.sizes[0];
-  if (images.sizes[1] != 28 || images.sizes[2] != 28) {
-    throw DataError(image_path, "images of " + std::to_string(images.sizes[1]) + " x " +
-                                    std::to_string(images.sizes[2]) + " pixels, expected 28 x 28");
+  const Idx images = read_idx(image_path, 2051, {28, 28});
+  Idx labels = read_idx(label_path, 2049, {});
+  if (images.count == 0) {
+    throw FileError(image_path, "holds no images");
   }
-  if (count == 0) {
-    throw DataError(image_path, "holds no images");
-  }
-  if (labels.sizes[0] != count) {
-    throw DataError(label_path, std::to_string(labels.sizes[0]) + " labels, but " +
+  if (labels.count != images.count) {
+    throw FileError(label_path, std::to_string(labels.count) + " labels, but " +
                                     image_path.filename().string() + " has " +
-                                    std::to_string(count) + " images");
+                                    std::to_string(images.count) + " images");
   }
   const auto wrong = std::ranges::find_if(labels.values, [](int label) { return label > 9; });
   if (wrong != labels.values.end()) {
-    throw DataError(label_path, "label " + std::to_string(*wrong) + " at index " +
+    throw FileError(label_path, "label " + std::to_string(*wrong) + " at index " +
                                     std::to_string(wrong - labels.values.begin()) +
                                     ", expected 0 to 9");
   }
   Batch batch;
-  batch.pixels = Tensor<std::uint8_t>(count, 28 * 28);
+  batch.pixels = Tensor<std::uint8_t>(images.count, 28 * 28);
   batch.labels = std::move(labels.values);
   std::ranges::copy(images.values, batch.pixels.span().begin());
   return batch;
@@ -74,7 +69,24 @@ Data generated(const std::string& why) {
           generate_data(1000, 2)};
 }
 
+Data read_data(const std::filesystem::path& folder) {
+  constexpr std::uint32_t fashion_mnist = 0xC7A95B27;  // other data have the same format
+  Data data{"", read_images(folder, "train"), read_images(folder, "t10k")};
+  data.origin = (data.checksum() == fashion_mnist ? "Fashion-MNIST from " : "other images from ") +
+                folder.string();
+  return data;
+}
+
 }  // namespace
+
+std::uint32_t Data::checksum() const {
+  std::uint32_t sum = 0;
+  for (const std::span<const std::uint8_t> bytes :
+       {train.pixels.span(), std::span(train.labels), test.pixels.span(), std::span(test.labels)}) {
+    sum = checksum_of(bytes, sum);
+  }
+  return sum;
+}
 
 Data load_data(const std::string& named, const std::string& environment,
                const std::string& downloaded) {
@@ -82,13 +94,12 @@ Data load_data(const std::string& named, const std::string& environment,
     return generated("as asked by --data none");
   }
   if (!named.empty() && !find_data(named)) {
-    throw DataError(named,
+    throw FileError(named,
                     "--data: has no train-images-idx3-ubyte.gz, nor has its fashion-mnist folder");
   }
   for (const std::string& folder : {named, environment, downloaded}) {
     if (const auto found = folder.empty() ? std::nullopt : find_data(folder)) {
-      return {"Fashion-MNIST from " + found->string(), read_images(*found, "train"),
-              read_images(*found, "t10k")};
+      return read_data(*found);
     }
   }
   return generated("no folder with Fashion-MNIST: name one with --data or ACTPACK_DATA_DIR");
@@ -152,7 +163,15 @@ BatchStream::BatchStream(const Batch& data, std::uint64_t seed, std::int64_t siz
   std::iota(order_.begin(), order_.end(), std::int64_t{0});
 }
 
-Batch BatchStream::next() {
+void BatchStream::visit(Checkpoint& checkpoint) {
+  std::int64_t batches = batches_;
+  checkpoint.visit("batches", batches);
+  while (batches_ < batches) {
+    advance();
+  }
+}
+
+std::span<const std::int64_t> BatchStream::advance() {
   if (position_ == order_.size()) {
     for (std::size_t last = order_.size() - 1; last > 0; --last) {
       std::swap(order_[last], order_[random_() % (last + 1)]);
@@ -162,7 +181,8 @@ Batch BatchStream::next() {
   const std::size_t size = std::min(static_cast<std::size_t>(size_), order_.size() - position_);
   const std::span<const std::int64_t> indices(&order_[position_], size);
   position_ += size;
-  return gather(data_, indices);
+  ++batches_;
+  return indices;
 }
 
 }  // namespace trainer

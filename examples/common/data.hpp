@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// Fashion-MNIST from the first folder that has it, else a small generated data set.
+// Fashion-MNIST, or other images in its files, from the first folder that has them, else a small
+// generated data set.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "common/tensor.hpp"
 
 namespace trainer {
@@ -29,6 +31,8 @@ struct Data {
   std::string origin;  // for the first line of output
   Batch train;
   Batch test;
+
+  std::uint32_t checksum() const;  // CRC-32 of all pixels and labels
 };
 
 // The number that the network sees for a pixel's byte: zero mean and unit variance over a data set.
@@ -44,7 +48,7 @@ struct PixelScale {
 };
 
 // `named` comes from the command line and must have the data ("none": generate); `environment` and
-// `downloaded`, each possibly empty, may have it. Throws DataError.
+// `downloaded`, each possibly empty, may have it. Throws FileError.
 Data load_data(const std::string& named, const std::string& environment,
                const std::string& downloaded);
 
@@ -76,13 +80,20 @@ class BatchStream {
   std::int64_t batches_per_epoch() const {
     return (static_cast<std::int64_t>(order_.size()) + size_ - 1) / size_;
   }
-  Batch next();
+  Batch next() { return gather(data_, advance()); }
+
+  // Where it is in the order. A checkpoint is read into a new stream.
+  void visit(Checkpoint& checkpoint);
 
  private:
+  // The indices of the next batch.
+  std::span<const std::int64_t> advance();
+
   const Batch& data_;
   std::int64_t size_;
   std::vector<std::int64_t> order_;
   std::size_t position_;
+  std::int64_t batches_ = 0;
   std::mt19937_64 random_;
 };
 

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <system_error>
 
 #include "actpack/bit_pack.hpp"
@@ -17,26 +18,22 @@
 namespace trainer {
 namespace {
 
-// Six digits at most, and none after the point of a whole number.
+template <class T>
+std::string range_text(T least, T most) {
+  return (std::is_integral_v<T> ? "a whole number from " : "a number from ") + text_of(least) +
+         " to " +
+         (std::is_same_v<T, std::uint64_t> && most == std::numeric_limits<T>::max()
+              ? "2^64 - 1"
+              : text_of(most));
+}
+
+}  // namespace
+
 template <class T>
 std::string text_of(T number) {
   char text[32];
   return {text, std::to_chars(text, text + sizeof text, number).ptr};
 }
-
-template <class T>
-std::string range_text(T least, T most) {
-  std::string text =
-      (std::is_integral_v<T> ? "a whole number from " : "a number from ") + text_of(least);
-  if (most != std::numeric_limits<T>::max()) {
-    text += " to " + text_of(most);
-  } else if (std::is_same_v<T, std::uint64_t>) {
-    text += " to 2^64 - 1";
-  }
-  return text;
-}
-
-}  // namespace
 
 template <class T>
 bool parse_number(std::string_view text, std::type_identity_t<T> least,
@@ -54,12 +51,17 @@ bool parse_number(std::string_view text, std::type_identity_t<T> least,
 template <class T>
 Flag number_flag(const std::string& name, const std::string& values, const std::string& help,
                  T& target, std::type_identity_t<T> least, std::type_identity_t<T> most) {
-  return {name, values, help, range_text<T>(least, most),
-          [&target, least, most](auto text) { return parse_number(text, least, most, target); }};
+  return {name,
+          values,
+          help,
+          range_text<T>(least, most),
+          [&target, least, most](auto text) { return parse_number(text, least, most, target); },
+          [&target] { return text_of(target); }};
 }
 
 // NOLINTBEGIN(bugprone-macro-parentheses): T is a type
 #define ACTPACK_DEFINE_FOR(T)                             \
+  template std::string text_of(T);                        \
   template bool parse_number(std::string_view, T, T, T&); \
   template Flag number_flag(const std::string&, const std::string&, const std::string&, T&, T, T);
 ACTPACK_DEFINE_FOR(int)
@@ -71,11 +73,15 @@ ACTPACK_DEFINE_FOR(double)
 
 Flag choice_flag(const std::string& name, const std::string& first, const std::string& second,
                  const std::string& help, bool& target, const std::string& yes) {
-  return {name, first + "|" + second, help, first + " or " + second,
+  return {name,
+          first + "|" + second,
+          help,
+          first + " or " + second,
           [&target, first, second, yes](std::string_view text) {
             target = text == yes;
             return text == first || text == second;
-          }};
+          },
+          [&target, first, second, yes] { return target == (first == yes) ? first : second; }};
 }
 
 Flag path_flag(const std::string& name, const std::string& values, const std::string& help,
@@ -92,7 +98,28 @@ Flag fashion_mnist_flag(std::string& folder) {
 }
 
 Flag threads_flag(const std::string& help, int& threads) {
-  return number_flag("--threads", "T", help, threads, 1, 1024);
+  Flag flag = number_flag("--threads", "T", help, threads, 1, 1024);
+  flag.value = nullptr;  // no number depends on it
+  return flag;
+}
+
+Flag seed_flag(std::uint64_t& seed) {
+  return number_flag("--seed", "S", "of weights, order and rounding (0)", seed, 0,
+                     ~std::uint64_t{0});
+}
+
+Flag epochs_flag(std::int64_t least, std::int64_t& epochs) {
+  return number_flag("--epochs", "N", "passes over the training set (2)", epochs, least, 100'000);
+}
+
+Flag train_limit_flag(std::int64_t& images) {
+  return number_flag("--train-limit", "N", "train on the first N images only", images, 1,
+                     all_images);
+}
+
+Flag depth_flag(std::int64_t& depth) {
+  return number_flag("--depth", "D", "further convolutions after the first block (0)", depth, 0,
+                     1000);
 }
 
 Flag decode_flag(bool& is_subtractive) {
@@ -107,7 +134,7 @@ Flag rounding_flag(bool& is_stochastic) {
 }
 
 bool parse_width(std::string_view text, int& width) {
-  return parse_number(text, 1, width) && (width == 32 || actpack::is_width(width));
+  return parse_number(text, 1, 32, width) && (width == 32 || actpack::is_width(width));
 }
 
 std::string describe(const std::vector<Flag>& flags) {

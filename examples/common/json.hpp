@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -16,7 +17,8 @@ namespace trainer {
 // printf into a string of at most 255 characters.
 [[gnu::format(printf, 1, 2)]] std::string format(const char* pattern, ...);
 
-// JSON's quoted string, and its number (which has no infinities).
+// JSON's quoted string, where U+FFFD stands for each byte that is not part of UTF-8; and its
+// number, where null stands for what is not finite.
 std::string quoted(const std::string& text);
 std::string number(double value);
 
@@ -31,7 +33,11 @@ std::string json_numbers(const std::vector<T>& values) {
   std::vector<std::string> texts;
   texts.reserve(values.size());
   for (const T& value : values) {
-    texts.push_back(number(static_cast<double>(value)));
+    if constexpr (std::is_integral_v<T>) {
+      texts.push_back(std::to_string(value));
+    } else {
+      texts.push_back(number(value));
+    }
   }
   return json_array(texts);
 }

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "common/parallel.hpp"
 #include "common/tensor.hpp"
 
@@ -66,6 +67,12 @@ class Sgd {
   explicit Sgd(std::vector<Parameter*> parameters) : parameters_(std::move(parameters)) {
     for (const Parameter* parameter : parameters_) {
       velocities_.emplace_back(static_cast<std::size_t>(parameter->value.numel()), 0.0f);
+    }
+  }
+
+  void visit(Checkpoint& checkpoint) {
+    for (std::vector<float>& velocity : velocities_) {
+      checkpoint.visit("velocity", std::span(velocity));
     }
   }
 

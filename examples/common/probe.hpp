@@ -10,6 +10,8 @@
 #include <optional>
 #include <vector>
 
+#include "common/checkpoint.hpp"
+
 namespace trainer {
 
 // Numbers the steps of a training run, by which noise differs. All steps of a probe are one.
@@ -30,6 +32,8 @@ class NoiseSteps {
   void end_probes() { probed_.reset(); }
 
   std::uint64_t step() const { return step_; }
+
+  void visit(Checkpoint& checkpoint) { checkpoint.visit("noise step", step_); }
 
   // A tensor's number among 2^16, the upper half of which are the probed ones'.
   std::uint64_t stream_of(std::size_t tensor) const {

@@ -17,8 +17,9 @@ namespace trainer {
 
 class Progress {
  public:
-  Progress(std::string name, std::int64_t total, std::string unit)
-      : name_(std::move(name)), total_(total), unit_(std::move(unit)) {}
+  // `first` of them were done before.
+  Progress(std::string name, std::int64_t total, std::string unit, std::int64_t first = 0)
+      : name_(std::move(name)), total_(total), unit_(std::move(unit)), first_(first) {}
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress() {
@@ -34,7 +35,7 @@ class Progress {
     }
     shown_ = now;
     const double seconds = std::chrono::duration<double>(now - start_).count();
-    const double rate = static_cast<double>(done) / seconds;
+    const double rate = static_cast<double>(done - first_) / seconds;
     const long left = std::lround(static_cast<double>(total_ - done) / rate);
     std::fprintf(stderr, "\r\033[K%s: %3.0f %%, %.0f %s/s, %ld:%02ld left", name_.c_str(),
                  100.0 * static_cast<double>(done) / static_cast<double>(total_), rate,
@@ -48,6 +49,7 @@ class Progress {
   std::string name_;
   std::int64_t total_;
   std::string unit_;
+  std::int64_t first_;
   bool is_terminal_ = isatty(STDERR_FILENO) != 0;
   Clock::time_point start_ = Clock::now();
   Clock::time_point shown_ = start_;

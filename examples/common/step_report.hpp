@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "common/memory.hpp"
 
 namespace trainer {
@@ -44,6 +45,13 @@ struct TrainingReport {
     losses.push_back(step.loss);
     saved_bytes = std::max(saved_bytes, step.saved_bytes);
     peak_bytes = std::max(peak_bytes, step.peak_bytes);
+  }
+  void visit(Checkpoint& checkpoint) {
+    checkpoint.visit("losses", losses);
+    checkpoint.visit("saved bytes", saved_bytes);
+    checkpoint.visit("peak bytes", peak_bytes);
+    checkpoint.visit("seconds", seconds);
+    checkpoint.visit("codec seconds", codec_seconds);
   }
 };
 

@@ -48,4 +48,11 @@ bool WidthControl::step() {
   return precision_->step();
 }
 
+std::vector<std::byte> WidthControl::save() const { return precision_->save(); }
+
+void WidthControl::restore(std::span<const std::byte> state, std::int64_t steps) {
+  precision_->restore(state);
+  steps_ = steps;
+}
+
 }  // namespace trainer

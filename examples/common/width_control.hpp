@@ -47,6 +47,10 @@ class WidthControl {
   // After a step. Returns whether there are new widths.
   bool step();
 
+  // All that later widths depend on, and its return, given the same tensors.
+  std::vector<std::byte> save() const;
+  void restore(std::span<const std::byte> state, std::int64_t steps);
+
  private:
   static constexpr std::int64_t solve_interval = 100;  // steps
 

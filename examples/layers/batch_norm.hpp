@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "common/parallel.hpp"
 #include "common/parameter.hpp"
 #include "common/tensor.hpp"
@@ -134,6 +135,12 @@ class BatchNorm {
   }
   const ChannelMap& backward() const { return backward_; }
   std::span<const float> gain() const { return apply_.scale; }
+
+  // What is left of earlier steps.
+  void visit(Checkpoint& checkpoint) {
+    checkpoint.visit("running mean", std::span(running_mean_));
+    checkpoint.visit("running variance", std::span(running_variance_));
+  }
 
  private:
   static constexpr double momentum = 0.1;

@@ -13,7 +13,6 @@
 #include <cstdlib>
 #include <iomanip>
 #include <iostream>
-#include <limits>
 #include <numeric>
 #include <optional>
 #include <random>
@@ -38,21 +37,18 @@ using trainer::batch_size;
 struct Settings {
   std::string data;
   std::int64_t epochs = 2;
-  std::int64_t train_limit = std::numeric_limits<std::int64_t>::max();
+  std::int64_t train_limit = trainer::all_images;
   std::int64_t depth = 0;
   Options packing;
 };
 
 std::vector<trainer::Flag> flags(Settings& settings) {
-  using trainer::number_flag;
   return {
       trainer::fashion_mnist_flag(settings.data),
-      number_flag("--epochs", "N", "passes over the training set (2)", settings.epochs, 1),
-      number_flag("--train-limit", "N", "train on the first N images only", settings.train_limit,
-                  1),
-      number_flag("--seed", "S", "of weights, order and rounding (0)", settings.packing.seed, 0),
-      number_flag("--depth", "D", "further convolutions after the first block (0)", settings.depth,
-                  0),
+      trainer::epochs_flag(1, settings.epochs),
+      trainer::train_limit_flag(settings.train_limit),
+      trainer::seed_flag(settings.packing.seed),
+      trainer::depth_flag(settings.depth),
       {"--bits", "8|4|2|1", "width of a magnitude (2)", "8, 4, 2 or 1",
        [&](std::string_view text) {
          return trainer::parse_width(text, settings.packing.bits) && settings.packing.bits != 32;

@@ -11,7 +11,6 @@
 
 #include "common/memory.hpp"
 #include "common/progress.hpp"
-#include "train_fashion_mnist/training.hpp"
 
 namespace trainer {
 namespace {

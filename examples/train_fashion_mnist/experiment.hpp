@@ -12,6 +12,7 @@
 #include "train_fashion_mnist/contexts.hpp"
 #include "train_fashion_mnist/network.hpp"
 #include "train_fashion_mnist/options.hpp"
+#include "train_fashion_mnist/training.hpp"
 
 namespace trainer {
 
@@ -26,6 +27,9 @@ class Experiment {
   Contexts make_contexts(const Codec& codec) const { return {codec, options_.seed}; }
   BatchStream batches() const { return {data_.train, options_.seed}; }
 
+  Training make_training(Network& network, std::int64_t steps, Contexts& contexts) const {
+    return {network, data_.train, options_.seed, steps, steps, contexts};
+  }
   TrainingReport train(Network& network, std::int64_t steps, std::int64_t cycle, Contexts& contexts,
                        const std::string& name) const;
 

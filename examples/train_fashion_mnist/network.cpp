@@ -44,6 +44,15 @@ std::vector<Parameter*> Network::parameters() {
   return all;
 }
 
+void Network::visit(Checkpoint& checkpoint) {
+  for (Parameter* parameter : parameters()) {
+    checkpoint.visit("parameter", parameter->value.span());
+  }
+  for (Block& block : blocks_) {
+    block.batch_norm.visit(checkpoint);
+  }
+}
+
 SavedActivations Network::forward(Batch batch, ContextFactory& contexts) {
   const std::int64_t images = batch.pixels.images();
   SavedActivations saved;

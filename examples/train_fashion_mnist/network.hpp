@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "common/data.hpp"
 #include "common/parallel.hpp"
 #include "layers/block.hpp"
@@ -36,6 +37,9 @@ class Network {
 
   // Of each block the convolution's weights, γ and β; then the classifier's weights and biases.
   std::vector<Parameter*> parameters();
+
+  // The parameters, and the running statistics.
+  void visit(Checkpoint& checkpoint);
 
   SavedActivations forward(Batch batch, ContextFactory& contexts);
 

@@ -9,12 +9,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <iterator>
-#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "common/flags.hpp"
 #include "train_fashion_mnist/contexts.hpp"
 
@@ -23,7 +23,7 @@ namespace trainer {
 // The options of every program that trains this network.
 struct ExperimentOptions {
   std::string data;  // folder, "none" for generated data, empty for the first that is found
-  std::int64_t train_limit = std::numeric_limits<std::int64_t>::max();
+  std::int64_t train_limit = all_images;
   std::uint64_t seed = 0;
   int threads = omp_get_num_procs();
   std::int64_t depth = 0;
@@ -34,24 +34,26 @@ struct Options : ExperimentOptions {
   bool compares = true;  // no --bits: one training run for each row of the comparison
   Codec codec;           // of the only run or, when comparing, of the second
   std::string json = "train_fashion_mnist.json";
+  CheckpointOptions checkpoint;
   bool wants_help = false;
 };
 
 inline std::vector<Flag> experiment_flags(ExperimentOptions& options) {
-  return {
-      fashion_mnist_flag(options.data),
-      number_flag("--train-limit", "N", "train on the first N images only", options.train_limit, 1),
-      number_flag("--seed", "S", "of weights, order and rounding (0)", options.seed, 0),
-      threads_flag("processor threads (all)", options.threads),
-      number_flag("--depth", "D", "further convolutions after the first block (0)", options.depth,
-                  0, 1000)};
+  return {fashion_mnist_flag(options.data), train_limit_flag(options.train_limit),
+          seed_flag(options.seed), threads_flag("processor threads (all)", options.threads),
+          depth_flag(options.depth)};
 }
 
 inline Flag group_size_flag(std::int32_t& group_size) {
-  return {"--group-size", "G", "values per group, a multiple of 32 (256)",
-          "a positive multiple of 32", [&](std::string_view text) {
-            return parse_number(text, 32, group_size) && group_size % 32 == 0;
-          }};
+  constexpr std::int32_t most = 1 << 24;
+  return {"--group-size",
+          "G",
+          "values per group, a multiple of 32 (256)",
+          "a multiple of 32 from 32 to " + text_of(most),
+          [&](std::string_view text) {
+            return parse_number(text, 32, most, group_size) && group_size % 32 == 0;
+          },
+          [&] { return text_of(group_size); }};
 }
 
 inline Flag json_flag(const std::string& help, std::string& json) {
@@ -67,19 +69,21 @@ inline std::vector<Flag> flags(Options& options) {
   std::vector<Flag> all = experiment_flags(options);
   std::ranges::move(
       std::vector<Flag>{
-          number_flag("--epochs", "N", "passes over the training set (2)", options.epochs, 0),
+          epochs_flag(0, options.epochs),
           {"--bits", "32|8|4|2|1", "one run at this width, 32: full precision; else the comparison",
            "32, 8, 4, 2 or 1",
            [&](std::string_view text) {
              options.compares = false;
              return parse_width(text, codec.bits);
-           }},
+           },
+           [&] { return options.compares ? "of the comparison" : text_of(codec.bits); }},
           {"--average-bits", "B", "one run with widths by tensor, B bits a value on average",
            "a number from 1 to 8",
            [&](std::string_view text) {
              options.compares = false;
              return parse_number(text, 1.0, 8.0, codec.average_bits);
-           }},
+           },
+           [&] { return text_of(codec.average_bits); }},
           {"--context", "affine|sign-magnitude",
            "what is saved: ActNN's copies, or actpack's one (sign-magnitude)",
            "affine or sign-magnitude",
@@ -87,7 +91,8 @@ inline std::vector<Flag> flags(Options& options) {
              codec.context =
                  text == "affine" ? Codec::Context::affine : Codec::Context::sign_magnitude;
              return text == "affine" || text == "sign-magnitude";
-           }},
+           },
+           [&] { return name_of(codec.context); }},
           decode_flag(codec.is_subtractive),
           rounding_flag(codec.is_stochastic),
           choice_flag("--range", "group", "tensor", "what shares one range (group)",
@@ -99,6 +104,13 @@ inline std::vector<Flag> flags(Options& options) {
   return all;
 }
 
+// Those of the trainer itself.
+inline std::vector<Flag> training_flags(Options& options) {
+  std::vector<Flag> all = flags(options);
+  std::ranges::move(checkpoint_flags(options.checkpoint), std::back_inserter(all));
+  return all;
+}
+
 inline std::string help() {
   Options options;
   return "Trains a small convolutional network on Fashion-MNIST and keeps its activations in two "
@@ -106,7 +118,7 @@ inline std::string help() {
          "Without --bits: full precision, actpack (as the codec flags say), ActNN's way, and "
          "nearest\n"
          "rounding with one range per tensor, in one table.\n\n" +
-         describe(flags(options));
+         describe(training_flags(options));
 }
 
 // Sets what the arguments say; returns false where help is asked for. Throws OptionError, in one
@@ -116,6 +128,7 @@ inline bool set_options(Options& options, const std::vector<Flag>& known,
   if (!set_flags(known, arguments)) {
     return false;
   }
+  options.checkpoint.require_consistent(options.epochs > 0, options.json);
   Codec& codec = options.codec;
   if (codec.average_bits > 0 && (codec.bits != 2 || codec.has_tensor_range)) {
     throw OptionError("--average-bits: goes with neither --bits nor --range tensor");
@@ -128,7 +141,7 @@ inline bool set_options(Options& options, const std::vector<Flag>& known,
 
 inline Options parse_options(std::span<const char* const> arguments) {
   Options options;
-  options.wants_help = !set_options(options, flags(options), arguments);
+  options.wants_help = !set_options(options, training_flags(options), arguments);
   return options;
 }
 

@@ -27,6 +27,14 @@ struct Run : TrainingReport {
   std::int64_t saved_bytes_lean = 0;
   double seconds_per_epoch = 0;
   double codec_seconds_per_epoch = 0;
+
+  // What its training found out.
+  void visit(Checkpoint& checkpoint) {
+    TrainingReport::visit(checkpoint);
+    checkpoint.visit("test accuracy", test_accuracy);
+    checkpoint.visit("seconds per epoch", seconds_per_epoch);
+    checkpoint.visit("codec seconds per epoch", codec_seconds_per_epoch);
+  }
 };
 
 inline std::string run_object(const Run& run) {

@@ -5,10 +5,11 @@
 
 #include "train_fashion_mnist/training.hpp"
 
+#include <cstddef>
 #include <span>
 #include <utility>
+#include <vector>
 
-#include "common/parameter.hpp"
 #include "common/probe.hpp"
 
 namespace trainer {
@@ -47,29 +48,59 @@ void probe_tensors(Network& network, const Batch& batch, Contexts& contexts) {
   });
 }
 
+Training::Training(Network& network, const Batch& data, std::uint64_t seed, std::int64_t steps,
+                   std::int64_t cycle, Contexts& contexts)
+    : network_(network), data_(data), steps_(steps), cycle_(cycle), contexts_(contexts),
+      batches_(data, seed), probes_(data, ~seed), sgd_(network.parameters()) {}
+
+void Training::step() {
+  const Stopwatch stopwatch;
+  const double codec_seconds = contexts_.codec_seconds();
+  WidthControl* const control = contexts_.width_control();
+  if (control != nullptr && control->wants_probes()) {
+    probe_tensors(network_, probes_.next(), contexts_);
+  }
+  const std::int64_t done_before = done();
+  report_.add(run_step(network_, batches_, contexts_));
+  if (control != nullptr) {
+    control->step();
+  }
+  sgd_.step(one_cycle(static_cast<double>(done_before) / static_cast<double>(cycle_)));
+  report_.seconds += stopwatch.seconds();
+  report_.codec_seconds += contexts_.codec_seconds() - codec_seconds;
+}
+
+void Training::visit(Checkpoint& checkpoint) {
+  report_.visit(checkpoint);
+  if (WidthControl* const control = contexts_.width_control()) {
+    std::vector<std::byte> state;
+    if (checkpoint.is_reading()) {
+      network_.forward(BatchStream(data_, 0).next(),
+                       contexts_);  // the controller meets its tensors
+    } else {
+      state = control->save();
+    }
+    checkpoint.visit("widths", state);
+    if (checkpoint.is_reading()) {
+      control->restore(state, done());
+    }
+  }
+  network_.visit(checkpoint);
+  sgd_.visit(checkpoint);
+  batches_.visit(checkpoint);
+  probes_.visit(checkpoint);
+  contexts_.steps().visit(checkpoint);
+}
+
 TrainingReport train(Network& network, const Batch& data, std::uint64_t seed, std::int64_t steps,
                      std::int64_t cycle, Contexts& contexts,
                      const std::function<void(std::int64_t)>& progress) {
-  BatchStream batches(data, seed);
-  BatchStream probes(data, ~seed);
-  WidthControl* const control = contexts.width_control();
-  Sgd sgd(network.parameters());
-  TrainingReport report;
-  const Stopwatch stopwatch;
-  for (std::int64_t step = 0; step < steps; ++step) {
-    if (control != nullptr && control->wants_probes()) {
-      probe_tensors(network, probes.next(), contexts);
-    }
-    report.add(run_step(network, batches, contexts));
-    if (control != nullptr) {
-      control->step();
-    }
-    sgd.step(one_cycle(static_cast<double>(step) / static_cast<double>(cycle)));
-    progress(step + 1);
+  Training training(network, data, seed, steps, cycle, contexts);
+  while (!training.is_over()) {
+    training.step();
+    progress(training.done());
   }
-  report.seconds = stopwatch.seconds();
-  report.codec_seconds = contexts.codec_seconds();
-  return report;
+  return training.report();
 }
 
 }  // namespace trainer

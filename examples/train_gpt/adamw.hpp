@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "train_gpt/model.hpp"
 
 namespace gpt {
@@ -20,6 +21,12 @@ class AdamW {
       : value_(model.values()), gradient_(model.gradients()),
         matrices_(model.map().matrices(model.values())), mean_(value_.size()),
         square_(value_.size()) {}
+
+  void visit(trainer::Checkpoint& checkpoint) {
+    checkpoint.visit("mean", std::span(mean_));
+    checkpoint.visit("square", std::span(square_));
+    checkpoint.visit("optimizer steps", steps_);
+  }
 
   void step(double learning_rate) {
     ++steps_;

@@ -7,15 +7,18 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <fstream>
 #include <iostream>
+#include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
+#include "common/checkpoint.hpp"
+#include "common/files.hpp"
 #include "common/memory.hpp"
-#include "common/program.hpp"
 #include "common/progress.hpp"
 #include "train_gpt/activation_store.hpp"
 #include "train_gpt/model.hpp"
@@ -29,6 +32,7 @@
 namespace {
 
 using namespace gpt;
+using trainer::Checkpoint;
 using trainer::Progress;
 
 const SavePolicy full_precision = SavePolicy::all(SavePolicy::full_precision);
@@ -36,29 +40,44 @@ const SavePolicy full_precision = SavePolicy::all(SavePolicy::full_precision);
 class Experiment {
  public:
   Experiment(const Options& options, const Text& text, const Ranks& ranks)
-      : options_(options), text_(text), ranks_(ranks) {
+      : options_(options), text_(text), ranks_(ranks), ways_(planned_ways(options)) {
+    for (const std::string& file : {options.json, options.checkpoint.file}) {
+      if (!file.empty() && ranks.rank() == 0) {
+        trainer::require_writable(file);  // before the work, not after it
+      }
+    }
+    if (!options.checkpoint.resumed_file.empty()) {
+      resumed_.emplace(options.checkpoint.resumed_file);
+      visit(*resumed_);
+    }
     const Way exact = measured(full_precision);
     saved_bytes_ = exact.saved_bytes;
     peak_bytes_ = exact.peak_bytes;
   }
 
-  std::int64_t full_saved_bytes() const { return saved_bytes_; }
-  std::int64_t full_peak_bytes() const { return peak_bytes_; }
+  void execute() {
+    for (; done_ < ways_.size(); ++done_) {
+      execute(ways_[done_]);
+    }
+    print_table(ways_, saved_bytes_, peak_bytes_, std::cout);
+    if (!options_.json.empty() && ranks_.rank() == 0) {
+      trainer::write_file(options_.json, [&](std::ostream& out) {
+        write_json(options_, text_.origin, ways_, out);
+      });
+    }
+  }
 
-  void execute(Way& way) const {
+ private:
+  void execute(Way& way) {
     if (options_.training.steps == 0) {
       const Way step = measured(way.policy);
       way.saved_bytes = step.saved_bytes;
       way.peak_bytes = step.peak_bytes;
     }
-    for (const std::uint64_t seed : options_.seeds) {
+    while (way.reports.size() < options_.seeds.size()) {
+      const std::uint64_t seed = options_.seeds[way.reports.size()];
       Model model(options_.shape, seed);
-      ActivationStore store = make_store(way.policy, seed);
-      TrainingSetting setting = options_.training;
-      setting.seed = seed;
-      Progress progress(way.name + ", seed " + std::to_string(seed), setting.steps, "steps");
-      way.reports.push_back(train(model, text_.training(), setting, store, ranks_,
-                                  [&](std::int64_t done) { progress(done); }));
+      way.reports.push_back(train(way, seed, model));
       way.saved_bytes = std::max(way.saved_bytes, way.reports.back().saved_bytes);
       way.peak_bytes = std::max(way.peak_bytes, way.reports.back().peak_bytes);
       way.validation_losses.push_back(
@@ -66,7 +85,47 @@ class Experiment {
     }
   }
 
- private:
+  TrainingReport train(const Way& way, std::uint64_t seed, Model& model) {
+    ActivationStore store = make_store(way.policy, seed);
+    TrainingSetting setting = options_.training;
+    setting.seed = seed;
+    Training training(model, text_.training(), setting, store, ranks_);
+    if (resumed_) {
+      training.visit(*resumed_);
+      resumed_->require_end();
+      resumed_.reset();
+    }
+    Progress progress(way.name + ", seed " + std::to_string(seed), setting.steps, "steps",
+                      training.done());
+    while (!training.is_over()) {
+      training.step();
+      progress(training.done());
+      if (options_.checkpoint.is_due(training.done(), setting.steps)) {
+        Checkpoint checkpoint;
+        visit(checkpoint);
+        training.visit(checkpoint);
+        if (ranks_.rank() == 0) {
+          checkpoint.write(options_.checkpoint.file);
+        }
+      }
+    }
+    return training.report();
+  }
+
+  // All but the training that is under way.
+  void visit(Checkpoint& checkpoint) {
+    Options same = options_;
+    checkpoint.require_same("program", "train_gpt");
+    checkpoint.require_same(flags(same));
+    checkpoint.require_same("a number of ranks of", std::to_string(ranks_.size()));
+    checkpoint.require_same("a checksum of data",
+                            std::to_string(trainer::checksum_of(text_.bytes)));
+    checkpoint.visit("ways", done_);
+    for (std::size_t way = 0; way < std::min(done_ + 1, ways_.size()); ++way) {
+      ways_[way].visit(checkpoint);
+    }
+  }
+
   ActivationStore make_store(const SavePolicy& policy, std::uint64_t seed) const {
     SavePolicy own = policy;
     own.is_stochastic = options_.is_stochastic;
@@ -94,25 +153,12 @@ class Experiment {
   const Options& options_;
   const Text& text_;
   const Ranks& ranks_;
+  std::vector<Way> ways_;
+  std::size_t done_ = 0;  // ways
+  std::optional<Checkpoint> resumed_;
   std::int64_t saved_bytes_ = 0;
   std::int64_t peak_bytes_ = 0;
 };
-
-void run_trainings(const Options& options, const Text& text, const Ranks& ranks) {
-  std::ofstream json;
-  if (!options.json.empty() && ranks.rank() == 0) {
-    json = trainer::open_for_writing(options.json);  // before the work, not after it
-  }
-  const Experiment experiment(options, text, ranks);
-  std::vector<Way> ways = planned_ways(options);
-  for (Way& way : ways) {
-    experiment.execute(way);
-  }
-  print_table(ways, experiment.full_saved_bytes(), experiment.full_peak_bytes(), std::cout);
-  if (json.is_open()) {
-    write_json(options, text.origin, ways, json);
-  }
-}
 
 void work(const Options& options, const Ranks& ranks) {
   if (options.training.batch % ranks.size() != 0) {
@@ -123,17 +169,13 @@ void work(const Options& options, const Ranks& ranks) {
   omp_set_num_threads(options.threads);
   trainer::memory::keep_freed_memory();
   const Text text = load_text(options.data, std::cout);
-  run_trainings(options, text, ranks);
+  Experiment(options, text, ranks).execute();
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
-  const Ranks ranks(&count, &arguments);
-  if (ranks.rank() != 0) {
-    std::cout.setstate(std::ios::failbit);  // one rank speaks for all
-  }
-  const int status = trainer::run_program("train_gpt", count, arguments, [&](auto own_arguments) {
+  return run_on_ranks("train_gpt", count, arguments, [](auto own_arguments, const Ranks& ranks) {
     const Options options = parse_options(own_arguments);
     if (options.wants_help) {
       std::cout << help();
@@ -142,8 +184,4 @@ int main(int count, char** arguments) {
     }
     return EXIT_SUCCESS;
   });
-  if (status != EXIT_SUCCESS) {
-    ranks.abort();
-  }
-  return status;
 }

@@ -6,7 +6,9 @@
 #include "train_gpt/options.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
+#include <iterator>
 #include <string_view>
 
 namespace gpt {
@@ -36,17 +38,29 @@ bool parse_exception(std::string_view text, std::vector<std::pair<Kind, int>>& e
   return true;
 }
 
-bool parse_gelu(std::string_view text, SavePolicy::Gelu& gelu) {
-  using Gelu = SavePolicy::Gelu;
-  for (const auto& [name, value] : {std::pair{"derivative", Gelu::derivative},
-                                    {"input", Gelu::input},
-                                    {"input-with-sign", Gelu::input_with_sign}}) {
-    if (text == name) {
-      gelu = value;
-      return true;
-    }
+// The opposite of parse_list: text_of(item) for all items, with commas between them.
+template <class T, class TextOf>
+std::string list_of(const std::vector<T>& items, const TextOf& text_of) {
+  std::string text;
+  for (const T& item : items) {
+    text += (text.empty() ? "" : ",") + text_of(item);
   }
-  return false;
+  return text;
+}
+
+using GeluName = std::pair<std::string_view, SavePolicy::Gelu>;
+constexpr std::array<GeluName, 3> gelu_names = {
+    GeluName{"derivative", SavePolicy::Gelu::derivative},
+    {"input", SavePolicy::Gelu::input},
+    {"input-with-sign", SavePolicy::Gelu::input_with_sign}};
+
+bool parse_gelu(std::string_view text, SavePolicy::Gelu& gelu) {
+  const auto found = std::ranges::find(gelu_names, text, &GeluName::first);
+  if (found == gelu_names.end()) {
+    return false;
+  }
+  gelu = found->second;
+  return true;
 }
 
 // Throws OptionError for flags that do not go together.
@@ -55,6 +69,7 @@ void require_consistent(const Options& options) {
     throw OptionError("--channels " + std::to_string(options.shape.channels) +
                       ": expected a multiple of --heads " + std::to_string(options.shape.heads));
   }
+  options.checkpoint.require_consistent(options.training.steps > 0, options.json);
   if (options.bits != 0 && options.average_bits != 0) {
     throw OptionError("--average-bits: does not go with --bits");
   }
@@ -76,28 +91,30 @@ std::vector<Flag> flags(Options& options) {
       path_flag("--data", "DIR",
                 "folder with a text, or with a folder tinyshakespeare; none: generated",
                 "a folder, or none", options.data),
-      number_flag("--layers", "L", "of the model (2)", shape.layers, 1),
-      number_flag("--channels", "C", "of the residual stream (64)", shape.channels, 1),
-      number_flag("--heads", "H", "of the attention (4)", shape.heads, 1),
+      number_flag("--layers", "L", "of the model (2)", shape.layers, 1, 1000),
+      number_flag("--channels", "C", "of the residual stream (64)", shape.channels, 1, 16384),
+      number_flag("--heads", "H", "of the attention (4)", shape.heads, 1, 1024),
       number_flag("--context", "T", "tokens of a sequence, best a multiple of 32 (64)",
-                  shape.context, 1),
+                  shape.context, 1, 16384),
       number_flag("--batch", "B", "sequences of a step, of all ranks together (16)", training.batch,
-                  1),
-      number_flag("--steps", "N", "training steps (1200)", training.steps, 0),
-      number_flag("--learning-rate", "R", "at its peak (0.003)", training.learning_rate, 0),
+                  1, 65536),
+      number_flag("--steps", "N", "training steps (1200)", training.steps, 0, 1'000'000'000),
+      number_flag("--learning-rate", "R", "at its peak (0.003)", training.learning_rate, 0, 10),
       {"--seeds", "S,...", "of weights, batches and rounding, one run for each (0)",
        "whole numbers from 0 to 2^64 - 1 with commas between them",
        [&](Value value) {
          options.seeds.clear();
          return parse_list(value, [&](Value item) {
-           return parse_number(item, 0, options.seeds.emplace_back());
+           return parse_number(item, 0, ~std::uint64_t{0}, options.seeds.emplace_back());
          });
-       }},
+       },
+       [&] { return list_of(options.seeds, text_of<std::uint64_t>); }},
       threads_flag("processor threads, of each rank (all)", options.threads),
       number_flag("--validation-windows", "N", "sequences of the validation text (256)",
-                  options.validation_windows, 1),
+                  options.validation_windows, 1, 100'000),
       {"--bits", "32|8|4|2|1", "one way at this width, 32: full precision; else the comparison",
-       "32, 8, 4, 2 or 1", [&](Value value) { return parse_width(value, options.bits); }},
+       "32, 8, 4, 2 or 1", [&](Value value) { return parse_width(value, options.bits); },
+       [&] { return options.bits == 0 ? "of the comparison" : text_of(options.bits); }},
       number_flag("--average-bits", "B", "one way with widths by tensor, B bits a value on average",
                   options.average_bits, 1, 8),
       {"--keep", "KIND=W,...", "another width for some kinds of tensors; wants --bits",
@@ -106,14 +123,30 @@ std::vector<Flag> flags(Options& options) {
        [&](Value value) {
          return parse_list(value,
                            [&](Value item) { return parse_exception(item, options.exceptions); });
+       },
+       [&] {
+         return list_of(options.exceptions, [](const auto& exception) {
+           return std::string(kind_names[index_of(exception.first)]) + "=" +
+                  text_of(exception.second);
+         });
        }},
       {"--gelu", "FORM", "what the GELU keeps: derivative, input or input-with-sign (derivative)",
        "derivative, input or input-with-sign",
-       [&](Value value) { return parse_gelu(value, options.gelu); }},
-      trainer::decode_flag(options.is_subtractive),
-      trainer::rounding_flag(options.is_stochastic),
-      path_flag("--json", "FILE", "results of the training runs", "a file name", options.json),
+       [&](Value value) { return parse_gelu(value, options.gelu); },
+       [&] {
+         return std::string(std::ranges::find(gelu_names, options.gelu, &GeluName::second)->first);
+       }},
+      decode_flag(options.is_subtractive),
+      rounding_flag(options.is_stochastic),
   };
+}
+
+std::vector<Flag> training_flags(Options& options) {
+  std::vector<Flag> all = flags(options);
+  all.push_back(
+      path_flag("--json", "FILE", "results of the training runs", "a file name", options.json));
+  std::ranges::move(checkpoint_flags(options.checkpoint), std::back_inserter(all));
+  return all;
 }
 
 std::string help() {
@@ -122,7 +155,7 @@ std::string help() {
       "Trains a small transformer on bytes of text and keeps its activations in two bits.\n"
       "Without --bits and --average-bits: full precision, 8, 4 and 2 bits, and 2 bits on average,\n"
       "in one table. Under mpirun, ranks share each batch.\n\n";
-  return text + describe(flags(options));
+  return text + describe(training_flags(options));
 }
 
 bool set_options(Options& options, const std::vector<Flag>& known,
@@ -136,7 +169,7 @@ bool set_options(Options& options, const std::vector<Flag>& known,
 
 Options parse_options(std::span<const char* const> arguments) {
   Options options;
-  options.wants_help = !set_options(options, flags(options), arguments);
+  options.wants_help = !set_options(options, training_flags(options), arguments);
   return options;
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "actpack/codes.hpp"
+#include "common/checkpoint.hpp"
 #include "common/flags.hpp"
 #include "train_gpt/save_policy.hpp"
 #include "train_gpt/shape.hpp"
@@ -37,6 +38,7 @@ struct Options {
   bool is_subtractive = true;
 
   std::string json;
+  trainer::CheckpointOptions checkpoint;
   bool wants_help = false;
 
   // `policy` with the flags that go with every width.
@@ -51,7 +53,9 @@ struct Options {
   }
 };
 
+// Of every program that trains this model, and those of the trainer itself.
 std::vector<trainer::Flag> flags(Options& options);
+std::vector<trainer::Flag> training_flags(Options& options);
 std::string help();
 
 // Sets what the arguments say; returns false where help is asked for. Throws trainer::OptionError,

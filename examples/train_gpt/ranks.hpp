@@ -5,7 +5,11 @@
 // ranks_single.cpp stands in for it where there is none, with one.
 #pragma once
 
+#include <cstdlib>
+#include <iostream>
 #include <span>
+
+#include "common/program.hpp"
 
 namespace gpt {
 
@@ -34,5 +38,21 @@ class Ranks {
   int rank_ = 0;
   int size_ = 1;
 };
+
+// As trainer::run_program, on every rank, with body(arguments, ranks). One rank speaks for all, and
+// one that fails ends all.
+template <class Body>
+int run_on_ranks(const char* name, int count, char** arguments, const Body& body) {
+  const Ranks ranks(&count, &arguments);
+  if (ranks.rank() != 0) {
+    std::cout.setstate(std::ios::failbit);
+  }
+  const int status = trainer::run_program(
+      name, count, arguments, [&](auto own_arguments) { return body(own_arguments, ranks); });
+  if (status != EXIT_SUCCESS) {
+    ranks.abort();
+  }
+  return status;
+}
 
 }  // namespace gpt

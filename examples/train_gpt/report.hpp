@@ -25,6 +25,19 @@ struct Way {
   std::vector<double> validation_losses;  // nats a byte
   std::int64_t peak_bytes = 0;            // of one step, without training
   std::int64_t saved_bytes = 0;
+
+  // What its trainings found out.
+  void visit(trainer::Checkpoint& checkpoint) {
+    std::size_t runs = reports.size();
+    checkpoint.visit("runs", runs);
+    reports.resize(runs);
+    for (TrainingReport& report : reports) {
+      report.visit(checkpoint);
+    }
+    checkpoint.visit("validation losses", validation_losses);
+    checkpoint.visit("peak bytes", peak_bytes);
+    checkpoint.visit("saved bytes", saved_bytes);
+  }
 };
 
 using trainer::format;

@@ -9,10 +9,10 @@
 #include <array>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <ostream>
+
+#include "common/files.hpp"
 
 namespace gpt {
 namespace {
@@ -26,15 +26,16 @@ std::optional<Text> read_text(const std::filesystem::path& folder) {
     }
     std::vector<std::filesystem::path> files;
     for (const auto& entry : std::filesystem::directory_iterator(candidate)) {
-      if (entry.is_regular_file()) {
+      if (!entry
+               .is_directory()) {  // a text that cannot be read is no reason to train on the others
         files.push_back(entry.path());
       }
     }
     std::ranges::sort(files);
     Text text{candidate.string(), {}};
     for (const std::filesystem::path& path : files) {
-      std::ifstream file(path, std::ios::binary);
-      text.bytes.insert(text.bytes.end(), std::istreambuf_iterator<char>(file), {});
+      const std::string bytes = trainer::read_file(path);
+      text.bytes.insert(text.bytes.end(), bytes.begin(), bytes.end());
     }
     if (!text.bytes.empty()) {
       return text;
@@ -118,7 +119,15 @@ WindowStream::WindowStream(std::span<const std::uint8_t> text, std::int64_t cont
 Batch WindowStream::next(std::int64_t size, std::int64_t first, std::int64_t last) {
   std::vector<std::size_t> starts(static_cast<std::size_t>(size));
   std::ranges::generate(starts, [&] { return random_() % starts_; });
+  windows_ += starts.size();
   return cut(text_, part(std::span<const std::size_t>(starts), first, last - first), context_);
+}
+
+void WindowStream::visit(trainer::Checkpoint& checkpoint) {
+  std::uint64_t windows = windows_;
+  checkpoint.visit("windows", windows);
+  random_.discard(windows - windows_);  // each takes one number
+  windows_ = windows;
 }
 
 Batch spread_windows(std::span<const std::uint8_t> text, std::int64_t context, std::int64_t count) {

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "common/checkpoint.hpp"
 #include "train_gpt/model.hpp"
 
 namespace gpt {
@@ -29,7 +30,7 @@ struct Text {
   std::size_t split() const { return bytes.size() - bytes.size() / 10; }
 };
 
-// The user named a text that cannot be used.
+// The user named a text that cannot be used. Single files are a trainer::FileError.
 class TextError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -55,11 +56,15 @@ class WindowStream {
   Batch next(std::int64_t size, std::int64_t first, std::int64_t last);
   Batch next(std::int64_t size) { return next(size, 0, size); }
 
+  // How many windows it has drawn. A checkpoint is read into a new stream.
+  void visit(trainer::Checkpoint& checkpoint);
+
  private:
   std::span<const std::uint8_t> text_;
   std::int64_t context_;
   std::size_t starts_;
   std::mt19937_64 random_;
+  std::uint64_t windows_ = 0;
 };
 
 // `count` windows spread evenly over a text: always the same ones.

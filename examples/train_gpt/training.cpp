@@ -12,8 +12,6 @@
 
 #include "common/parameter.hpp"
 #include "common/probe.hpp"
-#include "train_gpt/adamw.hpp"
-#include "train_gpt/text.hpp"
 
 namespace gpt {
 namespace {
@@ -52,42 +50,84 @@ void require_same_widths(const trainer::WidthControl& widths, const Ranks& ranks
   }
 }
 
+Training::Training(Model& model, std::span<const std::uint8_t> text, const TrainingSetting& setting,
+                   ActivationStore& store, const Ranks& ranks)
+    : model_(model), setting_(setting), store_(store), ranks_(ranks),
+      batches_(text, model.shape().context, setting.seed),
+      probes_(text, model.shape().context, ~setting.seed), adamw_(model) {}
+
+void Training::step() {
+  const trainer::Stopwatch stopwatch;
+  const double codec_seconds = store_.codec_seconds();
+  trainer::WidthControl* const widths = store_.widths();
+  if (widths != nullptr && widths->wants_probes()) {
+    const std::int64_t mine = probe_sequences * ranks_.rank();
+    probe_tensors(model_,
+                  probes_.next(probe_sequences * ranks_.size(), mine, mine + probe_sequences),
+                  store_);
+  }
+  const std::int64_t first = setting_.batch * ranks_.rank() / ranks_.size();
+  const std::int64_t last = setting_.batch * (ranks_.rank() + 1) / ranks_.size();
+  trainer::StepReport step_report =
+      model_.forward_backward(batches_.next(setting_.batch, first, last), store_);
+  ranks_.average(model_.gradients());
+  if (widths != nullptr && widths->step()) {
+    require_same_widths(*widths, ranks_);
+  }
+  const double progress = static_cast<double>(done()) / static_cast<double>(setting_.steps);
+  adamw_.step(trainer::one_cycle(progress, setting_.learning_rate, 0.1));
+  step_report.loss /= ranks_.size();
+  ranks_.sum(std::span(&step_report.loss, 1));
+  report_.add(step_report);
+  report_.seconds += stopwatch.seconds();
+  report_.codec_seconds += store_.codec_seconds() - codec_seconds;
+}
+
+TrainingReport Training::report() const {
+  TrainingReport report{report_, {}};
+  if (store_.widths() != nullptr) {
+    report.widths = store_.widths()->bits();
+  }
+  return report;
+}
+
+void Training::visit(trainer::Checkpoint& checkpoint) {
+  report_.visit(checkpoint);
+  checkpoint.visit("parameters", model_.values());
+  adamw_.visit(checkpoint);
+  batches_.visit(checkpoint);
+  probes_.visit(checkpoint);
+  store_.steps().visit(checkpoint);
+  if (store_.widths() != nullptr) {
+    visit_widths(checkpoint);
+  }
+}
+
+// Until their next solution, ranks know different things: the checkpoint has the state of each.
+void Training::visit_widths(trainer::Checkpoint& checkpoint) {
+  std::vector<std::byte> state = store_.widths()->save();  // as long on all ranks and at all times
+  const std::size_t start = state.size() * static_cast<std::size_t>(ranks_.rank());
+  std::vector<double> numbers(state.size() * static_cast<std::size_t>(ranks_.size()));
+  std::ranges::transform(state, numbers.begin() + static_cast<std::ptrdiff_t>(start),
+                         [](std::byte byte) { return static_cast<double>(byte); });
+  ranks_.sum(numbers);
+  std::vector<std::uint8_t> states(numbers.begin(), numbers.end());
+  checkpoint.visit("widths of ranks", std::span(states));
+  if (checkpoint.is_reading()) {
+    const auto all = std::as_bytes(std::span(states));
+    store_.widths()->restore(all.subspan(start, state.size()), done());
+  }
+}
+
 TrainingReport train(Model& model, std::span<const std::uint8_t> text,
                      const TrainingSetting& setting, ActivationStore& store, const Ranks& ranks,
                      const std::function<void(std::int64_t)>& progress) {
-  const std::int64_t first = setting.batch * ranks.rank() / ranks.size();
-  const std::int64_t last = setting.batch * (ranks.rank() + 1) / ranks.size();
-  WindowStream batches(text, model.shape().context, setting.seed);
-  WindowStream probes(text, model.shape().context, ~setting.seed);
-  trainer::WidthControl* const widths = store.widths();
-  AdamW adamw(model);
-  TrainingReport report;
-  const trainer::Stopwatch stopwatch;
-  for (std::int64_t step = 0; step < setting.steps; ++step) {
-    if (widths != nullptr && widths->wants_probes()) {
-      const std::int64_t mine = probe_sequences * ranks.rank();
-      probe_tensors(
-          model, probes.next(probe_sequences * ranks.size(), mine, mine + probe_sequences), store);
-    }
-    trainer::StepReport step_report =
-        model.forward_backward(batches.next(setting.batch, first, last), store);
-    ranks.average(model.gradients());
-    if (widths != nullptr && widths->step()) {
-      require_same_widths(*widths, ranks);
-    }
-    adamw.step(trainer::one_cycle(static_cast<double>(step) / static_cast<double>(setting.steps),
-                                  setting.learning_rate, 0.1));
-    step_report.loss /= ranks.size();
-    ranks.sum(std::span(&step_report.loss, 1));
-    report.add(step_report);
-    progress(step + 1);
+  Training training(model, text, setting, store, ranks);
+  while (!training.is_over()) {
+    training.step();
+    progress(training.done());
   }
-  report.seconds = stopwatch.seconds();
-  report.codec_seconds = store.codec_seconds();
-  if (widths != nullptr) {
-    report.widths = widths->bits();
-  }
-  return report;
+  return training.report();
 }
 
 double validation_loss(Model& model, std::span<const std::uint8_t> text, std::int64_t windows,

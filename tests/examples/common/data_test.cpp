@@ -74,7 +74,7 @@ void write_data_set(const fs::path& folder, std::uint32_t train = 3, std::uint32
 std::string complaint(const fs::path& folder) {
   try {
     load_data(folder.string(), "", "");
-  } catch (const DataError& error) {
+  } catch (const FileError& error) {
     return error.what();
   }
   return "";
