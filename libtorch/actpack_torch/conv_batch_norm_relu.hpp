@@ -82,6 +82,9 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     const at::Tensor z = call->convolution.forward(x, weight);
     TORCH_CHECK(z.numel() > z.size(1), "actpack: batch norm needs more than one value a channel, ",
                 "but the convolution's output is ", describe(z));
+    TORCH_CHECK(!call->is_pooled || (z.size(2) > 1 && z.size(3) > 1),
+                "actpack: pooling needs at least 2x2 values, but the convolution's output is ",
+                describe(z));
     const auto [mean, variance] = update_statistics(call->batch_norm, z);
     const batch_norm::SavedValue saved =
         is_invertible(gamma) ? batch_norm::SavedValue::output : batch_norm::SavedValue::input;
@@ -103,7 +106,7 @@ class ConvBatchNormReLUFunction : public torch::autograd::Function<ConvBatchNorm
     TORCH_CHECK(!at::GradMode::is_enabled(), "actpack: ", saved.name,
                 ", can be differentiated once only, without create_graph");
     const BlockContext& context = saved.context;
-    const at::Tensor output_gradient = gradients[0].contiguous();
+    const at::Tensor output_gradient = gradients[0].contiguous().resolve_neg();
     const std::int64_t samples = context.format().samples();
     const batch_norm::Channels channels = context.format().channels();
 
@@ -281,6 +284,15 @@ class ConvBatchNormReLUImpl : public torch::nn::Module {
     if (!batch_norm->is_training() || !at::GradMode::is_enabled()) {
       const at::Tensor y = at::relu(batch_norm->forward(convolution->forward(x)));
       return {is_pooled_ ? at::max_pool2d(y, 2) : y, nullptr};
+    }
+    for (const at::Tensor& of_channels : {batch_norm->weight, batch_norm->bias,
+                                          batch_norm->running_mean, batch_norm->running_var}) {
+      TORCH_CHECK(of_channels.scalar_type() == at::kFloat && of_channels.device().is_cpu() &&
+                      of_channels.numel() == weight.size(0) && of_channels.is_contiguous() &&
+                      !of_channels.is_neg(),
+                  "actpack: a ConvBatchNormReLU's batch norm keeps ", weight.size(0),
+                  " contiguous Floats on the CPU of each kind, but one is ", describe(of_channels),
+                  ", on ", of_channels.device());
     }
     ConvBatchNormReLUFunction::Call call{.convolution = geometry_,
                                          .batch_norm = *batch_norm,

@@ -206,8 +206,9 @@ class PackedTensor {
 };
 
 // Packs an activation by hand, for an autograd function of your own. `number` must differ for every
-// tensor of every step. Throws c10::Error, which names the tensor, if `tensor` is a parameter, is
-// not a strided tensor on the CPU, or has another element type than Float, Half and BFloat16.
+// tensor of every step and be below 2^32. Throws c10::Error, which names the tensor, if `tensor` is
+// a parameter, is not a strided tensor on the CPU, or has another element type than Float, Half and
+// BFloat16.
 inline PackedTensor pack(const at::Tensor& tensor, const Options& options, std::uint64_t number) {
   TORCH_CHECK(!tensor.is_leaf() || !tensor.requires_grad(), "actpack: ", describe(tensor),
               ", is a parameter: parameters stay in full precision");
@@ -217,8 +218,8 @@ inline PackedTensor pack(const at::Tensor& tensor, const Options& options, std::
   TORCH_CHECK(is_element(tensor.scalar_type()), "actpack: ", describe(tensor),
               ": only Float, Half and BFloat16 can be packed");
   const at::NoGradGuard no_grad;
-  const at::Tensor dense =
-      tensor.is_non_overlapping_and_dense() ? tensor.detach() : tensor.contiguous();
+  const at::Tensor values = tensor.detach().resolve_neg();  // memory has the values' own signs
+  const at::Tensor dense = values.is_non_overlapping_and_dense() ? values : values.contiguous();
   return {std::make_shared<SignMagnitudeValues>(dense, flat_layout(dense.numel(), options),
                                                 noise(options, Origin::hand, options.step, number)),
           dense};

@@ -83,9 +83,9 @@ class Packer {
 
   bool may_be_packed(const at::Tensor& tensor) const {
     const at::ScalarType type = tensor.scalar_type();
-    if (tensor.numel() < options_.min_numel || !tensor.device().is_cpu() ||
-        tensor.layout() != at::kStrided || tensor.is_neg() || at::isComplexType(type) ||
-        at::isQIntType(type) || type == at::kByte || type == at::kChar) {
+    if (tensor.numel() < std::max<std::int64_t>(options_.min_numel, 1) ||
+        !tensor.device().is_cpu() || tensor.layout() != at::kStrided || tensor.is_neg() ||
+        at::isComplexType(type) || at::isQIntType(type) || type == at::kByte || type == at::kChar) {
       return false;
     }
     const bool is_expanded = static_cast<std::size_t>(tensor.numel()) * tensor.element_size() >

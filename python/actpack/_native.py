@@ -77,7 +77,6 @@ class _Execution(ctypes.Structure):
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
-
 VERSION = 100  # of the library that this module knows: ACTPACK_VERSION of actpack/config.hpp
 
 

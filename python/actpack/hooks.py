@@ -118,8 +118,8 @@ def _two_levels(tensor):
 class _PackedOnce:
     """One packed copy of each tensor, whoever saves it, as long as someone holds the copy.
 
-    Tensors are equal if they agree in storage, geometry and version: a ReLU's result and the next
-    convolution's input are different tensors on one storage.
+    Tensors are equal if they agree in storage, geometry, sign and version: a ReLU's result and the
+    next convolution's input are different tensors on one storage.
     """
 
     def __init__(self):
@@ -135,7 +135,7 @@ class _PackedOnce:
             known = StorageWeakRef(storage), weakref.WeakValueDictionary()
             self._storages[storage._cdata] = known
         key = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype,
-               tensor._version)
+               tensor.is_neg(), tensor._version)
         packed = known[1].get(key)
         if packed is None:
             packed = make(tensor)

@@ -4,7 +4,6 @@
 // A packed tensor and a batch normalisation, as the library's verbs take them.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "actpack/batch_norm_channels.hpp"
@@ -24,12 +23,13 @@ using batch_norm::Operation;
 // Values that share parameters: the number for which cuda/batch_norm.hpp has kernels.
 constexpr std::int32_t group_size = 256;
 
+// The planes of a packed tensor.
 class Planes {
  public:
   // Each plane starts at a multiple of so many bytes, the kernels' widest access.
   static constexpr std::int64_t alignment = 16;
 
-  // Looks at the context's shape alone: it may have no bytes yet.
+  // These refuse a wrong context. The first looks at its shape alone: it may have no bytes yet.
   explicit Planes(const actpack_context* context)
       : context_(require_struct("context", context)), layout_{.row_size = context_.numel,
                                                               .group_size = group_size,
@@ -54,7 +54,6 @@ class Planes {
     return planes;
   }
 
-  const actpack_context& context() const { return context_; }
   const actpack::Layout& layout() const { return layout_; }
   std::int64_t numel() const { return context_.numel; }
   std::int64_t size_bytes() const { return params_at() + 4 * layout_.num_groups(); }

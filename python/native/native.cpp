@@ -29,10 +29,11 @@ using namespace actpack_python;
 
 namespace {
 
-// Runs call(). Returns null, or what went wrong, in memory that needs no allocation.
+thread_local char sentence[1024];  // what went wrong; an allocation could fail as well
+
+// Runs call(). Returns null, or what went wrong.
 template <class Call>
 const char* guard(const Call& call) noexcept {
-  thread_local char sentence[1024];
   try {
     call();
     return nullptr;

@@ -200,6 +200,19 @@ TEST_CASE("libtorch: a second backward pass needs retain_graph, with which it is
   check(plain, "");
 }
 
+TEST_CASE("libtorch: a gradient that torch negates as it reads is taken as it reads") {
+  torch::manual_seed(24);
+  ConvBatchNormReLU block(small_shapes[0].convolution(), /*is_pooled=*/false);
+  const at::Tensor x = small_input();
+  const at::Tensor direction = torch::randn({12, 6, 10, 9});
+  const auto gradient = [&](const at::Tensor& of_output) {
+    block->zero_grad();
+    block->forward({x, nullptr}, Options{}, 0, 0).values.backward(of_output);
+    return block->convolution->weight.grad().clone();
+  };
+  CHECK(at::equal(gradient(at::_neg_view(-direction)), gradient(direction)));
+}
+
 TEST_CASE("libtorch: a chain refuses what it cannot do") {
   torch::manual_seed(23);
   CompressedChain chain = make_chain(small_shapes);
@@ -217,6 +230,21 @@ TEST_CASE("libtorch: a chain refuses what it cannot do") {
                   torch::nn::Conv2dOptions(2, 3, 3).bias(false).padding(torch::kSame));
             }),
             "pads with zeros"));
+  CHECK(has(refusal(torch::randn({12, 2, 2, 2})), "pooling needs at least 2x2 values"));
+
+  // A batch norm that the caller exchanged.
+  ConvBatchNormReLU block(small_shapes[0].convolution());
+  const auto refusal_of_weight = [&](const at::Tensor& gamma) {
+    block->batch_norm->weight = gamma;
+    return refusal_of([&] { block->forward({x, nullptr}, Options{}, 0, 0); });
+  };
+  CHECK(has(refusal_of_weight(torch::ones({3})), "keeps 6 contiguous Floats"));
+  CHECK(has(refusal_of_weight(torch::ones({6}, at::kDouble)), "but one is Double [6]"));
+  CHECK(has(refusal_of_weight(torch::ones({6, 2}).select(1, 0)), "but one is Float [6]"));
+  CHECK(has(refusal_of_weight(torch::ones({6}, at::kMeta)), "on meta"));
+  CHECK(refusal_of_weight(torch::ones({6})).empty());
+  block->batch_norm->running_var = torch::ones({5});
+  CHECK(has(refusal_of_weight(torch::ones({6})), "but one is Float [5]"));
 
   // A change between blocks: the next one would read its context, not its input.
   ConvBatchNormReLU first(small_shapes[0].convolution());

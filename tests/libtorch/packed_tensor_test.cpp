@@ -137,6 +137,20 @@ TEST_CASE("libtorch: what cannot or must not be packed is refused by name") {
   options.bits = 2;
   options.group_size = 48;
   CHECK_THROWS_AS(CompressSavedTensors(*linear, options), std::invalid_argument);
+
+  // Noise that another tensor has: steps and numbers share the 64 bits of an offset.
+  const at::Tensor x = torch::randn({100});
+  options = {};
+  CHECK(has(refusal_of([&] { pack(x, options, std::uint64_t{1} << 32); }),
+            "number = 4294967296 is not below 2^32"));
+  options.step = std::uint64_t{1} << 30;
+  CHECK(has(refusal_of([&] { pack(x, options, 0); }), "step = 1073741824 is not below 2^30"));
+}
+
+TEST_CASE("libtorch: what torch negates as it reads is packed as it reads") {
+  torch::manual_seed(3);
+  const at::Tensor x = torch::randn({100});
+  CHECK(at::equal(unpacked(at::_neg_view(-x), 8), unpacked(x, 8)));
 }
 
 }  // namespace

@@ -113,6 +113,15 @@ TEST_CASE("libtorch: parameters, buffers, their views and the caller's data stay
   CHECK(bytes_kept([&] { return at::mm(hidden, wanted); }) == result + 64 * 64 * 25 / 64);
 }
 
+TEST_CASE("libtorch: tensors without elements stay as they are") {
+  Options options;
+  options.min_numel = 0;
+  const CompressSavedTensors scope(std::vector<at::Tensor>{}, options);
+  const at::Tensor x = torch::ones({0, 3}, torch::requires_grad());
+  ((x * 2) * (x > 0)).mul(x).sum().backward();
+  CHECK(x.grad().numel() == 0);
+}
+
 TEST_CASE("libtorch: what shares memory is packed once, and anew when it has changed") {
   torch::manual_seed(10);
   const at::Tensor x = torch::randn({16, 256}, torch::requires_grad());

@@ -210,6 +210,14 @@ class ExactTest(unittest.TestCase):
         self.assertFalse(torch.equal(first, other))
 
     @on_devices
+    def test_a_view_that_is_negated_as_it_is_read_is_another_tensor(self, device):
+        for order in (1, -1):
+            values = computed(torch.randn(4096, device=device))
+            tensors = (values, torch._neg_view(values))[::order]
+            for result, tensor in zip(through_hooks(*tensors), tensors):
+                self.assertTrue(torch.equal(result > 0, tensor > 0))
+
+    @on_devices
     def test_what_has_changed_in_place_is_packed_again(self, device):
         values = computed(torch.rand(4096, device=device))
         with actpack.compressed(bits=8):

@@ -473,6 +473,7 @@ LAYOUTS = {
     "expanded": lambda x: x[:1].expand_as(x),
     "channels last": lambda x: (x.contiguous(memory_format=torch.channels_last) if x.dim() == 4
                                 else x),
+    "negated as it is read": lambda x: torch._neg_view(-x),
 }
 
 
@@ -515,13 +516,45 @@ class TypesAndLayoutsTest(unittest.TestCase):
                 module = converted(case.module)
                 results = []
                 for dy in (case.dy, case.dy.contiguous(), case.dy.transpose(0, 1).contiguous()
-                           .transpose(0, 1)):
+                           .transpose(0, 1), torch._neg_view(-case.dy)):
                     restart_streams()
                     case.dy = dy
                     results.append(case.gradients(module))
                 for result in results[1:]:
                     for gradient, expected in zip(result.values(), results[0].values()):
                         self.assertTrue(torch.equal(gradient, expected))
+
+    @on_devices
+    def test_parameters_of_a_batch_norm_with_gaps(self, device):
+        for is_training in (True, False):
+            case = Case(*CASES["BatchNorm2d"](), device)
+            norm = converted(case.module.train(is_training), bits=8)
+            restart_streams()
+            y, gradients = case.run(norm)
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                tensor = getattr(norm, name).detach()
+                with_gaps = torch.stack([tensor, tensor + 1], -1)[:, 0]
+                setattr(norm, name, torch.nn.Parameter(with_gaps) if name in norm._parameters
+                        else with_gaps)
+            restart_streams()
+            y_with_gaps, gradients_with_gaps = case.run(norm)
+            self.assertTrue(torch.equal(y, y_with_gaps))
+            for gradient, expected in zip(gradients_with_gaps.values(), gradients.values()):
+                self.assertTrue(torch.equal(gradient, expected))
+
+    @on_devices
+    def test_linear_layers_without_inputs_or_outputs(self, device):
+        for inputs, outputs in ((0, 4), (4, 0)):
+            linear = torch.nn.Linear(4, 4)
+            linear.weight = torch.nn.Parameter(torch.ones(outputs, inputs))
+            linear.bias = torch.nn.Parameter(torch.ones(outputs))
+            x = torch.ones(3, inputs, device=device, requires_grad=True)
+            linear = converted(linear).to(device)
+            y = linear(x)
+            y.sum().backward()
+            self.assertTrue(torch.equal(y, torch.ones(3, outputs, device=device) * (1 + inputs)))
+            self.assertEqual(linear.weight.grad.shape, (outputs, inputs))
+            self.assertTrue((linear.bias.grad == 3).all())
 
     @on_devices
     def test_types(self, device):
@@ -592,6 +625,12 @@ class TypesAndLayoutsTest(unittest.TestCase):
                         case.x.view(-1)[5] = value
                     gradients = case.gradients(converted(case.module))
                     self.assertFalse(joined(gradients.values()).isfinite().all())
+            with self.subTest(weight=value):
+                case = Case(*CASES["BatchNorm2d and ReLU"](), device)
+                torch.nn.init.constant_(case.module[0].weight, value)
+                y, gradients = case.run(converted(case.module))
+                self.assertFalse(y.isfinite().all())
+                self.assertFalse(joined(gradients.values()).isfinite().all())
 
 
 class SharedTest(unittest.TestCase):
@@ -784,8 +823,9 @@ class MemoryTest(MemoryCase):
 class WrongUseTest(unittest.TestCase):
 
     def test_options(self):
-        for wrong in ({"bits": 3}, {"bits": 16}, {"attention_bits": 5}, {"seed": -1},
-                      {"seed": 1 << 64}, {"context": "linear"}):
+        for wrong in ({"bits": 3}, {"bits": 16}, {"bits": 2.0}, {"attention_bits": 5}, {"seed": -1},
+                      {"seed": 1 << 64}, {"seed": 0.5}, {"seed": float("nan")},
+                      {"context": "linear"}):
             name = next(iter(wrong))
             with self.assertRaisesRegex(ValueError, name):
                 packed.Options(**wrong)
@@ -831,6 +871,17 @@ class WrongUseTest(unittest.TestCase):
         norm.weight = torch.nn.Parameter(torch.ones(3, device="meta"))
         with self.assertRaisesRegex(ValueError, "weight of this BatchNorm2d is .* on meta"):
             norm(torch.randn(2, 3, 4, 4, device=device))
+
+    def test_bytes_that_came_back_changed(self):
+        for change in (lambda b: b[1:], lambda b: b.repeat(2), lambda b: b.int(), lambda b: b[None],
+                       lambda b: b.repeat_interleave(2)[::2]):
+            def change_bytes(tensor, change=change):
+                return change(tensor) if tensor.dtype == torch.uint8 else tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(change_bytes, lambda saved: saved):
+                y = converted(torch.nn.Linear(8, 8))(torch.randn(64, 8))
+            with self.assertRaisesRegex(RuntimeError, "this Linear was packed in .* bytes"):
+                y.sum().backward()
 
     def test_padding_beyond_the_input(self):
         for mode, least in (("reflect", 4), ("circular", 5)):
