@@ -5,7 +5,7 @@
 // words to everybody else. Their arguments and values do not matter: whoever uses one has no program.
 #pragma once
 
-#define ACTPACK_HOSTILE ) this name is a macro of somebody else's (
+#define ACTPACK_HOSTILE ) hostile (
 
 // Macros with arguments. <windows.h>, <sys/param.h>:
 #define min(a, b) ACTPACK_HOSTILE
