@@ -80,7 +80,7 @@
 #if defined(__clang__)
 #define ACTPACK_PRAGMA(text) _Pragma(#text)
 #define ACTPACK_BEGIN_TARGET(features) \
-  ACTPACK_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+  ACTPACK_PRAGMA(clang attribute push(__attribute__((__target__(features))), apply_to = function))
 #define ACTPACK_END_TARGET _Pragma("clang attribute pop")
 #elif ACTPACK_X86
 #define ACTPACK_PRAGMA(text) _Pragma(#text)
@@ -108,8 +108,8 @@
 /// INLINE: a function or lambda whose loops are fast only once it knows its caller's constants.
 /// NOINLINE: one that its callers share.
 #if defined(__GNUC__)
-#define ACTPACK_INLINE __attribute__((always_inline))
-#define ACTPACK_NOINLINE __attribute__((noinline))
+#define ACTPACK_INLINE __attribute__((__always_inline__))
+#define ACTPACK_NOINLINE __attribute__((__noinline__))
 #else
 #define ACTPACK_INLINE
 #define ACTPACK_NOINLINE

@@ -28,6 +28,7 @@ struct Fragment {
   Fragment(std::signed_integral auto value) : kind(Kind::integer), integer(value) {}
   Fragment(std::unsigned_integral auto value) : kind(Kind::natural), natural(value) {}
   Fragment(double value) : kind(Kind::real), real(value) {}
+  Fragment(float value) : Fragment(static_cast<double>(value)) {}
 };
 
 /// Throws std::invalid_argument with the fragments joined to a sentence, or prints it and aborts:
