@@ -126,7 +126,7 @@ void check_values(const std::vector<trainer::Flag>& flags) {
   for (const trainer::Flag& flag : flags) {
     if (!flag.value) continue;
     const std::string value = flag.value();
-    if (value == "of the comparison" || value.empty()) continue;
+    if (value == "of the comparison" || value == "0" || value.empty()) continue;  // it was not set
     check(flag.set(value) && flag.value() == value, flag.name, " can be set to its value ", value);
   }
 }

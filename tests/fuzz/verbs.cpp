@@ -415,8 +415,9 @@ void masks(Input& input) {
   const double p = input.flag() ? input.pick(probabilities) : input.between(0, 65'000) / 65'536.0;
   const auto seed = input.number<std::uint64_t>();
   const Rounding rounding = Rounding::stochastic(seed, input.number<std::uint64_t>());
+  // No tensor has more than 2^48 elements.
   const std::int64_t start =
-      32 * input.between<std::int64_t>(0, input.flag() ? 1000 : std::int64_t{1} << 57);
+      32 * input.between<std::int64_t>(0, input.flag() ? 1000 : (std::int64_t{1} << 43) - 1000);
   Generator generator = input.generator();
   const std::vector<T> x = random_values<T>(input, static_cast<std::size_t>(numel));
   std::vector<std::uint32_t> mask;
