@@ -52,19 +52,19 @@ void dropout(const T* x, T* y, std::uint32_t* mask, std::int64_t numel, double d
              Rounding rounding, std::int64_t first, cudaStream_t stream) {
   detail::require_arrays(x, "x", y, "y", mask, numel);
   detail::require_drop_probability(drop_probability);
-  detail::require_dropout(rounding, first);
+  detail::require_dropout(rounding, first, numel);
+  const detail::DropoutRule rule = detail::dropout_rule(drop_probability);
   detail::with_noise(rounding, [&](auto noise) {
     if constexpr (!std::is_same_v<decltype(noise), NearestNoise>) {
       detail::enqueue_octets(
-          detail::Dropout<detail::Storage<T>, decltype(noise)>{
-              {numel},
-              detail::as_storage(x),
-              detail::as_storage(y),
-              mask,
-              detail::keep_threshold(drop_probability),
-              detail::dropout_scale(drop_probability),
-              first,
-              noise},
+          detail::Dropout<detail::Storage<T>, decltype(noise)>{{numel},
+                                                               detail::as_storage(x),
+                                                               detail::as_storage(y),
+                                                               mask,
+                                                               rule.threshold,
+                                                               rule.scale,
+                                                               first,
+                                                               noise},
           "dropout", stream);
     }
   });
@@ -80,7 +80,7 @@ void dropout_backward(const T* dy, const std::uint32_t* mask, T* dx, std::int64_
                                          detail::as_storage(dy),
                                          mask,
                                          detail::as_storage(dx),
-                                         detail::dropout_scale(drop_probability)},
+                                         detail::dropout_rule(drop_probability).scale},
       "dropout_backward", stream);
 }
 

@@ -147,7 +147,8 @@ struct Dropout : OctetKernel {
       load(x, octet, values);
       std::uint32_t bits = 0;
       for (int half = 0; half < 2; ++half) {
-        const RandomWords random = source.draw((first + octet.first) / 4 + half);
+        const RandomWords random =
+            source.draw(NoiseDomain::dropout, (first + octet.first) / 4 + half);
         for (int i = 0; i < 4; ++i) {
           const int j = 4 * half + i;
           const bool is_kept = random.word[i] < threshold && j < octet.count;

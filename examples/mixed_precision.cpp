@@ -34,9 +34,9 @@ int main() {
         gain * actpack::rounding_sensitivity(std::pow(max - min, 2), group_size) / 2;
   }
 
-  // Two bits on average, less the byte that each row's width takes.
+  // Two bits on average, less the nine bytes that each row's width and offset take, and one offset.
   const std::vector<std::int64_t> numel(rows, row_size);
-  const std::int64_t bit_budget = 2 * layout.numel() - 8 * layout.rows;
+  const std::int64_t bit_budget = 2 * layout.numel() - 72 * layout.rows - 64;
   const actpack::Allocation allocation = actpack::allocate_bits(
       {.sensitivity = sensitivity, .numel = numel, .bit_budget = bit_budget});
 
@@ -50,7 +50,7 @@ int main() {
     return sum;
   };
   actpack::PackedBuffer uniform(layout);
-  actpack::PackedBuffer mixed(layout.with_bits(8), allocation.bits);
+  actpack::PackedBuffer mixed(layout, allocation.bits);
   const double uniform_error = squared_error(uniform);
   const double mixed_error = squared_error(mixed);
 

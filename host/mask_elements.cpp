@@ -11,7 +11,7 @@ namespace actpack::detail {
   template void keep_elements<T>(const T*, std::int64_t, const std::uint32_t*, T*);         \
   template void scale_elements<T>(const T*, std::int64_t, const std::uint32_t*, T*, float); \
   template void drop_elements<T>(const T*, std::int64_t, std::int64_t, T*, std::uint32_t*,  \
-                                 const DropoutRule&);
+                                 const DropoutRule&, const Rounding&);
 ACTPACK_INSTANTIATE(float)
 ACTPACK_INSTANTIATE(float16)
 ACTPACK_INSTANTIATE(bfloat16)

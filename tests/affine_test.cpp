@@ -100,7 +100,7 @@ TEST_CASE("GroupParams: four bytes") {
 // One unit more of the float must take the next scale up, one unit less must not take the next
 // down.
 TEST_CASE("fit_params: every scale covers its own range, and one unit more takes the next") {
-  const std::uint16_t least = reference::round_down(reference::bfloat16, std::ldexp(1.0, -112));
+  const std::uint16_t least = reference::round_down(reference::bfloat16, std::ldexp(1.0, -111));
   for (const int bits : support::all_widths) {
     CAPTURE(bits);
     int wrong = 0;
@@ -126,8 +126,8 @@ TEST_CASE("fit_params: every scale covers its own range, and one unit more takes
       ++scales;
     }
     CHECK(wrong == 0);
-    // 112 + 128 exponents of 128 mantissas, less those beyond the largest float.
-    CHECK(scales >= (112 + 120) * 128 - 1);
+    // 111 + 128 exponents of 128 mantissas, less those beyond the largest float.
+    CHECK(scales >= (111 + 120) * 128 - 1);
   }
 }
 
@@ -175,7 +175,7 @@ TEST_CASE("fit_params: the stored range covers, and no smaller scale would, wher
       if (params.scale.bits != 0) {
         const double smaller = reference::value_of(
             reference::bfloat16, static_cast<std::uint16_t>(params.scale.bits - 1));
-        const bool least = scale_of(params) == std::ldexp(1.0, -112);
+        const bool least = scale_of(params) == std::ldexp(1.0, -111);
         wasteful += !least && reference::covers(smaller, stored_min, max, bits) ? 1 : 0;
       }
     }
@@ -199,7 +199,7 @@ TEST_CASE("fit_params: a range of zero has scale zero only where min is a bfloat
       CAPTURE(static_cast<double>(value));
       const GroupParams params = actpack::fit_params(value, value, bits);
       CHECK(plain(params) == reference::fit(value, value, bits));
-      CHECK(scale_of(params) >= std::ldexp(1.0, -112));
+      CHECK(scale_of(params) >= std::ldexp(1.0, -111));
     }
   }
 }
@@ -212,19 +212,19 @@ TEST_CASE("fit_params: min is never minus zero") {
   }
 }
 
-TEST_CASE("fit_params: no scale lies between 0 and 2^-112") {
-  const std::uint16_t least = reference::round_down(reference::bfloat16, std::ldexp(1.0, -112));
+TEST_CASE("fit_params: no scale lies between 0 and 2^-111") {
+  const std::uint16_t least = reference::round_down(reference::bfloat16, std::ldexp(1.0, -111));
   for (const int bits : support::all_widths) {
     CAPTURE(bits);
     const auto codes = static_cast<float>(reference::max_code(bits));
     for (const float max :
-         {0x1p-149F, 0x1p-133F, 0x1p-126F, 0x1.8p-120F, 0x1p-112F, codes * 0x1p-112F}) {
+         {0x1p-149F, 0x1p-133F, 0x1p-126F, 0x1.8p-120F, 0x1p-111F, codes * 0x1p-111F}) {
       CAPTURE(static_cast<double>(max));
       CHECK(plain(actpack::fit_params(0, max, bits)) == reference::Params{least, 0});
       CHECK(plain(actpack::fit_params(-0x1p-133F, max / 2, bits)) ==
             reference::Params{least, 0x8001});
     }
-    CHECK(plain(actpack::fit_params(0, std::nextafter(codes * 0x1p-112F, 1.0F), bits)) ==
+    CHECK(plain(actpack::fit_params(0, std::nextafter(codes * 0x1p-111F, 1.0F), bits)) ==
           reference::Params{static_cast<std::uint16_t>(least + 1), 0});
     // 1 - 2^-24 is no bfloat16, its min is 2^-8 below 1, so that the scale is far from the limit.
     CHECK(scale_of(actpack::fit_params(0x1.FFFFFEp-1F, 0x1.FFFFFEp-1F, bits)) > 0x1p-17);
@@ -342,7 +342,7 @@ TEST_CASE("decode: min + code * scale rounded once, for every code") {
   int different = 0;
   for (int trial = 0; trial < 20000; ++trial) {
     // Any finite parameters that a group can have, the largest included.
-    const auto least = reference::round_down(reference::bfloat16, std::ldexp(1.0, -112));
+    const auto least = reference::round_down(reference::bfloat16, std::ldexp(1.0, -111));
     const auto scale = static_cast<std::uint16_t>(
         trial % 8 == 0 ? 0x7F7F - generator.below(1024) : least + generator.below(0x7F80U - least));
     auto min = static_cast<std::uint16_t>(generator.below(0x7F80) | generator.below(2) << 15);
@@ -396,7 +396,7 @@ TEST_CASE("Decoder: the dither's share is removed as the reference removes it, f
   support::Generator generator(10);
   int different = 0;
   for (int trial = 0; trial < 20000; ++trial) {
-    const auto least = reference::round_down(reference::bfloat16, std::ldexp(1.0, -112));
+    const auto least = reference::round_down(reference::bfloat16, std::ldexp(1.0, -111));
     const auto scale = static_cast<std::uint16_t>(least + generator.below(0x7F80U - least));
     const auto min = static_cast<std::uint16_t>(generator.below(0x7F80) | generator.below(2) << 15);
     const reference::Params params{scale, min == 0x8000 ? std::uint16_t{0} : min};
@@ -569,10 +569,10 @@ TEST_CASE("subtractive: unbiased for every alpha, and of the variance that theor
 }
 
 TEST_CASE("steps: one Newton step from any nearby start gives the correctly rounded inverse") {
-  // Every possible scale: 128 mantissas at every exponent from 2^-112 to 2^126. Devices start
+  // Every possible scale: 128 mantissas at every exponent from 2^-111 to 2^126. Devices start
   // within one unit in the last place (PTX ISA, rcp.approx.ftz.f32); two are tried.
   std::int64_t wrong = 0;
-  for (std::uint32_t bits = (127 - 112) << 7; bits < (127 + 127) << 7; ++bits) {
+  for (std::uint32_t bits = (127 - 111) << 7; bits < (127 + 127) << 7; ++bits) {
     const float scale = actpack::bfloat16::from_bits(static_cast<std::uint16_t>(bits));
     const float steps = 0x1p14F / scale;
     for (std::uint32_t start = support::bits_of(steps) - 2; start <= support::bits_of(steps) + 2;

@@ -45,13 +45,17 @@ void check_masks(const std::vector<T>& x, std::uint64_t seed) {
   const std::int64_t first =
       std::array<std::int64_t, 4>{0, 32 * 5, (INT64_C(1) << 34) - 32, INT64_C(1) << 40}[seed % 4];
   const Rounding rounding = Rounding::stochastic(generator.bits(), generator.bits());
-  // The last one drops all. In every other case one element has the first word that is dropped.
+  // The last one keeps an element of 2^32. In every other case one element has the first word that
+  // is dropped.
   constexpr std::array probabilities{0.0, 0.1, 0.5, 0.75, 0.999, 1e-12, 1 - 1e-11};
   double drop = probabilities[generator.below(7)];
   if (generator.below(2) == 0) {
-    const auto element = static_cast<std::uint64_t>(first + std::max(size - 1, INT64_C(0)) / 2);
-    drop = 1 - actpack::philox4x32(element / 4, rounding.offset, rounding.seed).word[element % 4] *
-                   0x1p-32;
+    const std::int64_t element = first + std::max(size - 1, INT64_C(0)) / 2;
+    const std::uint64_t index =
+        actpack::detail::call_index(actpack::NoiseDomain::dropout, element / 4);
+    const std::uint32_t word =
+        actpack::philox4x32(index, rounding.offset, rounding.seed).word[element % 4];
+    drop = 1 - word * 0x1p-32;
   }
   CAPTURE(drop);
   CAPTURE(first);

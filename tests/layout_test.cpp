@@ -162,6 +162,16 @@ TEST_CASE("Layout: sizes that overflow 64 bits are refused, not wrapped") {
   }
 }
 
+TEST_CASE("Layout: more groups than one seed has random bits for are refused") {
+  constexpr std::int32_t huge_group = std::int32_t{1} << 30;  // 2^26 generator calls
+  CHECK_NOTHROW((Layout{std::int64_t{1} << 30, 1, huge_group, 2}.validate()));
+  support::check_refused(
+      [] {
+        Layout{(std::int64_t{1} << 30) + 1, 1, huge_group, 2}.validate();
+      },
+      {"rows", "1073741825", "group_size", "1073741824"});
+}
+
 TEST_CASE("row_offsets: where each row's words start, the total last") {
   support::Generator generator(15);
   for (const std::int64_t rows : {0, 1, 2, 9}) {

@@ -16,7 +16,12 @@
 #include <vector>
 
 #include <actpack/bit_pack.hpp>
+#include <actpack/codes.hpp>
+#include <actpack/layout.hpp>
 #include <actpack/mask.hpp>
+#include <actpack/packed.hpp>
+#include <actpack/quantize.hpp>
+#include <actpack/sign_magnitude.hpp>
 
 #include "support/compare.hpp"
 #include "support/config_grid.hpp"
@@ -68,22 +73,26 @@ std::vector<T> values(std::int64_t size, std::uint64_t seed) {
   return x;
 }
 
-// The rule of dropout: element e is kept if word e % 4 of call e / 4 is below (1 - p) 2^32.
+// The rule of dropout: element e is kept if word e % 4 of call e / 4 is below (1 - p) 2^32, rounded
+// to an integer that is not 0.
+std::int64_t dropout_threshold(double drop_probability) {
+  return std::max(std::llround((1 - drop_probability) * 0x1p32), 1LL);
+}
 std::vector<std::uint32_t> expected_dropout(std::int64_t size, double drop_probability,
                                             const reference::Rounding& rounding,
                                             std::int64_t first = 0) {
-  const auto threshold = static_cast<std::uint64_t>(std::llround((1 - drop_probability) * 0x1p32));
   return expected_mask(size, [&](std::int64_t e) {
-    const auto element = static_cast<std::uint64_t>(first + e);
-    return reference::random_block(element / 4, rounding.offset, rounding.seed).word[element % 4] <
-           threshold;
+    const std::int64_t element = first + e;
+    return reference::random_block(reference::Domain::dropout, element / 4, rounding)
+               .word[element % 4] < dropout_threshold(drop_probability);
   });
 }
 
 template <class T>
 std::vector<T> kept_and_scaled(const std::vector<T>& x, const std::vector<std::uint32_t>& mask,
                                double drop_probability) {
-  const auto scale = static_cast<float>(1 / (1 - drop_probability));
+  const auto scale =
+      static_cast<float>(0x1p32 / static_cast<double>(dropout_threshold(drop_probability)));
   std::vector<float> y;
   for (std::size_t e = 0; e < x.size(); ++e) {
     y.push_back(bit(mask, e) ? static_cast<float>(x[e]) * scale : 0.0F);
@@ -187,9 +196,10 @@ TEST_CASE("dropout: a word equal to (1 - p) 2^32 drops, the next smaller one kee
   const std::vector<float> x(8, 1.0F);
   std::vector<float> y(8);
   std::vector<std::uint32_t> mask(1);
-  for (std::uint64_t e = 0; e < 8; ++e) {
+  for (std::int64_t e = 0; e < 8; ++e) {
     CAPTURE(e);
-    const std::uint32_t word = reference::random_block(e / 4, 8, 7).word[e % 4];
+    const std::uint32_t word =
+        reference::random_block(reference::Domain::dropout, e / 4, {true, 7, 8}).word[e % 4];
     for (const int above : {0, 1}) {
       const double probability = 1 - (word + static_cast<double>(above)) * 0x1p-32;  // exact
       actpack::dropout(x, y, mask, probability, Rounding::stochastic(7, 8));
@@ -226,6 +236,52 @@ TEST_CASE("dropout: the share that is kept is the one asked for, and the mean st
     // The scale is 1 / (1 - p) rounded to float.
     CHECK(std::fabs(sum / size - 1) <= radius / (1 - probability) * (1 + 0x1p-23) + 0x1p-23);
   }
+}
+
+// P(kept) is the threshold over 2^32, whatever p is: close to 1 it is 1 of 2^32 words.
+TEST_CASE("dropout: the mean stays exactly, for probabilities up to the last below 1") {
+  for (const double probability :
+       {0.0, 0x1p-40, 0.1, 0.9, 1 - 1e-6, 1 - 1e-9, 1 - 0x1p-33, 1 - 1e-10, 1 - 0x1p-53}) {
+    CAPTURE(probability);
+    const actpack::detail::DropoutRule rule = actpack::detail::dropout_rule(probability);
+    CHECK(static_cast<std::int64_t>(rule.threshold) == dropout_threshold(probability));
+    CHECK(
+        std::fabs(static_cast<double>(rule.threshold) * 0x1p-32 * static_cast<double>(rule.scale) -
+                  1) <= 0x1p-24);
+    std::vector<float> dx(32, 0.0F);
+    const std::vector<std::uint32_t> all{0xFFFFFFFF};
+    actpack::dropout_backward(std::vector<float>(32, 1.0F), all, dx, probability);
+    CHECK(dx[0] == rule.scale);
+  }
+}
+
+// Were the generator's calls the same, word 0 of call c would decide on element 4c of the mask and,
+// by its upper half, on element 8 (c mod 16) + 2 of group ⌊c / 16⌋.
+TEST_CASE("dropout: its mask tells nothing about the rounding with the same seed and offset") {
+  constexpr std::size_t size = 1 << 18;
+  std::vector<float> x(size, 0.5F);  // half a step between codes 0 and 1
+  for (std::size_t e = 0; e < size; e += 256) x[e] = 0, x[e + 1] = 1;
+  std::vector<float> y(size);
+  std::vector<std::uint32_t> mask(size / 32);
+  const Rounding rounding = Rounding::stochastic(31, 32);
+  actpack::dropout(x, y, mask, 0.5, rounding);
+  const actpack::Layout layout{.row_size = size, .bits = 1};
+  actpack::PackedBuffer packed(layout);
+  actpack::quantize(x, packed.view(), rounding);
+  actpack::SignMagnitudeBuffer sides(layout);
+  actpack::encode(x, sides.view(), rounding);
+  std::vector<double> is_kept, is_up, is_magnitude_up;
+  for (std::size_t call = 0; call < size / 16; ++call) {
+    const auto element = static_cast<std::int64_t>(call / 16 * 256 + 8 * (call % 16) + 2);
+    is_kept.push_back(bit(mask, 4 * call) ? 1 : 0);
+    is_up.push_back(actpack::extract(packed.view().words, element, 1));
+    is_magnitude_up.push_back(actpack::extract(sides.view().magnitude_words, element, 1));
+  }
+  const double radius =
+      support::correlation_radius(static_cast<double>(is_up.size()), support::false_alarm / 3);
+  CHECK(std::fabs(support::correlation(is_kept, is_up)) <= radius);
+  CHECK(std::fabs(support::correlation(is_kept, is_magnitude_up)) <= radius);
+  CHECK(std::fabs(support::correlation(is_up, is_magnitude_up)) <= radius);
 }
 
 TEST_CASE("dropout: pieces that say where they start reproduce the whole") {
@@ -317,6 +373,12 @@ TEST_CASE("dropout: probabilities, starts and roundings that make no sense are r
           {"first", "-32"});
   refused([&] { actpack::dropout(x, y.span(), mask.span(), 0.5, rounding, 33); },
           {"first", "33", "32"});
+  const std::int64_t end = actpack::Layout::max_numel;
+  const auto size = static_cast<std::int64_t>(x.size());
+  for (const std::int64_t first : {end - size / 32 * 32, end, INT64_MAX / 32 * 32}) {
+    refused([&] { actpack::dropout(x, y.span(), mask.span(), 0.5, rounding, first); },
+            {"first", std::to_string(first), std::to_string(end)});
+  }
   refused([&] { actpack::dropout(x, y.span(), mask.span(), 0.5, Rounding::nearest()); },
           {"rounding"});
   const std::array<std::uint64_t, 2> seed_and_offset{1, 2};

@@ -48,7 +48,7 @@ TEST_CASE("views: trivially copyable, the const one made from the other and not 
   CHECK(uniform.row_offsets == nullptr);
 }
 
-TEST_CASE("PackedBuffer: stored bytes are words and params") {
+TEST_CASE("PackedBuffer: its bytes are words and params") {
   support::for_each_config([](const support::Config& config) {
     const Layout layout{2, config.size, config.group_size, config.bits};
     PackedBuffer buffer(layout);
@@ -65,13 +65,13 @@ TEST_CASE("PackedBuffer: stored bytes are words and params") {
   });
 }
 
-TEST_CASE("PackedBuffer: with row widths the words they need, and a byte a row for them") {
+TEST_CASE("PackedBuffer: with row widths the words they need, the widths, and offsets") {
   const std::vector<std::uint8_t> row_bits{1, 8, 2, 4, 2};
   const Layout layout{5, 100, 64, 8, 37};
   PackedBuffer buffer(layout, row_bits);
   const reference::Shape shape = support::shape_of(layout, row_bits);
   const auto words = static_cast<std::size_t>(reference::count_words(shape));
-  CHECK(buffer.size_bytes() == 4 * words + 4 * reference::groups_of(shape).size() + 5);
+  CHECK(buffer.size_bytes() == 4 * words + 4 * reference::groups_of(shape).size() + 5 + 8 * 6);
   const PackedView view = buffer.view();
   REQUIRE(view.row_bits != nullptr);
   REQUIRE(view.row_offsets != nullptr);
@@ -79,6 +79,15 @@ TEST_CASE("PackedBuffer: with row widths the words they need, and a byte a row f
   for (std::size_t row = 0; row <= 5; ++row) CHECK(view.row_offsets[row] == expected[row]);
   for (std::size_t row = 0; row < 5; ++row) CHECK(view.row_bits[row] == row_bits[row]);
   CHECK(words == 52);
+}
+
+TEST_CASE("PackedBuffer: the widest row decides on the layout's bits, whatever they were") {
+  for (const int bits : {1, 2, 8}) {
+    CAPTURE(bits);
+    const Layout layout{.rows = 3, .row_size = 100, .bits = bits};
+    CHECK(PackedBuffer(layout, std::vector<std::uint8_t>{1, 4, 2}).layout().bits == 4);
+    CHECK(PackedBuffer(layout, std::vector<std::uint8_t>{1, 1, 1}).layout().bits == 1);
+  }
 }
 
 TEST_CASE("PackedBuffer: every word and parameter of its view can be written") {
@@ -129,11 +138,6 @@ TEST_CASE("PackedBuffer: a wrong layout is an invalid_argument, never bad_alloc"
         PackedBuffer buffer(Layout{2, 10, 32, 8}, widths);
       },
       {"row_bits", "3", "2"});
-  support::check_refused(
-      [&] {
-        PackedBuffer buffer(Layout{3, 10, 32, 4}, widths);
-      },
-      {"row_bits", "8", "4"});
   const std::vector<std::uint8_t> odd_width{1, 3, 8};
   support::check_refused(
       [&] {
@@ -148,5 +152,5 @@ TEST_CASE("PackedBuffer: empty tensors are tensors") {
   PackedBuffer empty_rows(Layout{4, 0, 256, 2});
   CHECK(empty_rows.size_bytes() == 0);
   PackedBuffer no_widths(Layout{0, 100, 256, 2}, std::vector<std::uint8_t>{});
-  CHECK(no_widths.size_bytes() == 0);
+  CHECK(no_widths.size_bytes() == 8);  // an offset
 }

@@ -323,7 +323,7 @@ TEST_CASE_TEMPLATE("quantize: chunks of rows reproduce the whole and touch no ot
 }
 
 // min, scale, d and c all scale by the power of two exactly, so the codes cannot change. From
-// 2^-100 to 2^100 no value meets the smallest scale 2^-112 or the largest number.
+// 2^-100 to 2^100 no value meets the smallest scale 2^-111 or the largest number.
 TEST_CASE("quantize: scaling by a power of two changes the params and no code") {
   const std::vector<float> x = make<float>(support::Data::gaussian, 1000, 6);
   for (const int bits : support::all_widths) {
@@ -555,6 +555,63 @@ TEST_CASE("quantize: wrong arguments are named with their numbers, and nothing i
             view.row_offsets = wrong_offsets.data();
           })),
           {"row_offsets"});
+}
+
+// Offsets between what the rows before can take at the least and at the most, none beyond the
+// total, which is none beyond the layout's: with these, all words lie in the view's array.
+TEST_CASE(
+    "row offsets: those that leave the tensor's words are refused, whole tensors and chunks") {
+  const std::int64_t lowest = std::numeric_limits<std::int64_t>::min();
+  const std::int64_t highest = std::numeric_limits<std::int64_t>::max();
+  const Layout layout{.rows = 3, .row_size = 40, .group_size = 32, .bits = 8};
+  const std::array<std::uint8_t, 3> widths{2, 4, 2};  // 3, 5 and 3 words of at most 10, at least 2
+  std::vector<std::array<std::int64_t, 4>> hostile{
+      {1000000, 1000003, 1000008, 1000011},  // all shifted
+      {1, 4, 9, 12},
+      {-3, 0, 5, 8},
+      {4, lowest, 8, 11},
+      {highest, lowest, lowest + 5, 11},
+      {0, 3, 8, 10},       // a total that is too small
+      {0, 3, 8, highest},  // or too large
+      {0, 3, 8, -1},
+      {0, 1000000, 1000005, 1000008},  // seen by a chunk of row 1
+      {0, 1, 6, 9},
+      {0, 3, 21, 24},
+  };
+  const std::vector<float> x(120, 1.0F);
+  for (const std::array<std::int64_t, 4>& offsets : hostile) {
+    CAPTURE(std::vector<std::int64_t>(offsets.begin(), offsets.end()));
+    std::vector<std::uint32_t> words(11);
+    std::vector<actpack::GroupParams> params(6);
+    std::vector<float> decoded(120);
+    const PackedView view{layout, words.data(), params.data(), widths.data(), offsets.data()};
+    support::check_refused([&] { actpack::quantize(x, view, Rounding::nearest()); },
+                           {"row_offsets"});
+    support::check_refused([&] { actpack::dequantize(view, decoded); }, {"row_offsets"});
+    CHECK(words == std::vector<std::uint32_t>(11));
+    // A chunk sees the total and the offsets of its own rows.
+    for (std::int64_t row = 0; row < 3; ++row) {
+      const auto at = static_cast<std::size_t>(row);
+      const std::span<float> chunk = std::span(decoded).subspan(40 * at, 40);
+      try {
+        actpack::quantize(std::span<const float>(chunk), view, Rounding::nearest(), row);
+        actpack::dequantize(view, 40 * row, chunk);
+        CHECK(offsets[at] >= 0);
+        CHECK(offsets[at + 1] <= std::min<std::int64_t>(offsets[3], 30));
+      } catch (const std::invalid_argument&) {
+      }
+      words.resize(11);
+    }
+  }
+}
+
+TEST_CASE("quantize, dequantize: a tensor without rows may have widths from an empty vector") {
+  const std::vector<std::uint8_t> none;
+  const std::array<std::int64_t, 1> total{0};
+  const PackedView view{Layout{.rows = 0, .row_size = 8}, nullptr, nullptr, none.data(),
+                        total.data()};
+  CHECK_NOTHROW(actpack::quantize(std::vector<float>{}, view, Rounding::nearest()));
+  CHECK_NOTHROW(actpack::dequantize(view, std::vector<float>{}));
 }
 
 TEST_CASE("quantize, dequantize: a rounding that lives on the device is refused on the host") {

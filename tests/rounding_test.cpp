@@ -12,7 +12,9 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <set>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include <actpack/rounding.hpp>
@@ -24,9 +26,16 @@
 
 namespace {
 
+using actpack::NoiseDomain;
 using actpack::Rounding;
+using reference::Domain;
 
 constexpr int step = 1 << 14;
+
+constexpr std::array<std::pair<NoiseDomain, Domain>, 3> domains{
+    {{NoiseDomain::values, Domain::values},
+     {NoiseDomain::magnitudes, Domain::magnitudes},
+     {NoiseDomain::dropout, Domain::dropout}}};
 
 // The dithers of every half-word, found by asking until each of the 65536 has turned up: pair[r] =
 // {even element, odd element}.
@@ -47,10 +56,13 @@ const DitherTable& dither_table() {
     // wrong.
     for (std::int64_t group = 0; group < 40000 && result.seen < 65536; ++group) {
       for (int element = 0; element < group_size; element += 2) {
-        const std::uint32_t bits = reference::half_word(rounding, group, group_size, element);
+        const std::uint32_t bits =
+            reference::half_word(rounding, Domain::values, group, group_size, element);
         const std::array<int, 2> got{
-            static_cast<int>(actpack::dither(library, group, group_size, element)),
-            static_cast<int>(actpack::dither(library, group, group_size, element + 1))};
+            static_cast<int>(
+                actpack::dither(library, NoiseDomain::values, group, group_size, element)),
+            static_cast<int>(
+                actpack::dither(library, NoiseDomain::values, group, group_size, element + 1))};
         std::array<int, 2>& known = result.pair[bits];
         if (known[0] < 0) {
           known = got;
@@ -146,23 +158,40 @@ TEST_CASE("dither: every element of every group reads its own place of the Philo
       const std::uint64_t offset = generator.bits() >> generator.below(64);
       const auto group = static_cast<std::int64_t>(generator.bits() >> (24 + generator.below(40)));
       const support::RoundingPair pair = support::stochastic(seed, offset);
-      for (int element = 0; element < group_size; ++element) {
-        const auto got =
-            static_cast<int>(actpack::dither(pair.library, group, group_size, element));
-        different += got != reference::dither(pair.reference, group, group_size, element) ? 1 : 0;
+      for (const auto& [library, expected] : domains) {
+        for (int element = 0; element < group_size; ++element) {
+          different += static_cast<int>(
+                           actpack::dither(pair.library, library, group, group_size, element)) !=
+                       reference::dither(pair.reference, expected, group, group_size, element);
+        }
       }
     }
     CHECK(different == 0);
   }
 }
 
+TEST_CASE("NoiseDomain: verbs that are given one seed and offset share no generator call") {
+  std::set<std::uint64_t> indices;
+  std::size_t calls = 0;
+  for (const auto& [domain, expected] : domains) {
+    // The last call of the largest tensor that Layout::validate takes is number 2^56 - 1.
+    for (const std::int64_t call :
+         {INT64_C(0), INT64_C(1), INT64_C(0xFFFFFFFF), (INT64_C(1) << 56) - 1}) {
+      indices.insert(actpack::detail::call_index(domain, call));
+      ++calls;
+    }
+  }
+  CHECK(indices.size() == calls);
+}
+
 TEST_CASE("dither: the offset defaults to zero, nearest rounding always adds half a step") {
-  CHECK(actpack::dither(Rounding::stochastic(std::uint64_t{5}), 3, 64, 9) ==
-        actpack::dither(Rounding::stochastic(std::uint64_t{5}, 0), 3, 64, 9));
+  constexpr NoiseDomain values = NoiseDomain::values;
+  CHECK(actpack::dither(Rounding::stochastic(std::uint64_t{5}), values, 3, 64, 9) ==
+        actpack::dither(Rounding::stochastic(std::uint64_t{5}, 0), values, 3, 64, 9));
   CHECK(actpack::half_step == step / 2);
   CHECK(actpack::fraction_bits == 14);
   for (int element = 0; element < 64; ++element) {
-    CHECK(actpack::dither(Rounding::nearest(), 3, 64, element) == actpack::half_step);
+    CHECK(actpack::dither(Rounding::nearest(), values, 3, 64, element) == actpack::half_step);
   }
 }
 
@@ -284,9 +313,10 @@ TEST_CASE("fma: rounds once, like the sum computed exactly") {
 }
 
 TEST_CASE("rounding: any seed can be written down, zero included") {
-  CHECK(actpack::dither(Rounding::stochastic(std::uint64_t{0}), 0, 32, 0) < step);
-  CHECK(actpack::dither(Rounding::stochastic(~std::uint64_t{0}, ~std::uint64_t{0}), 0, 32, 0) <
+  CHECK(actpack::dither(Rounding::stochastic(std::uint64_t{0}), NoiseDomain::values, 0, 32, 0) <
         step);
+  CHECK(actpack::dither(Rounding::stochastic(~std::uint64_t{0}, ~std::uint64_t{0}),
+                        NoiseDomain::values, 0, 32, 0) < step);
   CHECK(takes_literal_zero<Rounding>);
 }
 

@@ -17,7 +17,9 @@
 #include <vector>
 
 #include "actpack/batch_norm_channels.hpp"
+#include "actpack/detail/float_environment.hpp"
 #include "actpack/detail/host/batch_norm_segments.hpp"
+#include "actpack/detail/host/pieces.hpp"
 #include "actpack/detail/require.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/parallel.hpp"
@@ -86,9 +88,11 @@ struct SavedSigns {
 /// channels are wrong.
 inline void write_channels(const Operation& operation) {
   detail::require_channels(operation.channels);
-  for (std::int64_t c = 0; c < operation.channels.count; ++c) {
-    operation.by_channel[c] = make_channel(operation, c);
-  }
+  detail::in_default_float_environment([&] {
+    for (std::int64_t c = 0; c < operation.channels.count; ++c) {
+      operation.by_channel[c] = make_channel(operation, c);
+    }
+  });
 }
 
 /// Writes y = gain · (x − mean) + beta: `x`, `y` [host] of one size, element 0 of channel 0;
@@ -128,7 +132,7 @@ void add_gradient_sums(std::span<const T> dz, std::int64_t first, const Saved& s
   const std::int64_t segments = (numel + segment_numel - 1) / segment_numel;
   const std::int64_t shares = std::min<std::int64_t>(segments, 64);
   std::vector<double> partial(static_cast<std::size_t>(shares) * sums.size());
-  parallel(shares, [&](std::int64_t share) {
+  detail::run_loop(shares, parallel, [&](std::int64_t share) {
     double* const of_share = partial.data() + share * static_cast<std::int64_t>(sums.size());
     detail::GradientSegment<T> segment;
     for (std::int64_t i = segments * share / shares; i < segments * (share + 1) / shares; ++i) {
@@ -143,9 +147,11 @@ void add_gradient_sums(std::span<const T> dz, std::int64_t first, const Saved& s
                                });
     }
   });
-  for (std::size_t i = 0; i < partial.size(); ++i) {
-    sums[i % sums.size()] += partial[i];
-  }
+  detail::in_default_float_environment([&] {
+    for (std::size_t i = 0; i < partial.size(); ++i) {
+      sums[i % sums.size()] += partial[i];
+    }
+  });
 }
 
 /// Writes the gradients of gamma and beta [host, channels each], given the sums over all elements,
@@ -153,14 +159,16 @@ void add_gradient_sums(std::span<const T> dz, std::int64_t first, const Saved& s
 inline std::vector<InputGradient> finish_gradients(const Channel* by_channel, SavedValue saved,
                                                    std::span<const double> sums, std::int64_t count,
                                                    float* gamma_gradient, float* beta_gradient) {
-  std::vector<InputGradient> input_gradients;
-  for (std::size_t c = 0; c < sums.size() / 2; ++c) {
-    const ChannelGradients gradients =
-        finish_gradients(by_channel[c], saved, sums[2 * c], sums[2 * c + 1], count);
-    gamma_gradient[c] = gradients.gamma;
-    beta_gradient[c] = gradients.beta;
-    input_gradients.push_back(gradients.input);
-  }
+  std::vector<InputGradient> input_gradients(sums.size() / 2);
+  detail::in_default_float_environment([&] {
+    for (std::size_t c = 0; c < input_gradients.size(); ++c) {
+      const ChannelGradients gradients =
+          finish_gradients(by_channel[c], saved, sums[2 * c], sums[2 * c + 1], count);
+      gamma_gradient[c] = gradients.gamma;
+      beta_gradient[c] = gradients.beta;
+      input_gradients[c] = gradients.input;
+    }
+  });
   return input_gradients;
 }
 

@@ -50,14 +50,16 @@ struct float16 {
     return x;
   }
 
-  // The 15 magnitude bits, shifted to where a float has them, are the value times 2^−112. That
-  // holds for subnormals, too, so one exact product rescales both. ∞ and NaN arrive as numbers ≥
-  // 2^16 and get the exponent they lack.
+  // The 15 magnitude bits, shifted to where a float has them, lack 112 in the exponent, and ∞ and
+  // NaN lack twice that. A subnormal gets the leading 1 of 2^−14, which a difference takes away
+  // again, exactly: no step is a subnormal float, which processors may flush.
   ACTPACK_HD constexpr operator float() const {
+    constexpr std::uint32_t rebias = 112u << 23;
     const std::uint32_t sign = std::uint32_t{bits} << 16 & detail::sign_bit;
-    const float scaled = detail::float_of((bits & 0x7FFFu) << 13) * 0x1p112f;
-    const std::uint32_t special = scaled >= 0x1p16f ? detail::infinity_bits : 0u;
-    return detail::float_of(detail::bits_of(scaled) | special | sign);
+    const std::uint32_t moved = (bits & 0x7FFFu) << 13;
+    const std::uint32_t normal = moved + (moved < 0x7C00u << 13 ? rebias : 2 * rebias);
+    const float subnormal = detail::float_of(moved + rebias + (1u << 23)) - 0x1p-14f;
+    return detail::float_of((moved < 0x400u << 13 ? detail::bits_of(subnormal) : normal) | sign);
   }
 
  private:

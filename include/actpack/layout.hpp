@@ -78,6 +78,10 @@ struct Layout {
             " but layout.rows = 0");
     require(rows <= max_numel / std::max<std::int64_t>(row_size, 1) && row_size <= max_numel,
             "layout.rows = ", rows, " times layout.row_size = ", row_size, " overflows");
+    // A group of that size has group_size / 16 calls of the generator: see NoiseDomain.
+    require(num_groups() <= (std::int64_t{1} << 60) / group_size, "layout.rows = ", rows,
+            " with groups of layout.group_size = ", group_size,
+            " would draw 2^56 times from one seed");
   }
 
  private:

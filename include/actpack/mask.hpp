@@ -71,12 +71,13 @@ void relu_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx,
   });
 }
 
-/// Drops each element with probability p = `drop_probability` and multiplies the others by
-/// 1 / (1 − p), so that the mean stays. Writes `y` and the mask of kept elements. This chunk starts
-/// at element `first` of its tensor, a multiple of 32. Element e of the tensor is kept if word
-/// e mod 4 of Philox call ⌊e / 4⌋ is below (1 − p) · 2^32; the result depends on nothing else. `x`,
-/// `y` [host] of one size; y may be x. Throws std::invalid_argument, before anything is written, if
-/// sizes differ, p is not in [0, 1), `first` is not a multiple of 32 or `rounding` is not a
+/// Drops each element with probability p = `drop_probability`, rounded to a multiple of 2^−32 below
+/// 1, and multiplies the others by 1 / (1 − p), so that the mean stays. Writes `y` and the mask of
+/// kept elements. This chunk starts at element `first` of its tensor, a multiple of 32. Element e
+/// of the tensor is kept if word e mod 4 of Philox call ⌊e / 4⌋ of NoiseDomain::dropout is below
+/// (1 − p) · 2^32; the result depends on nothing else. `x`, `y` [host] of one size; y may be x.
+/// Throws std::invalid_argument, before anything is written, if sizes differ, p is not in [0, 1),
+/// `first` is not a multiple of 32, the chunk ends beyond Layout::max_numel or `rounding` is not a
 /// stochastic one of the host. Allocates nothing.
 template <detail::ElementRange X, detail::ElementRange Y, ParallelFor Loop = Serial>
 void dropout(const X& x, Y&& y, std::span<std::uint32_t> mask, double drop_probability,
@@ -86,13 +87,12 @@ void dropout(const X& x, Y&& y, std::span<std::uint32_t> mask, double drop_proba
   detail::require_mask(mask, from.size());
   detail::require_pair(from, "x", to, "y");
   detail::require_drop_probability(drop_probability);
-  detail::require_dropout(rounding, first);
+  detail::require_dropout(rounding, first, static_cast<std::int64_t>(from.size()));
   detail::require_host(rounding);
-  const detail::DropoutRule rule = {detail::keep_threshold(drop_probability),
-                                    detail::dropout_scale(drop_probability), rounding};
+  const detail::DropoutRule rule = detail::dropout_rule(drop_probability);
   detail::for_each_word_piece(from.size(), parallel, [&](const detail::WordPiece& piece) {
     detail::drop_elements(from.data() + piece.first, first + piece.first, piece.numel,
-                          to.data() + piece.first, mask.data() + piece.word, rule);
+                          to.data() + piece.first, mask.data() + piece.word, rule, rounding);
   });
 }
 
@@ -107,7 +107,7 @@ void dropout_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx
   detail::require_drop_probability(drop_probability);
   detail::require_mask(mask, from.size());
   detail::require_pair(from, "dy", to, "dx");
-  const float scale = detail::dropout_scale(drop_probability);
+  const float scale = detail::dropout_rule(drop_probability).scale;
   detail::for_each_word_piece(from.size(), parallel, [&](const detail::WordPiece& piece) {
     detail::scale_elements(from.data() + piece.first, piece.numel, mask.data() + piece.word,
                            to.data() + piece.first, scale);

@@ -58,6 +58,15 @@ inline const Layout& validated(const Layout& layout) {
   return layout;
 }
 
+/// The widest of some widths; the narrowest there is if there are none, or none is wide.
+inline int widest(std::span<const std::uint8_t> row_bits) {
+  int most = widths.front();
+  for (const std::uint8_t bits : row_bits) {
+    most = is_width(bits) && bits > most ? bits : most;
+  }
+  return most;
+}
+
 }  // namespace detail
 
 /// Owns the memory of one packed tensor on the host. Movable; contents are indeterminate until
@@ -69,12 +78,14 @@ class PackedBuffer {
       : layout_(detail::validated(layout)), num_words_(layout.num_words()), words_(num_words_),
         params_(layout.num_groups()) {}
 
-  /// For rows with widths of their own, which are copied: `row_bits` [host, layout.rows], none
-  /// wider than layout.bits. Throws std::invalid_argument if the layout or a width is wrong.
+  /// For rows with widths of their own, which are copied: `row_bits` [host, layout.rows]. The
+  /// buffer's layout has the widest of them as `bits`, whatever `layout` has. Throws
+  /// std::invalid_argument if the layout, the size or a width is wrong.
   PackedBuffer(Layout layout, std::span<const std::uint8_t> row_bits)
-      : layout_(detail::validated(layout)), row_bits_(layout.rows), row_offsets_(layout.rows + 1) {
+      : layout_(detail::validated(layout.with_bits(detail::widest(row_bits)))),
+        row_bits_(layout.rows), row_offsets_(layout.rows + 1) {
     const std::size_t rows = static_cast<std::size_t>(layout.rows);
-    actpack::row_offsets(layout, row_bits, {row_offsets_.get(), rows + 1});
+    actpack::row_offsets(layout_, row_bits, {row_offsets_.get(), rows + 1});
     std::ranges::copy(row_bits, row_bits_.get());
     num_words_ = row_offsets_.get()[rows];
     words_ = detail::HostArray<std::uint32_t>(num_words_);
@@ -89,11 +100,11 @@ class PackedBuffer {
   }
   const Layout& layout() const { return layout_; }
 
-  /// Stored bytes: words, parameters and, where rows have them, widths. Row offsets are derived
-  /// from the widths and not counted.
+  /// The memory that it owns: words, parameters and, where rows have widths, these and the offsets
+  /// that follow from them, 8 bytes a row and 8 more.
   std::size_t size_bytes() const {
-    const std::int64_t width_bytes = row_bits_.get() != nullptr ? layout_.rows : 0;
-    return static_cast<std::size_t>(4 * num_words_ + 4 * layout_.num_groups() + width_bytes);
+    const std::int64_t of_rows = row_bits_.get() != nullptr ? 9 * layout_.rows + 8 : 0;
+    return static_cast<std::size_t>(4 * num_words_ + 4 * layout_.num_groups() + of_rows);
   }
 
  private:

@@ -23,21 +23,29 @@ namespace actpack {
 
 namespace detail {
 
-/// Validates what a view says about the rows that [first, end) touches.
+/// Validates what a view says about the rows that [first, end) touches: their words lie in
+/// [0, total) and where rows in front of them leave room, whatever the widths of these are.
 inline void require_view(const ConstPackedView& view, ElementInterval elements) {
   const Layout& layout = view.layout;
   require_arrays(view);
   if (view.row_bits == nullptr || elements.first == elements.end) {
     return;
   }
+  const std::int64_t total = view.row_offsets[layout.rows];
+  require(total >= 0 && total <= layout.num_words(), "row_offsets[", layout.rows, "] = ", total,
+          " but the layout has at most ", layout.num_words(), " words");
   for (std::int64_t row = elements.first / layout.row_size;
        row <= (elements.end - 1) / layout.row_size; ++row) {
     require_row_width(layout, row, view.row_bits[row]);
-    const std::int64_t words = words_for(layout.size_of_row(row), view.row_bits[row]);
-    require(
-        view.row_offsets[row] >= 0 && view.row_offsets[row + 1] - view.row_offsets[row] == words,
-        "row_offsets[", row, "] = ", view.row_offsets[row], " and row_offsets[", row + 1,
-        "] = ", view.row_offsets[row + 1], " do not enclose the row's ", words, " words");
+    const std::int64_t start = view.row_offsets[row];
+    const std::int64_t least = row * words_for(layout.row_size, 1);
+    const std::int64_t most = row * layout.words_per_row();
+    require(start >= least && start <= most, "row_offsets[", row, "] = ", start, " is not in [",
+            least, ", ", most, "]");
+    const std::int64_t end = start + words_for(layout.size_of_row(row), view.row_bits[row]);
+    require(view.row_offsets[row + 1] == end && end <= total, "row_offsets[", row + 1,
+            "] = ", view.row_offsets[row + 1], " but row ", row, " ends at word ", end, " of ",
+            total);
   }
 }
 

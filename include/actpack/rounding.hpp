@@ -44,6 +44,23 @@ ACTPACK_HD constexpr std::uint32_t round_code(std::int32_t position, std::uint32
   return (static_cast<std::uint32_t>(position) + dither) >> fraction_bits;
 }
 
+/// Whose random bits: verbs that are given one (seed, offset) share none. A domain is the index of
+/// its first generator call; `Layout::validate` keeps every other count of calls below 2^56.
+enum class NoiseDomain : std::uint64_t {
+  values = 0,                           // of `quantize`
+  magnitudes = std::uint64_t{1} << 56,  // of `encode`
+  dropout = std::uint64_t{2} << 56,
+};
+
+namespace detail {
+
+/// Returns the index of a domain's call number `call`.
+ACTPACK_HD constexpr std::uint64_t call_index(NoiseDomain domain, std::int64_t call) {
+  return static_cast<std::uint64_t>(domain) + static_cast<std::uint64_t>(call);
+}
+
+}  // namespace detail
+
 /// How `quantize` and `encode` choose between the two codes around a value.
 struct Rounding {
   bool is_stochastic = false;
@@ -91,8 +108,9 @@ struct Decoding {
 
 /// Returns the dither in [0, 2^14) of one element: `element` counts within its group, `group`
 /// within the tensor; `half_step` when rounding to nearest. Depends on nothing else.
-ACTPACK_HD constexpr std::uint32_t dither(const Rounding& rounding, std::int64_t group,
-                                          std::int32_t group_size, std::int32_t element) {
+ACTPACK_HD constexpr std::uint32_t dither(const Rounding& rounding, NoiseDomain domain,
+                                          std::int64_t group, std::int32_t group_size,
+                                          std::int32_t element) {
   if (!rounding.is_stochastic) {
     return half_step;
   }
@@ -101,7 +119,7 @@ ACTPACK_HD constexpr std::uint32_t dither(const Rounding& rounding, std::int64_t
   const std::int32_t e = element - in_upper_half * half;
   const std::int64_t call = group * (group_size / detail::elements_per_call) + e / 8;
   const RandomWords random =
-      philox4x32(static_cast<std::uint64_t>(call), rounding.offset, rounding.seed);
+      philox4x32(detail::call_index(domain, call), rounding.offset, rounding.seed);
   const std::uint32_t word = random.word[2 * in_upper_half + e % 8 / 4];
   const std::uint32_t half_word = word >> (e % 4 / 2 * 16) & 0xFFFF;
   return e % 2 == 0 ? detail::even_dither(half_word) : detail::odd_dither(half_word);

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <span>
 
+#include "actpack/detail/host/pieces.hpp"
 #include "actpack/detail/smallest_positive.hpp"
 #include "actpack/parallel.hpp"
 #include "actpack/sign_magnitude.hpp"
@@ -32,7 +33,7 @@ void decode_keeping_signs(const ConstSignMagnitudeView& in, std::span<T> y,
   detail::require_memory(y, "y");
   constexpr std::size_t segment_numel = 1 << 11;  // two arrays of them stay in a core's cache
   const std::size_t segments = (y.size() + segment_numel - 1) / segment_numel;
-  parallel(static_cast<std::int64_t>(segments), [&](std::int64_t i) {
+  detail::run_loop(static_cast<std::int64_t>(segments), parallel, [&](std::int64_t i) {
     const std::size_t first = static_cast<std::size_t>(i) * segment_numel;
     const std::span<T> segment = y.subspan(first, std::min(segment_numel, y.size() - first));
     decode(in, static_cast<std::int64_t>(first), segment);

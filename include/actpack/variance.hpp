@@ -20,6 +20,7 @@
 #include "actpack/affine.hpp"
 #include "actpack/codes.hpp"
 #include "actpack/config.hpp"
+#include "actpack/detail/float_environment.hpp"
 #include "actpack/detail/host/arguments.hpp"
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/host/strips.hpp"
@@ -243,22 +244,25 @@ void for_each_group_and_width(std::span<const T> row, std::int32_t group_size, V
 /// wrong group size. Allocates nothing.
 template <detail::ElementRange R>
 RoundingNoise measure_rounding_noise(const R& row, std::int32_t group_size = 256) {
-  RoundingNoise noise;
-  detail::for_each_group_and_width(detail::as_const_span(row), group_size,
-                                   [&](auto values, detail::ValueRange range, std::size_t width) {
-                                     const GroupParams params =
-                                         fit_params(range.min, range.max, widths[width]);
-                                     double plain = 0;
-                                     if (params.scale > 0) {
-                                       const Encoder encoder(params);
-                                       for (const float x : values) {
-                                         plain += detail::rounding_variance(encoder(x));
+  detail::require_ieee_arithmetic();
+  return detail::in_default_float_environment([&] {
+    RoundingNoise noise;
+    detail::for_each_group_and_width(detail::as_const_span(row), group_size,
+                                     [&](auto values, detail::ValueRange range, std::size_t width) {
+                                       const GroupParams params =
+                                           fit_params(range.min, range.max, widths[width]);
+                                       double plain = 0;
+                                       if (params.scale > 0) {
+                                         const Encoder encoder(params);
+                                         for (const float x : values) {
+                                           plain += detail::rounding_variance(encoder(x));
+                                         }
                                        }
-                                     }
-                                     detail::add_noise(noise, width, params.scale, plain,
-                                                       static_cast<std::int64_t>(values.size()));
-                                   });
-  return noise;
+                                       detail::add_noise(noise, width, params.scale, plain,
+                                                         static_cast<std::int64_t>(values.size()));
+                                     });
+    return noise;
+  });
 }
 
 /// Measures what encoding `row` [host], one row of groups of `group_size`, as a sign-magnitude
@@ -267,26 +271,29 @@ RoundingNoise measure_rounding_noise(const R& row, std::int32_t group_size = 256
 /// zero lies on level 0 of the negative side: without noise unless `decode` is subtractive.
 template <detail::ElementRange R>
 SignMagnitudeNoise measure_sign_magnitude_noise(const R& row, std::int32_t group_size = 256) {
-  SignMagnitudeNoise noise;
-  detail::for_each_group_and_width(
-      detail::as_const_span(row), group_size,
-      [&](auto values, detail::ValueRange range, std::size_t width) {
-        const SignMagnitudeParams params = detail::fit_sides(range, widths[width]);
-        std::array<double, 2> plain{};  // by sign bit
-        std::array<std::int64_t, 2> count{};
-        if (!detail::is_poisoned(params)) {
-          const detail::SideEncoder encoder(params);
-          for (const float y : values) {
-            const std::size_t sign = y > 0 ? 1 : 0;
-            plain[sign] += detail::rounding_variance(encoder(y));
-            ++count[sign];
+  detail::require_ieee_arithmetic();
+  return detail::in_default_float_environment([&] {
+    SignMagnitudeNoise noise;
+    detail::for_each_group_and_width(
+        detail::as_const_span(row), group_size,
+        [&](auto values, detail::ValueRange range, std::size_t width) {
+          const SignMagnitudeParams params = detail::fit_sides(range, widths[width]);
+          std::array<double, 2> plain{};  // by sign bit
+          std::array<std::int64_t, 2> count{};
+          if (!detail::is_poisoned(params)) {
+            const detail::SideEncoder encoder(params);
+            for (const float y : values) {
+              const std::size_t sign = y > 0 ? 1 : 0;
+              plain[sign] += detail::rounding_variance(encoder(y));
+              ++count[sign];
+            }
           }
-        }
-        detail::add_noise(noise.relu, width, params.positive, plain[1], count[1]);
-        detail::add_noise(noise.whole, width, params.positive, plain[1], count[1]);
-        detail::add_noise(noise.whole, width, params.negative, plain[0], count[0]);
-      });
-  return noise;
+          detail::add_noise(noise.relu, width, params.positive, plain[1], count[1]);
+          detail::add_noise(noise.whole, width, params.positive, plain[1], count[1]);
+          detail::add_noise(noise.whole, width, params.negative, plain[0], count[0]);
+        });
+    return noise;
+  });
 }
 
 }  // namespace actpack

@@ -102,13 +102,15 @@ void affine(Input& input) {
     }
   }
   const bool has_widths = input.flag();
+  const bool has_row_bits = has_widths && !input.one_in(16);
+  const bool has_offsets = has_widths && !input.one_in(16);
   const std::int64_t most = layout.num_words();
-  Fenced<std::uint32_t> words(has_widths ? std::clamp<std::int64_t>(offsets.data()[rows], 0, most)
-                                         : most);
+  Fenced<std::uint32_t> words(has_offsets ? std::clamp<std::int64_t>(offsets.data()[rows], 0, most)
+                                          : most);
   Fenced<GroupParams> params(layout.num_groups());
   const PackedView view{layout, words.data(), params.data(),
-                        has_widths && !input.one_in(16) ? row_bits.data() : nullptr,
-                        has_widths && !input.one_in(16) ? offsets.data() : nullptr};
+                        has_row_bits ? row_bits.data() : nullptr,
+                        has_offsets ? offsets.data() : nullptr};
   for (std::uint32_t& word : words.span()) word = input.number<std::uint32_t>();
   for (GroupParams& group : params.span())
     group = std::bit_cast<GroupParams>(input.number<std::uint32_t>());

@@ -176,15 +176,22 @@ struct Rounding {
 
 inline constexpr int one_step = 1 << 14;
 
+// Who draws: the top byte of every call's index.
+enum class Domain : std::uint8_t { values = 0, magnitudes = 1, dropout = 2 };
+
+inline Block random_block(Domain domain, std::int64_t call, const Rounding& rounding) {
+  return random_block(static_cast<std::uint64_t>(call) | static_cast<std::uint64_t>(domain) << 56,
+                      rounding.offset, rounding.seed);
+}
+
 // The 16 random bits that elements 2j and 2j + 1 of a group share.
-inline std::uint32_t half_word(const Rounding& rounding, std::int64_t group, int group_size,
-                               int element) {
+inline std::uint32_t half_word(const Rounding& rounding, Domain domain, std::int64_t group,
+                               int group_size, int element) {
   const int half = group_size / 2;
   const bool second_half = element >= half;
   const int position = second_half ? element - half : element;
   const std::int64_t call = group * (group_size / 16) + position / 8;
-  const Block block =
-      random_block(static_cast<std::uint64_t>(call), rounding.offset, rounding.seed);
+  const Block block = random_block(domain, call, rounding);
   const std::uint32_t word = block.word[(second_half ? 2 : 0) + position % 8 / 4];
   return position % 4 < 2 ? word % 65536 : word / 65536;
 }
@@ -196,9 +203,10 @@ inline int dither_of(std::uint32_t half_word_bits, bool odd) {
   return static_cast<int>((odd ? 256 * low + (255 - high) : 256 * high + low) / 4);
 }
 
-inline int dither(const Rounding& rounding, std::int64_t group, int group_size, int element) {
+inline int dither(const Rounding& rounding, Domain domain, std::int64_t group, int group_size,
+                  int element) {
   if (!rounding.stochastic) return one_step / 2;
-  return dither_of(half_word(rounding, group, group_size, element), element % 2 == 1);
+  return dither_of(half_word(rounding, domain, group, group_size, element), element % 2 == 1);
 }
 
 // ---- One group: parameters, codes, values -----------------------------------------------------
@@ -220,7 +228,7 @@ inline bool covers(double scale, double min, double max, int bits) {
 }
 
 // The smallest scale of the format that covers, found by bisection over all of its patterns;
-// nothing between 0 and 2^-112. Returns the pattern of infinity when no finite one covers.
+// nothing between 0 and 2^-111. Returns the pattern of infinity when no finite one covers.
 inline std::uint16_t smallest_scale(double min, double max, int bits) {
   if (covers(0, min, max, bits)) return 0;
   std::uint16_t low = 0;
@@ -229,7 +237,7 @@ inline std::uint16_t smallest_scale(double min, double max, int bits) {
     const auto middle = static_cast<std::uint16_t>((low + high) / 2);
     (covers(magnitude_of(bfloat16, middle), min, max, bits) ? high : low) = middle;
   }
-  const std::uint16_t least = largest_not_above(bfloat16, power_of_two(-112));
+  const std::uint16_t least = largest_not_above(bfloat16, power_of_two(-111));
   return high < least ? least : high;
 }
 
@@ -405,7 +413,7 @@ inline Packed quantize(const std::vector<float>& x, const Shape& shape, const Ro
     const Params params = finite ? fit(min, max, group.bits) : Params{poison, poison};
     packed.params.push_back(params);
     for (int element = 0; element < group.size; ++element) {
-      const int random = dither(rounding, group.index, shape.group_size, element);
+      const int random = dither(rounding, Domain::values, group.index, shape.group_size, element);
       const int code = is_poisoned(params) ? 0 : encode(values[element], params, random);
       store_code(packed.words, group.word, group.first_in_row + element, group.bits, code);
     }
@@ -420,10 +428,10 @@ struct Decoding {
   float alpha = 1;
 };
 
-inline float decode(int code, Params params, const Decoding& decoding, const Group& group,
-                    int group_size, int element) {
+inline float decode(int code, Params params, const Decoding& decoding, Domain domain,
+                    const Group& group, int group_size, int element) {
   if (!decoding.subtractive || !decoding.rounding.stochastic) return decode(code, params);
-  const int random = dither(decoding.rounding, group.index, group_size, element);
+  const int random = dither(decoding.rounding, domain, group.index, group_size, element);
   return decode_subtractive(code, params, random, decoding.alpha);
 }
 
@@ -435,7 +443,7 @@ inline std::vector<float> dequantize(const Packed& packed, const Shape& shape,
     for (int element = 0; element < group.size; ++element) {
       const int code =
           load_code(packed.words, group.word, group.first_in_row + element, group.bits);
-      x.push_back(decode(code, params, decoding, group, shape.group_size, element));
+      x.push_back(decode(code, params, decoding, Domain::values, group, shape.group_size, element));
     }
   }
   return x;
@@ -486,7 +494,8 @@ inline SignMagnitude encode_sign_magnitude(const std::vector<float>& y, const Sh
       store_code(packed.sign_words, group.sign_word, group.first_in_row + element, 1, positive);
       if (params.positive == poison) continue;
       const Params side{positive ? params.positive : params.negative, 0};
-      const int random = dither(rounding, group.index, shape.group_size, element);
+      const int random =
+          dither(rounding, Domain::magnitudes, group.index, shape.group_size, element);
       const int code = encode(std::fabs(value), side, random);
       store_code(packed.magnitude_words, group.word, group.first_in_row + element, group.bits,
                  code);
@@ -507,7 +516,8 @@ inline std::vector<float> decode_sign_magnitude(const SignMagnitude& packed, con
       const bool positive = load_code(packed.sign_words, group.sign_word, position, 1) == 1;
       const int code = load_code(packed.magnitude_words, group.word, position, group.bits);
       const Params side{positive ? params.positive : params.negative, 0};
-      const float magnitude = decode(code, side, decoding, group, shape.group_size, element);
+      const float magnitude =
+          decode(code, side, decoding, Domain::magnitudes, group, shape.group_size, element);
       float value = positive ? magnitude : -magnitude;
       if (consumer == Consumer::relu && !positive && !std::isnan(magnitude)) value = 0;
       y.push_back(value == 0 ? 0.0F : value);  // zero is +0

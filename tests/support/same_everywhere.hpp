@@ -183,7 +183,7 @@ std::vector<T> generate(std::int64_t size, ValueAt value_at) {
 enum class Kind {
   ties,             // on the codes' levels and halfway between them
   beside_ties,      // one unit in the last place next to those
-  smallest_steps,   // steps of about 2^-112, below which there are none
+  smallest_steps,   // steps of about 2^-111, below which there are none
   extremes,         // the largest and smallest numbers of either sign
   some_not_finite,  // NaN of any payload, +Inf and -Inf in some groups
   one_outlier,      // in every group
@@ -232,7 +232,7 @@ std::vector<T> make_own(Kind kind, const Case& c) {
       });
     }
     case Kind::smallest_steps: {
-      const double step = std::max(0x1p-112, smallest) * generator.uniform(0.4, 2.5);
+      const double step = std::max(0x1p-111, smallest) * generator.uniform(0.4, 2.5);
       const double reach = step * (1 << layout.bits);
       const double low = generator.below(2) == 0 ? 0 : -reach * generator.uniform();
       return generate<T>(size, [&](std::int64_t) {
@@ -301,8 +301,9 @@ std::vector<T> make_own(Kind kind, const Case& c) {
         const int bits =
             c.row_bits.empty() ? layout.bits : c.row_bits[static_cast<std::size_t>(row)];
         const std::uint32_t largest_code = actpack::max_code(bits);
-        const std::uint32_t dither = actpack::dither(c.rounding, index, layout.group_size,
-                                                     static_cast<std::int32_t>(element));
+        const std::uint32_t dither = actpack::dither(
+            c.rounding, has_signs ? actpack::NoiseDomain::magnitudes : actpack::NoiseDomain::values,
+            index, layout.group_size, static_cast<std::int32_t>(element));
         double position = 1 + generator.below(largest_code) - dither * 0x1p-14;
         if (generator.below(8) == 0 || dither == 0) position = 0;
         if (element < 2) position = element == 0 && !has_signs ? 0 : largest_code;

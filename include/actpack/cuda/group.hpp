@@ -57,7 +57,7 @@ ACTPACK_HD void dequantize_group(const Tile& tile, const GroupShape& group, std:
                                  std::int32_t end, const Noise& noise, float alpha,
                                  const std::uint32_t* words, GroupParams params,
                                  const Store& store) {
-  detail::decode_slices<T>(
+  detail::decode_slices<T, NoiseDomain::values>(
       tile, group, begin, end, noise, alpha, words,
       [&](auto width, float unit, const SliceLocation&) {
         return detail::AffineSliceDecoder<decltype(width)::bits>(params, unit);
@@ -87,7 +87,7 @@ ACTPACK_HD void decode_group(const Tile& tile, const GroupShape& group, std::int
                              NegativeSide negative_side, const std::uint32_t* sign_words,
                              const std::uint32_t* magnitude_words, SignMagnitudeParams params,
                              const Store& store) {
-  detail::decode_slices<T>(
+  detail::decode_slices<T, NoiseDomain::magnitudes>(
       tile, group, begin, end, noise, alpha, magnitude_words,
       [&](auto width, float unit, const SliceLocation& location) {
         const auto signs = detail::load_codes<1>(sign_words, detail::words_of(group, 1), location);

@@ -56,7 +56,7 @@ struct NearestNoise {
   ACTPACK_HD NearestNoise resolve() const { return {}; }
 
   template <int Shift>
-  ACTPACK_HD detail::SliceDither<Shift> dither(std::int64_t) const {
+  ACTPACK_HD detail::SliceDither<Shift> dither(NoiseDomain, std::int64_t) const {
     return {};
   }
 };
@@ -71,13 +71,13 @@ struct SeededNoise {
 
   ACTPACK_HD const SeededNoise& resolve() const { return *this; }
 
-  ACTPACK_HD RandomWords draw(std::int64_t call) const {
-    return philox4x32(static_cast<std::uint64_t>(call), offset, keys);
+  ACTPACK_HD RandomWords draw(NoiseDomain domain, std::int64_t call) const {
+    return philox4x32(detail::call_index(domain, call), offset, keys);
   }
 
   template <int Shift>
-  ACTPACK_HD detail::SliceDither<Shift> dither(std::int64_t call) const {
-    return detail::SliceDither<Shift>(draw(call));
+  ACTPACK_HD detail::SliceDither<Shift> dither(NoiseDomain domain, std::int64_t call) const {
+    return detail::SliceDither<Shift>(draw(domain, call));
   }
 };
 

@@ -15,8 +15,9 @@
 
 namespace actpack::detail {
 
-/// Steps below this would have reciprocals beyond float's range.
-inline constexpr float smallest_scale = 0x1p-112f;
+/// No step is smaller, so that what is computed from one is a normal float: 2^−15 of it to decode,
+/// and to encode 2^16 times its reciprocal.
+inline constexpr float smallest_scale = 0x1p-111f;
 
 /// Returns the smallest float ≥ high − low, exactly. Precondition: high ≥ low, no overflow.
 ACTPACK_HD inline float subtract_up(float high, float low) {
@@ -41,7 +42,7 @@ ACTPACK_HD constexpr float above_inverse(int bits) {
                      : above_one / 255;
 }
 
-/// Returns the smallest bfloat16 s ≥ 2^−112, or +∞, with max_code · s ≥ range; 0 for range 0.
+/// Returns the smallest bfloat16 s ≥ 2^−111, or +∞, with max_code · s ≥ range; 0 for range 0.
 ACTPACK_HD inline bfloat16 fit_scale(float range, int bits) {
   const float smallest = range > 0 ? smallest_scale : 0;
   // The exact quotient lies in (s − step, s]. Two roundings move it by at most 2^−23 of itself, and
@@ -82,7 +83,7 @@ ACTPACK_HD inline float position_of(std::uint32_t code, std::uint32_t dither, fl
 
 /// Returns 2^14 / scale, correctly rounded, from an approximation within two units in the last
 /// place. One Newton step is enough: a scale has 8 significant bits, and for each of the 128
-/// mantissas every such start ends at the same number (by enumeration). Precondition: 2^−112 ≤
+/// mantissas every such start ends at the same number (by enumeration). Precondition: 2^−111 ≤
 /// scale < 2^127.
 ACTPACK_HD inline float refine_steps(float approximate, float scale) {
   const float error = fma(-approximate, scale * 0x1p-14f, 1.0f);

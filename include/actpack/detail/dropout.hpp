@@ -6,7 +6,9 @@
 
 #include <cstdint>
 
+#include "actpack/detail/float_environment.hpp"
 #include "actpack/detail/require.hpp"
+#include "actpack/layout.hpp"
 #include "actpack/rounding.hpp"
 
 namespace actpack::detail {
@@ -16,20 +18,28 @@ inline void require_drop_probability(double p) {
   require(p >= 0 && p < 1, "drop_probability = ", p, " is not in [0, 1)");
 }
 
-/// Returns (1 − p) · 2^32, rounded to nearest. The product is a multiple of 2^−21, so a sum below
-/// 2^32 is exact, and one above it never rounds up to the next integer.
-inline std::uint64_t keep_threshold(double drop_probability) {
-  const double threshold = (1 - drop_probability) * 0x1p32;
-  return static_cast<std::uint64_t>(threshold + 0.5);  // NOLINT(bugprone-incorrect-roundings)
-}
-
-inline void require_dropout(const Rounding& rounding, std::int64_t first) {
+/// Refuses a chunk of `numel` elements that starts at element `first`.
+inline void require_dropout(const Rounding& rounding, std::int64_t first, std::int64_t numel) {
   require(first >= 0 && first % 32 == 0, "first = ", first, " is not a multiple of 32");
+  require(first <= Layout::max_numel - numel, "first = ", first, " and ", numel,
+          " elements exceed the ", Layout::max_numel, " that a tensor may have");
   require(rounding.is_stochastic, "rounding is to nearest, but dropout draws at random");
 }
 
-inline float dropout_scale(double drop_probability) {
-  return static_cast<float>(1 / (1 - drop_probability));
+/// What a probability p of dropping becomes.
+struct DropoutRule {
+  std::uint64_t threshold;  // a random word below this keeps an element
+  float scale;              // of kept elements, so that the mean stays
+};
+
+/// Keeps ⌊(1 − p) · 2^32 + ½⌋ of 2^32 words, at least one. The product is a multiple of 2^−21, so a
+/// sum below 2^32 is exact, and one above it never rounds up to the next integer.
+inline DropoutRule dropout_rule(double drop_probability) {
+  return in_default_float_environment([=] {
+    const double nearest = (1 - drop_probability) * 0x1p32 + 0.5;
+    const std::uint64_t kept = nearest < 1 ? 1 : static_cast<std::uint64_t>(nearest);
+    return DropoutRule{kept, static_cast<float>(0x1p32 / static_cast<double>(kept))};
+  });
 }
 
 }  // namespace actpack::detail

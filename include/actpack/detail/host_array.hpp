@@ -10,6 +10,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "actpack/detail/require.hpp"
+
 namespace actpack::detail {
 
 template <class T>
@@ -18,7 +20,12 @@ class HostArray {
 
  public:
   HostArray() = default;
-  explicit HostArray(std::int64_t size) : data_(new T[static_cast<std::size_t>(size)]) {}
+  /// Throws std::invalid_argument if memory has no room for so many addresses.
+  explicit HostArray(std::int64_t size) {
+    require(static_cast<std::uint64_t>(size) <= SIZE_MAX / sizeof(T), size, " elements of ",
+            sizeof(T), " bytes are more than this machine can address");
+    data_ = new T[static_cast<std::size_t>(size)];
+  }
   HostArray(HostArray&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
   HostArray& operator=(HostArray&& other) noexcept {
     delete[] std::exchange(data_, std::exchange(other.data_, nullptr));

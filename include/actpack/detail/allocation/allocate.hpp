@@ -12,16 +12,21 @@
 #include "actpack/config.hpp"
 #include "actpack/detail/allocation/items.hpp"
 #include "actpack/detail/allocation/solver.hpp"
+#include "actpack/detail/float_environment.hpp"
 #include "actpack/detail/require.hpp"
 
 namespace actpack {
 
 ACTPACK_COMPILED_ONCE Allocation allocate_bits(const AllocationProblem& problem) {
-  return detail::allocate(detail::items_of(problem));
+  detail::require_ieee_arithmetic();
+  return detail::in_default_float_environment(
+      [&] { return detail::allocate(detail::items_of(problem)); });
 }
 
 ACTPACK_COMPILED_ONCE Allocation allocate_measured_bits(const MeasuredAllocationProblem& problem) {
-  return detail::allocate(detail::items_of(problem));
+  detail::require_ieee_arithmetic();
+  return detail::in_default_float_environment(
+      [&] { return detail::allocate(detail::items_of(problem)); });
 }
 
 ACTPACK_COMPILED_ONCE std::size_t allocate_bits_workspace(std::int64_t items) {
@@ -33,13 +38,17 @@ ACTPACK_COMPILED_ONCE std::size_t allocate_bits_workspace(std::int64_t items) {
 ACTPACK_COMPILED_ONCE AllocationTotals allocate_bits(const AllocationProblem& problem,
                                                      std::span<std::uint8_t> bits,
                                                      std::span<std::byte> workspace) {
-  return detail::allocate(detail::items_of(problem), bits, workspace);
+  detail::require_ieee_arithmetic();
+  return detail::in_default_float_environment(
+      [&] { return detail::allocate(detail::items_of(problem), bits, workspace); });
 }
 
 ACTPACK_COMPILED_ONCE AllocationTotals
 allocate_measured_bits(const MeasuredAllocationProblem& problem, std::span<std::uint8_t> bits,
                        std::span<std::byte> workspace) {
-  return detail::allocate(detail::items_of(problem), bits, workspace);
+  detail::require_ieee_arithmetic();
+  return detail::in_default_float_environment(
+      [&] { return detail::allocate(detail::items_of(problem), bits, workspace); });
 }
 
 }  // namespace actpack

@@ -58,8 +58,9 @@ ACTPACK_HD constexpr std::uint32_t words_of(const GroupShape& group, int bits) {
 }
 
 template <int Shift, class Noise>
-ACTPACK_HD SliceDither<Shift> dither_of(const Noise& noise, const GroupShape& group, int slice) {
-  return noise.template dither<Shift>(group.index * slices_of(group) + slice);
+ACTPACK_HD SliceDither<Shift> dither_of(const Noise& noise, NoiseDomain domain,
+                                        const GroupShape& group, int slice) {
+  return noise.template dither<Shift>(domain, group.index * slices_of(group) + slice);
 }
 
 /// The end of a lane's slices: one past the first if there are no more slices than lanes. Compilers
@@ -133,7 +134,7 @@ ACTPACK_HD void for_each_slice(const Tile& tile, const GroupShape& group, int la
 
 /// The distances of decoded elements from the smallest, in units of `unit` steps: their codes'
 /// levels for NearestNoise, else those less `alpha` times the dither that encoding added.
-template <int Bits, class Noise>
+template <int Bits, NoiseDomain Domain, class Noise>
 class DecodedSteps {
   static constexpr bool is_plain = std::is_same_v<Noise, NearestNoise>;
 
@@ -147,7 +148,8 @@ class DecodedSteps {
     if constexpr (is_plain) {
       return levels_of<Bits>(codes);
     } else {
-      return positions_of<Bits>(codes, dither_of<16>(noise_, group, location.index), alpha_);
+      return positions_of<Bits>(codes, dither_of<16>(noise_, Domain, group, location.index),
+                                alpha_);
     }
   }
 
@@ -172,19 +174,20 @@ ACTPACK_HD void encode_slices(const Tile& tile, const GroupShape& group, const N
           if (lane == 0 && group.size > 0) {
             store_to(params, encoder.params());
           }
-          for_each_slice(
-              tile, group, lane, first_slice, load,
-              [&](const SliceLocation& location, const auto& x) {
-                const auto dither = dither_of<code_shift<bits>>(noise, group, location.index);
-                write(location, x, encode_slice<bits>(x, location.present, encoder, dither));
-              });
+          for_each_slice(tile, group, lane, first_slice, load,
+                         [&](const SliceLocation& location, const auto& x) {
+                           const auto dither = dither_of<code_shift<bits>>(
+                               noise, Encoder<bits>::domain, group, location.index);
+                           write(location, x,
+                                 encode_slice<bits>(x, location.present, encoder, dither));
+                         });
         });
       },
       first_slices);
 }
 
 /// Reads and decodes the slices that hold elements [begin, end): calls store(location, slice).
-template <class T, class Tile, class Noise, class DecoderOf, class Store>
+template <class T, NoiseDomain Domain, class Tile, class Noise, class DecoderOf, class Store>
 ACTPACK_HD void decode_slices(const Tile& tile, const GroupShape& group, std::int32_t begin,
                               std::int32_t end, const Noise& noise, float alpha,
                               const std::uint32_t* words, const DecoderOf& decoder_of,
@@ -192,7 +195,7 @@ ACTPACK_HD void decode_slices(const Tile& tile, const GroupShape& group, std::in
   tile.map([&](int lane) {
     dispatch_width(group.bits, [&](auto width) {
       constexpr int bits = decltype(width)::bits;
-      const DecodedSteps<bits, Noise> steps(noise, alpha);
+      const DecodedSteps<bits, Domain, Noise> steps(noise, alpha);
       for_each_slice(tile, group, lane, begin, end, [&](const SliceLocation& location) {
         const auto codes = load_codes<bits>(words, words_of(group, bits), location);
         decode_slice<T>(steps.of(codes, group, location), decoder_of(width, steps.unit, location),

@@ -30,6 +30,8 @@ ACTPACK_HD inline bool is_ordinary(ValueRange range) {
 template <int Bits>
 class AffineSliceEncoder {
  public:
+  static constexpr NoiseDomain domain = NoiseDomain::values;
+
   ACTPACK_HD explicit AffineSliceEncoder(ValueRange range) {
     // Positions are 2^(code_shift − 14) times as fine. Either factor of the product may be larger,
     // as only the distances of a group near overflow are huge, and only its steps are not.
@@ -71,6 +73,8 @@ class AffineSliceEncoder {
 template <int Bits>
 class SideSliceEncoder {
  public:
+  static constexpr NoiseDomain domain = NoiseDomain::magnitudes;
+
   ACTPACK_HD explicit SideSliceEncoder(ValueRange range)
       : params_(fit_sides(range, Bits)),
         unit_(unit_of(params_.positive), unit_of(params_.negative)),

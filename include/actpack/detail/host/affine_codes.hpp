@@ -22,6 +22,7 @@ namespace actpack::detail {
 /// Where the parameters and codes of a group are; Word is const if they are only read.
 template <class Params, class Word>
 struct AffineCodes {
+  static constexpr NoiseDomain domain = NoiseDomain::values;
   Params* params;
   Word* words;
   int bits;

@@ -22,7 +22,7 @@ inline constexpr std::int64_t batch_norm_segment_numel = 1 << 13;
 template <class Loop, class Body>
 void for_each_segment(std::int64_t numel, const Loop& parallel, const Body& body) {
   constexpr std::int64_t size = batch_norm_segment_numel;
-  parallel((numel + size - 1) / size, [&](std::int64_t segment) {
+  run_loop((numel + size - 1) / size, parallel, [&](std::int64_t segment) {
     const std::int64_t first = segment * size;
     body(first, std::min(size, numel - first));
   });

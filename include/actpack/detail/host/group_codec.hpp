@@ -5,6 +5,8 @@
 // those of the processor's instruction set, and the choice between them.
 #pragma once
 
+#include <utility>
+
 #include "actpack/config.hpp"
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/detail/sides.hpp"
@@ -35,12 +37,20 @@ void decode_groups(const View& in, T* x, const Decoding& decoding, ElementInterv
 #include "actpack/detail/host/side_codes.hpp"
 #include "actpack/detail/host/strips.hpp"
 
+namespace actpack::detail {
+
+/// The codes of a View's groups.
+template <class View>
+using CodesOf = decltype(codes_of(std::declval<const View&>(), std::declval<const Group&>()));
+
+}  // namespace actpack::detail
+
 namespace actpack::detail::portable {
 
 template <class View, class T>
 void encode_groups(const T* x, const View& out, const Rounding& rounding, ElementInterval elements,
                    Footprint) {
-  DitherTile tile(rounding);
+  DitherTile tile(rounding, CodesOf<View>::domain);
   for (GroupCursor cursor(out.layout, elements); cursor.has_group(); cursor.skip(1)) {
     const Group group = cursor.group();
     const T* values = x + (group.first - elements.first);
@@ -53,7 +63,7 @@ void encode_groups(const T* x, const View& out, const Rounding& rounding, Elemen
 template <class View, class T>
 void decode_groups(const View& in, T* x, const Decoding& decoding, ElementInterval elements,
                    Footprint) {
-  DitherTile tile(decoding.rounding);
+  DitherTile tile(decoding.rounding, CodesOf<View>::domain);
   for (GroupCursor cursor(in.layout, elements); cursor.has_group(); cursor.skip(1)) {
     const Group group = cursor.group();
     const ElementInterval interval = interval_in(group, elements);

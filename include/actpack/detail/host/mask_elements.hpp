@@ -11,19 +11,13 @@
 
 #include "actpack/codes.hpp"
 #include "actpack/detail/codes.hpp"
+#include "actpack/detail/dropout.hpp"
 #include "actpack/detail/host/host_path.hpp"
 #include "actpack/float16.hpp"
 #include "actpack/philox.hpp"
 #include "actpack/rounding.hpp"
 
 namespace actpack::detail {
-
-/// Which elements dropout keeps, and how it scales them.
-struct DropoutRule {
-  std::uint64_t threshold;  // a random word below this keeps an element
-  float scale;              // of kept elements, so that the mean stays
-  Rounding rounding;
-};
 
 /// Writes the mask of `numel` elements: bit e is keep(e).
 template <class Keep>
@@ -60,7 +54,7 @@ void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask
 /// Drops elements at random. The noise counts x[0] as element `first`, a multiple of 4.
 template <class T>
 void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
-                   const DropoutRule& rule);
+                   const DropoutRule& rule, const Rounding& rounding);
 
 }  // namespace actpack::detail
 
@@ -104,12 +98,12 @@ void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask
 
 template <class T>
 void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
-                   const DropoutRule& rule) {
+                   const DropoutRule& rule, const Rounding& rounding) {
   RandomWords random{};
   fill_mask(mask, numel, [&](std::int64_t e) {
     if (e % 4 == 0) {
-      random = philox4x32(static_cast<std::uint64_t>(first + e) / 4, rule.rounding.offset,
-                          rule.rounding.seed);
+      random = philox4x32(call_index(NoiseDomain::dropout, (first + e) / 4), rounding.offset,
+                          rounding.seed);
     }
     const bool is_kept = random.word[e % 4] < rule.threshold;
     y[e] = is_kept ? saturate_cast<T>(x[e] * rule.scale) : T(0.0f);
@@ -146,8 +140,8 @@ void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask
 
 template <class T>
 void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
-                   const DropoutRule& rule) {
-  ACTPACK_HOST_PATH(drop_elements(x, first, numel, y, mask, rule));
+                   const DropoutRule& rule, const Rounding& rounding) {
+  ACTPACK_HOST_PATH(drop_elements(x, first, numel, y, mask, rule, rounding));
 }
 
 }  // namespace actpack::detail

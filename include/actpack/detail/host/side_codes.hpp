@@ -21,6 +21,7 @@ namespace actpack::detail {
 /// Where the parameters and both planes of a group are; Word is const if they are only read.
 template <class Params, class Word>
 struct SideCodes {
+  static constexpr NoiseDomain domain = NoiseDomain::magnitudes;
   Params* params;
   Word* signs;
   Word* words;  // of magnitudes

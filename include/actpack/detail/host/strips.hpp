@@ -117,7 +117,7 @@ inline void extract_strip(const std::uint32_t* words, std::int64_t first, int co
 /// The dithers of two strips, one in each half of a group, that the same generator calls serve.
 class DitherTile {
  public:
-  explicit DitherTile(const Rounding& rounding) : rounding_(rounding) {
+  DitherTile(const Rounding& rounding, NoiseDomain domain) : rounding_(rounding), domain_(domain) {
     if (!rounding_.is_stochastic) {
       std::ranges::fill(lower_, static_cast<std::uint16_t>(half_step));
       std::ranges::fill(upper_, static_cast<std::uint16_t>(half_step));
@@ -133,7 +133,7 @@ class DitherTile {
     std::uint32_t upper_words[2 * calls_per_tile];
     for (int i = 0; i < calls_per_tile; ++i) {
       const RandomWords random =
-          philox4x32(static_cast<std::uint64_t>(first_call + i), rounding_.offset, rounding_.seed);
+          philox4x32(call_index(domain_, first_call + i), rounding_.offset, rounding_.seed);
       lower_words[2 * i] = random.word[0];
       lower_words[2 * i + 1] = random.word[1];
       upper_words[2 * i] = random.word[2];
@@ -159,6 +159,7 @@ class DitherTile {
   }
 
   Rounding rounding_;
+  NoiseDomain domain_;
   std::uint16_t lower_[strip_capacity];
   std::uint16_t upper_[strip_capacity];
 };

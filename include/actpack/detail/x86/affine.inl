@@ -37,20 +37,13 @@ struct AffineDecode {
   }
 };
 
-/// Whether `AffineEncode` serves a group: four times its steps per unit are finite, and the group
-/// is neither near overflow nor poisoned (NaN compares false).
-inline bool is_plain(GroupParams params) {
-  return (params.scale == 0 || params.scale > smallest_scale) &&
-         !is_near_overflow(params.scale, params.min);
-}
-
 /// As `fit_params` and `encode_by`, for a group in each lane.
 template <int Bits>
 struct Fits<Bits, AffineCodes<GroupParams, std::uint32_t>> {
   alignas(64) GroupParams params[lanes];
   alignas(64) float min[lanes];
   alignas(64) float steps[lanes];
-  std::uint32_t plain;  // a bit for each lane: whether its parameters and steps are right
+  std::uint32_t plain;  // a bit for each lane: whether the rest is right
 
   explicit Fits(const Ranges& ranges) {
     const Floats lowest = load(ranges.min);
@@ -60,7 +53,7 @@ struct Fits<Bits, AffineCodes<GroupParams, std::uint32_t>> {
     store_bits(params, bit_or(shift_right<16>(scales.scale), stored_min));
     store_bits(min, stored_min);
     store(steps, scales.steps);
-    plain = are_ordinary(lowest, highest) & scales.are_finite();
+    plain = are_ordinary(lowest, highest);
   }
   AffineEncode encode(int lane, const AffineCodes<GroupParams, std::uint32_t>&) const {
     return {broadcast(min[lane]), broadcast(steps[lane])};

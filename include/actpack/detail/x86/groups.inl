@@ -7,8 +7,8 @@
 template <class T, class Codes>
 ACTPACK_NOINLINE void encode_any(const T* x, const Group& group, std::int64_t group_size,
                                  const Rounding& rounding, const Noise& noise, Codes codes) {
-  if (!is_plain(*codes.params)) {
-    DitherTile tile(rounding);
+  if (is_near_overflow(*codes.params)) {
+    DitherTile tile(rounding, Codes::domain);
     encode_group(tile, x, group, group_size, codes);
     return;
   }
@@ -58,7 +58,7 @@ void encode_full_groups(const T* x, std::int64_t group, std::int64_t count, std:
 template <class View, class T>
 void encode_groups(const T* x, const View& out, const Rounding& rounding, ElementInterval elements,
                    Footprint footprint) {
-  const Noise noise(rounding);
+  const Noise noise(rounding, CodesOf<View>::domain);
   const std::int64_t group_size = out.layout.group_size;
   GroupCursor cursor(out.layout, elements);
   while (cursor.has_group()) {
@@ -74,7 +74,7 @@ void encode_groups(const T* x, const View& out, const Rounding& rounding, Elemen
     }
     dispatch_width(codes.bits, [&](auto width) {
       constexpr int bits = decltype(width)::bits;
-      using Codes = std::remove_const_t<decltype(codes)>;
+      using Codes = CodesOf<View>;
       const auto encode = rounding.is_stochastic ? encode_full_groups<bits, true, T, Codes>
                                                  : encode_full_groups<bits, false, T, Codes>;
       encode(values, group.index, count, group_size, rounding, noise, footprint, codes);
@@ -92,7 +92,7 @@ ACTPACK_NOINLINE void decode_any(const Codes& codes, const Group& group, std::in
     decode_blocks(codes.words, group, group_size, codes.bits, noise, decode, interval, x);
   };
   if (is_near_overflow(*codes.params)) {
-    DitherTile tile(decoding.rounding);
+    DitherTile tile(decoding.rounding, Codes::domain);
     decode_group(tile, codes, group, group_size, decoding, interval, x);
   } else if (decoding.is_subtractive()) {
     decode_words(decode_by<8, true, T>(codes, decoding.alpha));
@@ -127,7 +127,7 @@ void decode_full_groups(Codes codes, std::int64_t group, std::int64_t count,
 template <class View, class T>
 void decode_groups(const View& in, T* x, const Decoding& decoding, ElementInterval elements,
                    Footprint footprint) {
-  const Noise noise(decoding.rounding);
+  const Noise noise(decoding.rounding, CodesOf<View>::domain);
   const std::int64_t group_size = in.layout.group_size;
   GroupCursor cursor(in.layout, elements);
   while (cursor.has_group()) {
@@ -142,7 +142,7 @@ void decode_groups(const View& in, T* x, const Decoding& decoding, ElementInterv
     }
     dispatch_width(codes.bits, [&](auto width) {
       constexpr int bits = decltype(width)::bits;
-      using Codes = std::remove_const_t<decltype(codes)>;
+      using Codes = CodesOf<View>;
       const auto decode = decoding.is_subtractive() ? decode_full_groups<bits, true, T, Codes>
                                                     : decode_full_groups<bits, false, T, Codes>;
       decode(codes, group.index, count, group_size, decoding, noise, is_streamed(values, footprint),

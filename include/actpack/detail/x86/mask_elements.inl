@@ -47,12 +47,12 @@ void scale_elements(const T* from, std::int64_t numel, const std::uint32_t* mask
 
 template <class T>
 void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
-                   const DropoutRule& rule) {
+                   const DropoutRule& rule, const Rounding& rounding) {
   // A tile's calls have four words each: two of its lower half, then two of its upper half.
   constexpr std::int64_t per_tile = NoiseTile::size / 2;
-  const std::int64_t whole = rule.threshold == 0 ? 0 : numel / per_tile * per_tile;
+  const std::int64_t whole = numel / per_tile * per_tile;
   const Ints largest_kept = broadcast(static_cast<std::uint32_t>(rule.threshold - 1));
-  const Noise noise(rule.rounding);
+  const Noise noise(rounding, NoiseDomain::dropout);
   NoiseTile tile;
   for (std::int64_t done = 0; done < whole; done += 32) {
     const std::int64_t in_tile = done % per_tile;
@@ -75,5 +75,5 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
     }
     *mask++ = kept;
   }
-  portable::drop_elements(x + whole, first + whole, numel - whole, y + whole, mask, rule);
+  portable::drop_elements(x + whole, first + whole, numel - whole, y + whole, mask, rule, rounding);
 }

@@ -17,7 +17,7 @@ struct NoiseTile {
 /// Philox calls, a tile of them at a time, because the rounds of a single call wait for each other.
 class Noise {
  public:
-  explicit Noise(const Rounding& rounding) : offset_(rounding.offset) {
+  Noise(const Rounding& rounding, NoiseDomain domain) : domain_(domain), offset_(rounding.offset) {
     const PhiloxKeys<> keys(rounding.seed);
     for (int round = 0; round < rounds; ++round) {
       keys_[round][0] = broadcast_key(keys.key[round][0]);
@@ -31,7 +31,7 @@ class Noise {
     Ints high[draws];  // words 2 and 3
 #pragma GCC unroll 4
     for (int i = 0; i < draws; ++i) {
-      low[i] = count_from(static_cast<std::uint64_t>(first_call + i * (lanes / 2)));
+      low[i] = count_from(call_index(domain_, first_call + i * (lanes / 2)));
       high[i] = broadcast64(offset_);
     }
 #pragma GCC unroll 7
@@ -53,6 +53,7 @@ class Noise {
 
  private:
   static constexpr int rounds = 7;
+  NoiseDomain domain_;
   std::uint64_t offset_;
   Ints keys_[rounds][2];
 };

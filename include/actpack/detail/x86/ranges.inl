@@ -175,8 +175,8 @@ inline Floats subtract_up(Floats high, Floats low) {
 /// fit_scale of ordinary ranges, and the steps per unit that encoding wants.
 template <int Bits>
 struct Scales {
-  Ints scale;    // the bits of floats
-  Floats steps;  // ∞ for the smallest scale, if steps are shifted
+  Ints scale;  // the bits of floats
+  Floats steps;
 
   explicit Scales(Floats range) {
     const Floats zero = broadcast(0.0f);
@@ -189,10 +189,5 @@ struct Scales {
     constexpr float unit = 1 << shift_in_position<Bits>;
     const Floats reciprocal = divide(broadcast(unit * 0x1p14f), as_floats(scale));
     steps = select(is_positive(as_floats(scale)), reciprocal, zero);
-  }
-
-  /// A bit for each lane: whether its steps are finite.
-  std::uint32_t are_finite() const {
-    return to_bits(is_less(steps, as_floats(broadcast(infinity_bits))));
   }
 };

@@ -73,20 +73,13 @@ void write_signs(const T* y, std::int64_t size,
   fill_mask(words, size - first, [&](std::int64_t e) { return y[first + e] > 0; });
 }
 
-/// Whether `SideEncode` serves a group: four times the steps per unit of either side are finite.
-/// False if the group is poisoned (NaN compares false).
-inline bool is_plain(SignMagnitudeParams params) {
-  const auto has_steps = [](float scale) { return scale == 0 || scale > smallest_scale; };
-  return has_steps(params.positive) && has_steps(params.negative);
-}
-
 /// As `fit_sides` and `encode_by`, for a group in each lane.
 template <int Bits>
 struct Fits<Bits, SideCodes<SignMagnitudeParams, std::uint32_t>> {
   alignas(64) SignMagnitudeParams params[lanes];
   alignas(64) float positive_steps[lanes];
   alignas(64) float negative_steps[lanes];
-  std::uint32_t plain;  // a bit for each lane: whether its parameters and steps are right
+  std::uint32_t plain;  // a bit for each lane: whether the rest is right
 
   explicit Fits(const Ranges& ranges) {
     const Floats zero = broadcast(0.0f);
@@ -97,7 +90,7 @@ struct Fits<Bits, SideCodes<SignMagnitudeParams, std::uint32_t>> {
     store_bits(params, bit_or(shift_right<16>(positive.scale), negative.scale));
     store(positive_steps, positive.steps);
     store(negative_steps, negative.steps);
-    plain = are_ordinary(min, max) & positive.are_finite() & negative.are_finite();
+    plain = are_ordinary(min, max);
   }
   SideEncode encode(int lane, const SideCodes<SignMagnitudeParams, std::uint32_t>& codes) const {
     return {broadcast(positive_steps[lane]), broadcast(negative_steps[lane]),
