@@ -162,3 +162,76 @@ TEST_CASE("AutoPrecision: a rank that observed nothing finds the widths of the o
   CHECK(widths_of(first, 0) == std::vector<std::uint8_t>{1, 2});
   CHECK(widths_of(second) == widths_of(first));
 }
+
+TEST_CASE("AutoPrecision: sums that come back unusable count for their item alone") {
+  // Sums of each item: noise at four widths, how many, gain, how many; then what was measured.
+  const std::vector<TensorSpec> tensors{spec(3, 64), spec(2, 64, PrecisionPer::tensor)};
+  const std::vector<double> unusable{not_a_number, infinity, -infinity, 1e200, -1};
+  for (const double bad : unusable) {
+    for (std::size_t place = 0; place < 4 * 7 + 1; ++place) {
+      CAPTURE(bad);
+      CAPTURE(place);
+      const std::size_t item = place / 7;
+      const bool is_noise = place % 7 < 5;
+      bool is_damaged = false;
+      AutoPrecisionOptions options{.average_bits = 3, .solve_interval = 1};
+      options.all_reduce = [&](std::span<double> sums) {
+        REQUIRE(sums.size() == 4 * 7 + 1);
+        if (is_damaged) sums[place] = bad;
+      };
+      AutoPrecision damaged = make(options, tensors);
+      AutoPrecision expected = make(options, tensors);
+      Generator generator(place);
+      for (int step = 0; step < 4; ++step) {
+        for (std::size_t t = 0; t < tensors.size(); ++t) {
+          Observation seen = random_observation(tensors[t], true, generator);
+          observe(damaged, t, seen);
+          // The other has never observed what the damage takes away.
+          if (step == 1 && place < 28 && t == item / 3) {
+            const std::size_t row = t == 0 ? item : 0;
+            if (is_noise) {
+              seen.noise[row][0] = 1e200;
+            } else if (t == 0) {
+              seen.gains[row] = 1e200;
+            } else {
+              seen.gains = {1e200, 1e200};
+            }
+          }
+          observe(expected, t, seen);
+        }
+        is_damaged = step == 1;
+        CHECK_NOTHROW(damaged.step());
+        is_damaged = false;
+        expected.step();
+        CHECK(damaged.save() == expected.save());
+        CHECK(widths_of(damaged) == widths_of(expected));
+      }
+    }
+  }
+}
+
+TEST_CASE("AutoPrecision: a reduction of nonsense throws nothing and is forgotten") {
+  bool is_nonsense = true;
+  for (const double bad : {not_a_number, infinity, -infinity, 1e308, -5.0, 0.0}) {
+    AutoPrecisionOptions options{.solve_interval = 1};
+    options.all_reduce = [&](std::span<double> sums) {
+      if (is_nonsense) std::ranges::fill(sums, bad);
+    };
+    AutoPrecision precision = make(options, mixed_tensors());
+    AutoPrecision fresh = make(options, mixed_tensors());
+    const auto step_both = [&] {
+      CHECK(precision.step());
+      CHECK(fresh.step());
+      CHECK(widths_of(precision) == widths_of(fresh));
+    };
+    is_nonsense = true;
+    observe_anything(precision, mixed_tensors(), 1000);
+    step_both();
+    is_nonsense = false;
+    for (std::uint64_t step = 0; step < 5; ++step) {
+      observe_anything(precision, mixed_tensors(), 2000 + step);
+      observe_anything(fresh, mixed_tensors(), 2000 + step);
+      step_both();
+    }
+  }
+}

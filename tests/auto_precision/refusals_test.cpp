@@ -5,8 +5,10 @@
 // nothing then.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -207,6 +209,64 @@ TEST_CASE("AutoPrecision: a tensor that the byte budget has no room for is not a
   support::check_refused([&] { precision.add_tensor({.rows = 3, .row_size = 1000}); },
                          {"byte_budget", "100"});
   CHECK(precision.num_tensors() == 1);
+  CHECK(precision.save() == before);
+}
+
+TEST_CASE("AutoPrecision: tensors whose elements together overflow a count are refused") {
+  const Layout largest{.rows = 1, .row_size = Layout::max_numel};
+  for (const AutoPrecisionOptions& options :
+       {AutoPrecisionOptions{.average_bits = 8},
+        AutoPrecisionOptions{.average_bits = 1, .solve_interval = 1},
+        AutoPrecisionOptions{.byte_budget = std::numeric_limits<std::int64_t>::max()}}) {
+    AutoPrecision precision(options);
+    for (std::size_t tensor = 0; tensor < 4; ++tensor) {
+      CHECK(precision.add_tensor(largest, PrecisionPer::tensor) == tensor);
+    }
+    const std::vector<std::byte> before = precision.save();
+    for (const Layout& more : {largest, Layout{.row_size = 1}}) {
+      support::check_refused([&] { precision.add_tensor(more); },
+                             {"layout.numel()", std::to_string(more.numel()), "1125899906842624"});
+      CHECK(precision.num_tensors() == 4);
+      CHECK(precision.save() == before);
+    }
+    for (std::size_t tensor = 0; tensor < 4; ++tensor) observe_all(precision, tensor, 1, 1);
+    CHECK(precision.step());
+    CHECK(are_widths(widths_of(precision), 1, 8));
+  }
+}
+
+TEST_CASE("AutoPrecision: even widths keep to the budget up to the largest sums of elements") {
+  // Averages next to a width, where a quotient of two doubles is as good as rounds to it.
+  const std::int64_t total = std::int64_t{1} << 50;
+  for (const int bits : {1, 2, 4, 8}) {
+    for (const std::int64_t small : {std::int64_t{1}, std::int64_t{3}, std::int64_t{1} << 20}) {
+      CAPTURE(bits);
+      CAPTURE(small);
+      AutoPrecision precision({.average_bits = bits == 1 ? 1 : std::nextafter(bits, 0)});
+      std::int64_t left = total;
+      std::vector<std::int64_t> sizes;
+      for (const std::int64_t size : {small, Layout::max_numel - 5, Layout::max_numel,
+                                      Layout::max_numel, Layout::max_numel - small}) {
+        precision.add_tensor({.rows = 1, .row_size = size}, PrecisionPer::tensor);
+        sizes.push_back(size);
+        left -= size;
+      }
+      REQUIRE(left == 5);
+      observe_all(precision, 0, 1, 1);
+      CHECK_NOTHROW(precision.step());
+      std::int64_t used = 0;
+      for (std::size_t t = 0; t < sizes.size(); ++t) used += sizes[t] * precision.row_bits(t)[0];
+      CHECK(used <= bits * (total - 5) - (bits > 1 ? 1 : 0));
+    }
+  }
+}
+
+TEST_CASE("AutoPrecision: more widths than bit allocation takes are refused") {
+  AutoPrecision precision = make({}, {spec(3, 40)});
+  const std::vector<std::byte> before = precision.save();
+  support::check_refused(
+      [&] { precision.add_tensor({.rows = (std::int64_t{1} << 32) - 3, .row_size = 1}); },
+      {"4294967293", "3"});
   CHECK(precision.save() == before);
 }
 
