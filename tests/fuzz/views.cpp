@@ -84,18 +84,19 @@ void affine(Input& input) {
   }
   offsets.data()[rows] = total;
   // Some of it is damaged, or all of it moved.
+  const auto move = [](std::int64_t& offset, std::int64_t by) {
+    offset = static_cast<std::int64_t>(static_cast<std::uint64_t>(offset) +
+                                       static_cast<std::uint64_t>(by));
+  };
   for (int damages = input.between(0, 3); damages > 0 && rows > 0; --damages) {
     const std::int64_t at = input.between<std::int64_t>(0, rows);
     switch (input.between(0, 4)) {
       case 0: row_bits.data()[std::min(at, rows - 1)] = input.number<std::uint8_t>(); break;
       case 1: offsets.data()[at] = hostile_integer(input); break;
-      case 2: offsets.data()[at] += input.between(-3, 3); break;
+      case 2: move(offsets.data()[at], input.between(-3, 3)); break;
       case 3: {
         const std::int64_t by = hostile_integer(input);
-        for (std::int64_t& offset : offsets.span()) {
-          offset = static_cast<std::int64_t>(static_cast<std::uint64_t>(offset) +
-                                             static_cast<std::uint64_t>(by));
-        }
+        for (std::int64_t& offset : offsets.span()) move(offset, by);
         break;
       }
       default: std::swap(offsets.data()[0], offsets.data()[at]);
