@@ -19,6 +19,7 @@
 #include <actpack/codes.hpp>
 #include <actpack/sensitivity.hpp>
 
+#include "allocations.hpp"
 #include "fuzz.hpp"
 
 namespace {

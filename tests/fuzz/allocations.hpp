@@ -5,6 +5,7 @@
 // its allocations fail, or bound the size of each.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -39,6 +40,15 @@ bool fails_at(std::int64_t fatal, const Call& call) {
   return false;
 }
 
+// Large blocks, such as a solver's workspace, come from here: to map and unmap their pages would
+// take most of a target's time. Poisoned while they are free.
+struct LargeBlock {
+  static constexpr std::size_t least = 1 << 20, most = 1 << 23;
+  alignas(64) std::byte bytes[most];
+  std::size_t size;  // 0: it is free
+};
+inline LargeBlock large_blocks[4];
+
 inline void* allocate(std::size_t size) {
   if (allocations.until_failure >= 0 && allocations.until_failure-- == 0) return nullptr;
   if (size > allocations.largest) {
@@ -46,7 +56,25 @@ inline void* allocate(std::size_t size) {
         std::exchange(allocations.largest, std::numeric_limits<std::size_t>::max());
     check(false, "an allocation of ", size, " bytes is at most ", largest);
   }
+  for (LargeBlock& block : large_blocks) {
+    if (size < LargeBlock::least || size > LargeBlock::most || block.size != 0) continue;
+    block.size = size;
+    ASAN_UNPOISON_MEMORY_REGION(block.bytes, size);
+    ASAN_POISON_MEMORY_REGION(block.bytes + size,
+                              std::min<std::size_t>(LargeBlock::most - size, 4096));
+    return block.bytes;
+  }
   return std::malloc(size == 0 ? 1 : size);
+}
+
+inline void release(void* memory) {
+  for (LargeBlock& block : large_blocks) {
+    if (memory != block.bytes) continue;
+    ASAN_POISON_MEMORY_REGION(block.bytes, block.size);
+    block.size = 0;
+    return;
+  }
+  std::free(memory);
 }
 
 }  // namespace fuzz
@@ -63,7 +91,7 @@ void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
 void* operator new[](std::size_t size, const std::nothrow_t&) noexcept {
   return fuzz::allocate(size);
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { fuzz::release(memory); }
+void operator delete[](void* memory) noexcept { fuzz::release(memory); }
+void operator delete(void* memory, std::size_t) noexcept { fuzz::release(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { fuzz::release(memory); }

@@ -20,7 +20,6 @@
 #include <iostream>
 #include <limits>
 #include <memory>
-#include <new>
 #include <span>
 #include <stdexcept>
 #include <type_traits>
@@ -145,12 +144,14 @@ class Fenced {
 
  public:
   explicit Fenced(std::size_t size, std::size_t shift = 0, std::uint8_t fill = 0)
-      : size_(size), first_(fence + shift * sizeof(T)),
-        bytes_(static_cast<std::uint8_t*>(::operator new (total(), std::align_val_t{64}))) {
-    std::memset(bytes_.get(), mark, total());
+      : size_(size), bytes_(new std::uint8_t[most_before(shift) + size * sizeof(T) + fence]) {
+    const std::size_t misalignment = reinterpret_cast<std::uintptr_t>(bytes_.get()) % alignment;
+    first_ = fence + (alignment - misalignment) % alignment + shift * sizeof(T);
+    std::memset(bytes_.get(), mark, first_);
     std::memset(bytes_.get() + first_, fill, size * sizeof(T));
+    std::memset(bytes_.get() + end(), mark, fence);
     ASAN_POISON_MEMORY_REGION(bytes_.get(), first_);
-    ASAN_POISON_MEMORY_REGION(bytes_.get() + end(), total() - end());
+    ASAN_POISON_MEMORY_REGION(bytes_.get() + end(), fence);
   }
   explicit Fenced(std::int64_t size, std::size_t shift = 0, std::uint8_t fill = 0)
       : Fenced(static_cast<std::size_t>(size), shift, fill) {}
@@ -164,10 +165,10 @@ class Fenced {
   Fenced& operator=(Fenced&&) = delete;
   ~Fenced() {
     if (bytes_ == nullptr) return;
-    ASAN_UNPOISON_MEMORY_REGION(bytes_.get(), total());
+    ASAN_UNPOISON_MEMORY_REGION(bytes_.get(), end() + fence);
     const auto is_mark = [](std::uint8_t byte) { return byte == mark; };
     check(std::all_of(bytes_.get(), bytes_.get() + first_, is_mark) &&
-              std::all_of(bytes_.get() + end(), bytes_.get() + total(), is_mark),
+              std::all_of(bytes_.get() + end(), bytes_.get() + end() + fence, is_mark),
           "nothing is written beside the ", size_, " elements of an array");
   }
 
@@ -180,18 +181,18 @@ class Fenced {
   std::vector<T> values() const { return {data(), data() + size_}; }
 
  private:
-  struct Free {
-    void operator()(std::uint8_t* bytes) const { ::operator delete (bytes, std::align_val_t{64}); }
-  };
+  static constexpr std::size_t alignment = 64;
   static constexpr std::size_t fence = 64;
   static constexpr std::uint8_t mark = 0xA5;
 
+  static std::size_t most_before(std::size_t shift) {
+    return fence + alignment + shift * sizeof(T);
+  }
   std::size_t end() const { return first_ + size_ * sizeof(T); }
-  std::size_t total() const { return end() + fence; }
 
   std::size_t size_;
-  std::size_t first_;
-  std::unique_ptr<std::uint8_t, Free> bytes_;
+  std::size_t first_ = 0;
+  std::unique_ptr<std::uint8_t[]> bytes_;
 };
 
 }  // namespace fuzz
