@@ -139,6 +139,12 @@ void repair_checksum(Frame& frame) {
 
 // ---- Reading ------------------------------------------------------------------------------------
 
+// The bits of a row's last word that no code takes are 0.
+void check_end(const std::uint32_t* words, std::int64_t numel, int bits) {
+  if (numel * bits % 32 == 0) return;
+  check(words[numel * bits / 32] >> numel * bits % 32 == 0, "unused bits of a frame's words are 0");
+}
+
 // Reads all of an accepted frame, and writes it again.
 Frame read_and_write(const FrameView& view) {
   const Rounding rounding = view.rounding();
@@ -151,6 +157,11 @@ Frame read_and_write(const FrameView& view) {
       Fenced<float> x(view.numel());
       const ConstPackedView tensor = view.packed(offsets.span());
       dequantize(tensor, x.span(), decoding);
+      for (std::int64_t row = 0, word = 0; row < tensor.layout.rows; ++row) {
+        const int bits = tensor.row_bits == nullptr ? tensor.layout.bits : tensor.row_bits[row];
+        check_end(tensor.words + word, tensor.layout.size_of_row(row), bits);
+        word += words_for(tensor.layout.size_of_row(row), bits);
+      }
       again.resize(serialized_size(tensor));
       serialize(tensor, view.element_type(), rounding, again);
       break;
@@ -160,11 +171,18 @@ Frame read_and_write(const FrameView& view) {
       const ConstSignMagnitudeView context = view.sign_magnitude();
       decode(context, y.span(), decoding);
       decode_relu(context, y.span());
+      for (std::int64_t row = 0; row < context.layout.rows; ++row) {
+        const std::int64_t size = context.layout.size_of_row(row);
+        check_end(context.sign_words + row * context.layout.with_bits(1).words_per_row(), size, 1);
+        check_end(context.magnitude_words + row * context.layout.words_per_row(), size,
+                  view.bits());
+      }
       again.resize(serialized_size(context));
       serialize(context, view.element_type(), rounding, again);
       break;
     }
     case Form::mask: {
+      check_end(view.mask().data(), view.numel(), 1);
       Fenced<float> dy(view.numel());
       relu_backward(dy.view(), view.mask(), dy.span());
       again.resize(serialized_mask_size(view.numel()));
@@ -172,6 +190,7 @@ Frame read_and_write(const FrameView& view) {
       break;
     }
     case Form::codes: {
+      check_end(view.codes().data(), view.numel(), view.bits());
       Fenced<std::uint8_t> codes(view.numel());
       unpack(view.codes(), view.bits(), codes.span());
       again.resize(serialized_codes_size(view.numel(), view.bits()));
