@@ -168,6 +168,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
       refused = is_refused(actpack_batch_norm_backward(
           &execution, &operation, pointer(input, x), &context, choice(input, 2), elements, nullptr,
           pointer(input, gamma_gradient), pointer(input, beta_gradient), pointer(input, y)));
+      check(refused || elements == 0 || elements == numel / channels,
+            "a channel has as many elements as it has, or none count");
       break;
     }
     default: {  // what was packed comes back

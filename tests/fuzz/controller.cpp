@@ -125,9 +125,9 @@ void check_widths(const AutoPrecision& precision, const Setting& setting) {
 }
 
 // Calls call(precision) and checks that a call which throws has changed nothing. Now and then, lets
-// each of its allocations fail in turn, in copies of `precision`.
+// each of its allocations fail in turn, in copies of `precision`. Returns whether the call threw.
 template <class Call>
-void check_call(Input& input, AutoPrecision& precision, const Setting& setting, const Call& call) {
+bool check_call(Input& input, AutoPrecision& precision, const Setting& setting, const Call& call) {
   const State before(precision);
   // Returns whether the call was refused, or cut short by an all_reduce that throws.
   const auto throws = [&](AutoPrecision& target) {
@@ -156,6 +156,7 @@ void check_call(Input& input, AutoPrecision& precision, const Setting& setting, 
   }
   precision = expected;
   check_widths(precision, setting);
+  return is_refused;
 }
 
 // ---- Calls --------------------------------------------------------------------------------------
@@ -265,10 +266,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   next_reduce = Reduce::nothing;
   AutoPrecision precision(setting.options);
   for (const auto& [layout, per] : setting.tensors) {
-    const std::size_t count = precision.num_tensors();
-    check_call(input, precision, setting,
-               [&, l = layout, p = per](auto& target) { target.add_tensor(l, p); });
-    if (precision.num_tensors() == count) return 0;  // the byte budget has no room
+    const bool is_refused =
+        check_call(input, precision, setting,
+                   [&, l = layout, p = per](auto& target) { target.add_tensor(l, p); });
+    check(!is_refused || setting.options.byte_budget > 0, "only a byte budget has no room");
+    if (is_refused) return 0;
   }
   for (int calls = 0; calls < 24 && input.left() > 0; ++calls) {
     switch (input.between(0, 7)) {
@@ -278,7 +280,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
         nonsense_at = input.number<std::uint16_t>();
         check_call(input, precision, setting, [](auto& p) { p.step(); });
         break;
-      case 1: check_call(input, precision, setting, [](auto& p) { p.step(); }); break;
+      case 1:
+        next_reduce = Reduce::nothing;
+        check(!check_call(input, precision, setting, [](auto& p) { p.step(); }), "a step is made");
+        break;
       case 2: restore(input, precision, setting); break;
       default: observe(input, precision, setting);
     }

@@ -95,7 +95,7 @@ void affine(Input& input) {
       case 1: offsets.data()[at] = hostile_integer(input); break;
       case 2: move(offsets.data()[at], input.between(-3, 3)); break;
       case 3: {
-        const std::int64_t by = hostile_integer(input);
+        const std::int64_t by = input.flag() ? hostile_integer(input) : input.between(-9, 9);
         for (std::int64_t& offset : offsets.span()) move(offset, by);
         break;
       }
