@@ -6,6 +6,7 @@
 
 option(ACTPACK_WERROR "Make warnings in our own programs errors" OFF)
 option(ACTPACK_NIGHTLY "Build and run the tests that .ci/nightly has time for" OFF)
+option(ACTPACK_FUZZ "Link the fuzz targets with libFuzzer, which comes with clang" OFF)
 set(ACTPACK_SANITIZE "" CACHE STRING "Sanitizers for our own programs, as after -fsanitize=")
 
 add_library(actpack_warnings INTERFACE)

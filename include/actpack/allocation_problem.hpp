@@ -10,6 +10,8 @@
 #include <span>
 #include <vector>
 
+#include "actpack/config.hpp"
+
 namespace actpack {
 
 /// Items (rows, groups or layers) whose variance at a width is sensitivity / (2^bits − 1)². The

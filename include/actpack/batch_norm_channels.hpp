@@ -101,12 +101,12 @@ struct ChannelGradients {
 ACTPACK_HD inline ChannelGradients finish_gradients(const Channel& channel, SavedValue saved,
                                                     double sum, double product_sum,
                                                     std::int64_t count) {
-  const double inverse = double{channel.inverse};
-  const double centre = double{channel.centre(saved)};
+  const double inverse = static_cast<double>(channel.inverse);
+  const double centre = static_cast<double>(channel.centre(saved));
   const double of_gamma = (product_sum - centre * sum) * inverse;
   InputGradient input{channel.gain, 0, 0, 0};
   if (count != 0) {
-    const double share = -double{channel.gain} / static_cast<double>(count);
+    const double share = -static_cast<double>(channel.gain) / static_cast<double>(count);
     const double of_v = share * of_gamma * inverse;
     input.of_v = static_cast<float>(of_v);
     input.constant = static_cast<float>(share * sum - of_v * centre);

@@ -5,6 +5,10 @@
 // operation twice, for the host and for a device, choose by ACTPACK_DEVICE_ARCH.
 #pragma once
 
+#if __cplusplus <= 201703L && !(defined(_MSVC_LANG) && _MSVC_LANG > 201703L)
+#error "actpack needs C++20: compile with -std=c++20 or later (/std:c++20)"
+#endif
+
 /// 10000 · major + 100 · minor + patch; the build system reads the version from this line.
 #define ACTPACK_VERSION 100
 
@@ -44,6 +48,13 @@
 #define ACTPACK_EXTERN_KERNELS 0
 #endif
 
+/// Whether a wrong argument ends the program, after its sentence on the standard error, instead of
+/// throwing std::invalid_argument: for files compiled with -fno-exceptions, which have to ask for
+/// it. Programs that link actpack::host give it to that library.
+#ifndef ACTPACK_NO_EXCEPTIONS
+#define ACTPACK_NO_EXCEPTIONS 0
+#endif
+
 /// In front of a function that actpack::host defines, and that is inline without it.
 #ifndef ACTPACK_COMPILED_ONCE
 #define ACTPACK_COMPILED_ONCE inline
@@ -69,7 +80,7 @@
 #if defined(__clang__)
 #define ACTPACK_PRAGMA(text) _Pragma(#text)
 #define ACTPACK_BEGIN_TARGET(features) \
-  ACTPACK_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+  ACTPACK_PRAGMA(clang attribute push(__attribute__((__target__(features))), apply_to = function))
 #define ACTPACK_END_TARGET _Pragma("clang attribute pop")
 #elif ACTPACK_X86
 #define ACTPACK_PRAGMA(text) _Pragma(#text)
@@ -97,8 +108,8 @@
 /// INLINE: a function or lambda whose loops are fast only once it knows its caller's constants.
 /// NOINLINE: one that its callers share.
 #if defined(__GNUC__)
-#define ACTPACK_INLINE __attribute__((always_inline))
-#define ACTPACK_NOINLINE __attribute__((noinline))
+#define ACTPACK_INLINE __attribute__((__always_inline__))
+#define ACTPACK_NOINLINE __attribute__((__noinline__))
 #else
 #define ACTPACK_INLINE
 #define ACTPACK_NOINLINE
@@ -112,7 +123,16 @@
 #endif
 
 // The stored bits are a promise about IEEE arithmetic in the default environment: rounding to
-// nearest, subnormals kept, NaN compared as NaN.
+// nearest, subnormals kept, NaN compared as NaN, every operation rounded to its own type. These are
+// the macros by which compilers tell; clang has none for -funsafe-math-optimizations, nor nvcc for
+// --use_fast_math.
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error "actpack: the packed format needs IEEE arithmetic; compile without -ffast-math"
+#endif
+#if defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
+#error \
+    "actpack: the packed format needs IEEE arithmetic; compile without -funsafe-math-optimizations, -fassociative-math and -freciprocal-math"
+#endif
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16
+#error "actpack: floats must be rounded to float; for 32-bit x86, compile with -msse2 -mfpmath=sse"
 #endif

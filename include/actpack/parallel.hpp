@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "actpack/config.hpp"
+
 namespace actpack {
 
 namespace detail {

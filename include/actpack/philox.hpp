@@ -19,7 +19,7 @@ struct RandomWords {
 /// The keys of all rounds. They follow from the seed alone, so compute them once for many calls.
 template <int Rounds = 7>
 struct PhiloxKeys {
-  std::uint32_t key[Rounds][2];
+  std::uint32_t key[static_cast<unsigned>(Rounds)][2];
 
   ACTPACK_HD constexpr explicit PhiloxKeys(std::uint64_t seed) : key{} {
     std::uint32_t k0 = static_cast<std::uint32_t>(seed);

@@ -214,7 +214,7 @@ constexpr double rounding_variance(std::int32_t position) {
 /// Adds the noise of `count` values of one step, whose rounding variances sum to `plain` steps².
 inline void add_noise(RoundingNoise& noise, std::size_t width, bfloat16 step, double plain,
                       std::int64_t count) {
-  const double scale = float{step};
+  const double scale = static_cast<double>(float{step});
   noise.plain[width] += plain * scale * scale;
   noise.subtractive[width] += static_cast<double>(count) * scale * scale / 12;
 }

@@ -28,9 +28,11 @@ struct Fragment {
   Fragment(std::signed_integral auto value) : kind(Kind::integer), integer(value) {}
   Fragment(std::unsigned_integral auto value) : kind(Kind::natural), natural(value) {}
   Fragment(double value) : kind(Kind::real), real(value) {}
+  Fragment(float value) : Fragment(static_cast<double>(value)) {}
 };
 
-/// Throws std::invalid_argument with the fragments joined to a sentence.
+/// Throws std::invalid_argument with the fragments joined to a sentence, or prints it and aborts:
+/// see ACTPACK_NO_EXCEPTIONS.
 [[noreturn]] void refuse(std::initializer_list<Fragment> fragments);
 
 /// Refuses the fragments' sentence unless `holds`.

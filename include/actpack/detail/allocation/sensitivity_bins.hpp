@@ -157,7 +157,9 @@ class SensitivityBins {
   };
 
   /// The upper 16 bits of a double, its sign left out: -0 is in the bin of 0.
-  static std::size_t bin_of(double value) { return std::bit_cast<std::uint64_t>(value) << 1 >> 48; }
+  static std::size_t bin_of(double value) {
+    return static_cast<std::uint32_t>(std::bit_cast<std::uint64_t>(value) << 1 >> 48);
+  }
   static double lower_edge(std::size_t bin) {
     return std::bit_cast<double>(std::uint64_t{bin} << 47);
   }

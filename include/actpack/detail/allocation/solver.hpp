@@ -119,7 +119,7 @@ KnapsackSolution spend(const OpenQuestion& open, const Items& items, bool has_eq
     nearest.insert_narrower(items(i), i, index_of_width(bits[static_cast<std::size_t>(i)]), price);
   }
   SearchCore<typename Items::Item> core;
-  KnapsackSearch search(OneThread(), items, memory.search, core);
+  KnapsackSearch<OneThread, Items> search(OneThread(), items, memory.search, core);
   return search.solve(nearest.data(), hides_items(items) ? 0 : nearest.least_left_out(), price,
                       budget, has_equal_sizes, bits.data());
 }

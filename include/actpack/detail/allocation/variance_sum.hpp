@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <span>
 
+#include "actpack/config.hpp"
+
 namespace actpack::detail {
 
 inline constexpr std::size_t num_strands = std::size_t{1} << 14;

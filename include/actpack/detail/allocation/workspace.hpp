@@ -9,6 +9,8 @@
 #include <span>
 #include <type_traits>
 
+#include "actpack/config.hpp"
+
 namespace actpack::detail {
 
 /// Hands out a caller's workspace array by array. Without memory, it adds up the bytes needed.

@@ -100,8 +100,8 @@ void add_stretch(OneChannel stretch, const T* dy, const float* v, std::int64_t c
     product_sum[j] += float{dy[i]} * v[i];
   }
   for (std::size_t j = 0; j < lanes; ++j) {
-    sums[2 * stretch.channel] += double{sum[j]};
-    sums[2 * stretch.channel + 1] += double{product_sum[j]};
+    sums[2 * stretch.channel] += static_cast<double>(sum[j]);
+    sums[2 * stretch.channel + 1] += static_cast<double>(product_sum[j]);
   }
 }
 template <class T>
@@ -109,8 +109,8 @@ void add_stretch(ChannelAfterChannel stretch, const T* dy, const float* v, std::
                  double* sums) {
   double* const of_stretch = sums + 2 * stretch.channel;
   for (std::int64_t i = 0; i < count; ++i) {
-    of_stretch[2 * i] += double{float{dy[i]}};
-    of_stretch[2 * i + 1] += double{float{dy[i]} * v[i]};
+    of_stretch[2 * i] += static_cast<double>(float{dy[i]});
+    of_stretch[2 * i + 1] += static_cast<double>(float{dy[i]} * v[i]);
   }
 }
 
