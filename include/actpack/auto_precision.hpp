@@ -42,6 +42,10 @@ struct AutoPrecisionOptions {
   std::function<void(std::span<double>)> all_reduce = {};
 };
 
+}  // namespace actpack
+
+namespace actpack::inline ACTPACK_ONCE {
+
 /// Decides the widths of one model's tensors. Owns its memory and shares nothing: any number of
 /// models may have one each. One thread at a time. Deterministic: widths are a function of the
 /// options, the tensors, and the observations in their order.
@@ -131,7 +135,7 @@ class AutoPrecision {
   bool is_measured_ = false;  // whether some noise was measured
 };
 
-}  // namespace actpack
+}  // namespace actpack::inline ACTPACK_ONCE
 
 #if !ACTPACK_EXTERN_KERNELS
 #include "actpack/detail/auto_precision/members.hpp"

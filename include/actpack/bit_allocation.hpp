@@ -12,7 +12,7 @@
 #include "actpack/allocation_problem.hpp"
 #include "actpack/config.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_ONCE {
 
 /// Returns the widths of least total variance within a budget of bits.
 ///
@@ -52,7 +52,7 @@ AllocationTotals allocate_measured_bits(const MeasuredAllocationProblem& problem
                                         std::span<std::uint8_t> bits,
                                         std::span<std::byte> workspace);
 
-}  // namespace actpack
+}  // namespace actpack::inline ACTPACK_ONCE
 
 #if !ACTPACK_EXTERN_KERNELS
 #include "actpack/detail/allocation/allocate.hpp"

@@ -38,40 +38,44 @@ struct ConstPackedView {
   const std::int64_t* row_offsets = nullptr;
 
   ConstPackedView() = default;
-  ACTPACK_HD constexpr ConstPackedView(Layout shape, const std::uint32_t* code_words,
-                                       const GroupParams* group_params,
-                                       const std::uint8_t* row_widths = nullptr,
-                                       const std::int64_t* offsets = nullptr)
+  ACTPACK_CORE constexpr ConstPackedView(Layout shape, const std::uint32_t* code_words,
+                                         const GroupParams* group_params,
+                                         const std::uint8_t* row_widths = nullptr,
+                                         const std::int64_t* offsets = nullptr)
       : layout(shape), words(code_words), params(group_params), row_bits(row_widths),
         row_offsets(offsets) {}
-  ACTPACK_HD constexpr ConstPackedView(const PackedView& view)
+  ACTPACK_CORE constexpr ConstPackedView(const PackedView& view)
       : ConstPackedView(view.layout, view.words, view.params, view.row_bits, view.row_offsets) {}
 };
 
 static_assert(std::is_trivially_copyable_v<PackedView> &&
               std::is_trivially_copyable_v<ConstPackedView>);
 
-namespace detail {
+}  // namespace actpack
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline const Layout& validated(const Layout& layout) {
   layout.validate();
   return layout;
 }
 
-}  // namespace detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET
+
+namespace actpack {
 
 /// Owns the memory of one packed tensor on the host. Movable; contents are indeterminate until
 /// quantized.
 class PackedBuffer {
  public:
   /// For rows of one width. Throws std::invalid_argument if `layout` is invalid.
-  explicit PackedBuffer(Layout layout)
+  ACTPACK_INLINE explicit PackedBuffer(Layout layout)
       : layout_(detail::validated(layout)), num_words_(layout.num_words()), words_(num_words_),
         params_(layout.num_groups()) {}
 
   /// For rows with widths of their own, which are copied: `row_bits` [host, layout.rows], none
   /// wider than layout.bits. Throws std::invalid_argument if the layout or a width is wrong.
-  PackedBuffer(Layout layout, std::span<const std::uint8_t> row_bits)
+  ACTPACK_INLINE PackedBuffer(Layout layout, std::span<const std::uint8_t> row_bits)
       : layout_(detail::validated(layout)), row_bits_(layout.rows), row_offsets_(layout.rows + 1) {
     const std::size_t rows = static_cast<std::size_t>(layout.rows);
     actpack::row_offsets(layout, row_bits, {row_offsets_.get(), rows + 1});
@@ -81,17 +85,17 @@ class PackedBuffer {
     params_ = detail::HostArray<GroupParams>(layout.num_groups());
   }
 
-  PackedView view() {
+  ACTPACK_INLINE PackedView view() {
     return {layout_, words_.get(), params_.get(), row_bits_.get(), row_offsets_.get()};
   }
-  ConstPackedView view() const {
+  ACTPACK_INLINE ConstPackedView view() const {
     return {layout_, words_.get(), params_.get(), row_bits_.get(), row_offsets_.get()};
   }
-  const Layout& layout() const { return layout_; }
+  ACTPACK_INLINE const Layout& layout() const { return layout_; }
 
   /// Stored bytes: words, parameters and, where rows have them, widths. Row offsets are derived
   /// from the widths and not counted.
-  std::size_t size_bytes() const {
+  ACTPACK_INLINE std::size_t size_bytes() const {
     const std::int64_t width_bytes = row_bits_.get() != nullptr ? layout_.rows : 0;
     return static_cast<std::size_t>(4 * num_words_ + 4 * layout_.num_groups() + width_bytes);
   }

@@ -19,9 +19,7 @@
 #include "actpack/parallel.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack {
-
-namespace detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Validates what a view says about the rows that [first, end) touches.
 inline void require_view(const ConstPackedView& view, ElementInterval elements) {
@@ -41,7 +39,9 @@ inline void require_view(const ConstPackedView& view, ElementInterval elements) 
   }
 }
 
-}  // namespace detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET
+
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Quantizes `x` [host, layout.numel() values, row-major] into `out` [host memory]: writes every
 /// word and the parameters of every group. `x` is a contiguous range of float, bfloat16 or float16:
@@ -103,4 +103,4 @@ void dequantize(ConstPackedView in, X&& x, Decoding decoding = Decoding::plain()
   dequantize(in, 0, x, decoding, parallel);
 }
 
-}  // namespace actpack
+}  // namespace actpack::inline ACTPACK_TARGET

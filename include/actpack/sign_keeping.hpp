@@ -19,7 +19,7 @@
 #include "actpack/parallel.hpp"
 #include "actpack/sign_magnitude.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Decodes all of `in` [host memory] plainly into `y` [host, layout.numel()], but for positive
 /// values that were rounded to 0: these become the smallest positive number. Throws
@@ -46,4 +46,4 @@ void decode_keeping_signs(const ConstSignMagnitudeView& in, std::span<T> y,
   });
 }
 
-}  // namespace actpack
+}  // namespace actpack::inline ACTPACK_TARGET

@@ -13,7 +13,7 @@
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Steps below this would have reciprocals beyond float's range.
 inline constexpr float smallest_scale = 0x1p-112f;
@@ -101,4 +101,4 @@ ACTPACK_HD inline float steps_per_unit(float scale) {
 #endif
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

@@ -13,7 +13,7 @@
 
 #include "actpack/detail/require.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 class ByteWriter {
  public:
@@ -57,4 +57,4 @@ class ByteReader {
   std::size_t next_ = 0;
 };
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

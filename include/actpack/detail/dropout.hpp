@@ -9,7 +9,7 @@
 #include "actpack/detail/require.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Refuses probabilities outside [0, 1), NaN among them.
 inline void require_drop_probability(double p) {
@@ -32,4 +32,4 @@ inline float dropout_scale(double drop_probability) {
   return static_cast<float>(1 / (1 - drop_probability));
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

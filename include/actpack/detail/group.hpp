@@ -10,7 +10,7 @@
 #include "actpack/layout.hpp"
 #include "actpack/packed.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// One group of a tensor.
 struct Group {
@@ -63,4 +63,4 @@ ACTPACK_HD constexpr CodeLocation locate(const ConstPackedView& view, const Grou
   return {view.row_offsets[group.row] + group.column * bits / 32, bits};
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

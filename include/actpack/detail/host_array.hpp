@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 template <class T>
 class HostArray {
@@ -33,4 +33,4 @@ class HostArray {
   T* data_ = nullptr;
 };
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

@@ -14,7 +14,7 @@
 #include "actpack/detail/allocation/solver.hpp"
 #include "actpack/detail/require.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_ONCE {
 
 ACTPACK_COMPILED_ONCE Allocation allocate_bits(const AllocationProblem& problem) {
   return detail::allocate(detail::items_of(problem));
@@ -42,4 +42,4 @@ allocate_measured_bits(const MeasuredAllocationProblem& problem, std::span<std::
   return detail::allocate(detail::items_of(problem), bits, workspace);
 }
 
-}  // namespace actpack
+}  // namespace actpack::inline ACTPACK_ONCE

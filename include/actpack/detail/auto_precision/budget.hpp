@@ -11,7 +11,7 @@
 #include "actpack/detail/allocation/knapsack.hpp"
 #include "actpack/layout.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 struct PrecisionBudget {
   std::int64_t total_numel = 0;
@@ -48,4 +48,4 @@ struct PrecisionBudget {
   }
 };
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

@@ -14,9 +14,7 @@
 #include "actpack/detail/require.hpp"
 #include "actpack/sensitivity.hpp"
 
-namespace actpack {
-
-namespace detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline void require_rows(const PrecisionTensor& tensor, std::size_t size, const char* name) {
   require(size == tensor.rows(), name, ".size() = ", size, " but the tensor has ",
@@ -32,7 +30,9 @@ inline NoiseByWidth noise_of_ranges(const Layout& layout, double squared_range_n
   return noise;
 }
 
-}  // namespace detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET
+
+namespace actpack::inline ACTPACK_ONCE {
 
 // ---- Options and tensors ----------------------------------------------------------------------
 
@@ -248,12 +248,16 @@ void AutoPrecision::allocate_rows(std::size_t tensor, std::span<std::uint8_t> bi
 
 // ---- The saved state --------------------------------------------------------------------------
 
-namespace detail {
+}  // namespace actpack::inline ACTPACK_ONCE
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline constexpr std::uint64_t precision_state_magic = 0x636572706b636170;  // "packprec"
 inline constexpr std::uint64_t precision_state_version = 1;
 
-}  // namespace detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET
+
+namespace actpack::inline ACTPACK_ONCE {
 
 ACTPACK_COMPILED_ONCE std::vector<std::byte> AutoPrecision::save() const {
   detail::ByteWriter out;
@@ -303,4 +307,4 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::restore(std::span<const std::byte> sta
   *this = std::move(next);
 }
 
-}  // namespace actpack
+}  // namespace actpack::inline ACTPACK_ONCE

@@ -18,7 +18,7 @@
 #include "actpack/detail/byte_stream.hpp"
 #include "actpack/detail/require.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 using NoiseByWidth = std::array<double, 4>;
 
@@ -202,4 +202,4 @@ class PrecisionStatistics {
   std::vector<double> sums_ = {0};  // [items][ItemSums::count], then how many rows were measured
 };
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

@@ -10,7 +10,7 @@
 
 #include "actpack/layout.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 struct PrecisionTensor {
   Layout layout;
@@ -31,4 +31,4 @@ struct PrecisionTensor {
   }
 };
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

@@ -13,7 +13,7 @@
 #include "actpack/bit_allocation.hpp"
 #include "actpack/detail/auto_precision/statistics.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 struct WidthLimits {
   int min_bits;
@@ -60,4 +60,4 @@ std::int64_t spread_evenly(std::span<const std::int64_t> numel, double average_b
   return narrow * values + used;
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

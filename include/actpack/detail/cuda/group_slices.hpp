@@ -21,7 +21,7 @@
 #include "actpack/layout.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 ACTPACK_HD constexpr int slices_of(const GroupShape& group) {
   return group.group_size / elements_per_call;
@@ -202,4 +202,4 @@ ACTPACK_HD void decode_slices(const Tile& tile, const GroupShape& group, std::in
   });
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

@@ -18,7 +18,7 @@
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// The largest number that a decoded value may be before it is stored as a T.
 template <class T>
@@ -95,4 +95,4 @@ ACTPACK_HD void decode_slice(const Slice& steps, const Decoder& decoder, const S
   store(x);
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

@@ -15,7 +15,7 @@
 #include "actpack/detail/group.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// The smallest and largest of the elements that are present; NaN if one of them is.
 ACTPACK_HD inline ValueRange join(ValueRange a, ValueRange b) {
@@ -63,4 +63,4 @@ ACTPACK_HD ValueRange range_of(const PairSlice<T>& x, SliceMask present) {
   return {min_or_nan(min0, min1), max_or_nan(max0, max1)};
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

@@ -12,7 +12,7 @@
 #include "actpack/detail/cuda/instructions.hpp"
 #include "actpack/float16.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Sixteen bytes that move in one instruction.
 struct alignas(16) Vector {
@@ -122,4 +122,4 @@ ACTPACK_HD std::uint32_t extremum_of_pairs(std::uint32_t a, std::uint32_t b) {
 #endif
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

@@ -16,7 +16,7 @@
 #include "actpack/layout.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 // In terms of std::span, because <ranges> takes a tenth of a small file's compile time.
 template <class R>
@@ -78,4 +78,4 @@ inline void require_all(const Layout& layout, NamedSize x) {
           layout.numel(), " elements");
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

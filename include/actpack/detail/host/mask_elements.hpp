@@ -16,7 +16,7 @@
 #include "actpack/philox.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 /// Which elements dropout keeps, and how it scales them.
 struct DropoutRule {
@@ -24,6 +24,10 @@ struct DropoutRule {
   float scale;              // of kept elements, so that the mean stays
   Rounding rounding;
 };
+
+}  // namespace actpack::detail::inline ACTPACK_ONCE
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Writes the mask of `numel` elements: bit e is keep(e).
 template <class Keep>
@@ -44,6 +48,10 @@ void fill_mask(std::uint32_t* mask, std::int64_t numel, Keep keep) {
   }
 }
 
+}  // namespace actpack::detail::inline ACTPACK_TARGET
+
+namespace actpack::detail::inline ACTPACK_ONCE {
+
 /// y = max(x, 0), NaN kept; mask: x > 0.
 template <class T>
 void relu_elements(const T* x, std::int64_t numel, T* y, std::uint32_t* mask);
@@ -62,7 +70,7 @@ template <class T>
 void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std::uint32_t* mask,
                    const DropoutRule& rule);
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_ONCE
 
 #if !ACTPACK_EXTERN_KERNELS
 
@@ -70,7 +78,7 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
 #include "actpack/detail/x86/noise.hpp"
 #endif
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Writes to[e] = map(from[e]) where bit e is set, else 0.
 template <class T, class Map>
@@ -119,14 +127,14 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
 
 }  // namespace portable
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET
 
 #if ACTPACK_X86_KERNELS
 #define ACTPACK_KERNELS "actpack/detail/x86/mask_elements.inl"
 #include "actpack/detail/x86/for_each_instruction_set.inl"
 #endif
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 template <class T>
 void relu_elements(const T* x, std::int64_t numel, T* y, std::uint32_t* mask) {
@@ -150,6 +158,6 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
   ACTPACK_HOST_PATH(drop_elements(x, first, numel, y, mask, rule));
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_ONCE
 
 #endif  // !ACTPACK_EXTERN_KERNELS

@@ -10,7 +10,7 @@
 
 #include "actpack/parallel.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Elements in a piece of work: few enough that two threads share a tensor of 64 KiB, and enough to
 /// be worth waking them.
@@ -33,4 +33,4 @@ void for_each_piece(std::int64_t first, std::int64_t last, std::int64_t unit_siz
   });
 }
 
-}  // namespace actpack::detail
+}  // namespace actpack::detail::inline ACTPACK_TARGET

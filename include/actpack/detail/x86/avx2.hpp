@@ -18,7 +18,7 @@
 
 ACTPACK_BEGIN_TARGET(ACTPACK_AVX2)
 
-namespace actpack::detail::avx2 {
+namespace actpack::detail::inline ACTPACK_TARGET::avx2 {
 
 using Floats = __m256;
 using Ints = __m256i;
@@ -351,7 +351,7 @@ inline void copy_where(const T* from, std::uint32_t bits, T* to) {
   }
 }
 
-}  // namespace actpack::detail::avx2
+}  // namespace actpack::detail::inline ACTPACK_TARGET::avx2
 
 ACTPACK_END_TARGET
 

@@ -18,7 +18,7 @@
 
 ACTPACK_BEGIN_TARGET(ACTPACK_AVX512)
 
-namespace actpack::detail::avx512 {
+namespace actpack::detail::inline ACTPACK_TARGET::avx512 {
 
 using Floats = __m512;
 using Ints = __m512i;
@@ -324,7 +324,7 @@ inline void copy_where(const T* from, std::uint32_t bits, T* to) {
   store_bits(to, _mm512_maskz_mov_epi16(bits, load_bits(from)));
 }
 
-}  // namespace actpack::detail::avx512
+}  // namespace actpack::detail::inline ACTPACK_TARGET::avx512
 
 ACTPACK_END_TARGET
 
