@@ -4,18 +4,21 @@
 # cmake -P download_fashion_mnist.cmake FOLDER: fetches what FOLDER lacks of Fashion-MNIST.
 # Without a network it says so and succeeds: the trainer then generates its data.
 
-set(base http://fashion-mnist.s3-website.eu-central-1.amazonaws.com)
+set(base https://fashion-mnist.s3.eu-central-1.amazonaws.com)
 set(files train-images-idx3-ubyte.gz train-labels-idx1-ubyte.gz
           t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz)
-set(checksums 8d4fb7e6c68d591d4c3dfef9ec88bf0d 25c81989df183df01b3e8a0aad5dffbe
-              bef4ecab320f06d8554ea6380940ec79 bb300cfdad3c16e7a12a480ee83cd310)
+set(checksums
+  3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84
+  a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845
+  346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073
+  67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5)
 set(folder ${CMAKE_ARGV3})
 
-# Whether `path` is a file with this MD5 checksum.
+# Whether `path` is a file with this SHA-256 checksum.
 function(is_intact path checksum result)
   set(actual "")
   if(EXISTS ${path})
-    file(MD5 ${path} actual)
+    file(SHA256 ${path} actual)
   endif()
   string(COMPARE EQUAL "${actual}" ${checksum} intact)
   set(${result} ${intact} PARENT_SCOPE)
@@ -28,14 +31,15 @@ foreach(there $ENV{ACTPACK_DATA_DIR}/fashion-mnist $ENV{ACTPACK_DATA_DIR})
   endif()
 endforeach()
 
-# EXPECTED_MD5 would make a missing network fatal, so the checksum is compared here; a file gets its
-# name only when it is whole.
+# EXPECTED_HASH would make a missing network fatal, so the checksum is compared here; a file gets
+# its name only when it is whole.
 foreach(file checksum IN ZIP_LISTS files checksums)
   is_intact(${folder}/${file} ${checksum} intact)
   if(intact)
     continue()
   endif()
-  file(DOWNLOAD ${base}/${file} ${folder}/partial STATUS status INACTIVITY_TIMEOUT 30)
+  file(DOWNLOAD ${base}/${file} ${folder}/partial STATUS status
+       INACTIVITY_TIMEOUT 30 TLS_VERIFY ON)
   is_intact(${folder}/partial ${checksum} intact)
   if(NOT intact)
     file(REMOVE ${folder}/partial)

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Quantizing and dequantizing, for every type.
+#define ACTPACK_COMPILED_ONCE inline
 #include "actpack/detail/host/group_codec.hpp"
 
 namespace actpack::detail {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // ReLU, dropout and their backward passes, for every type.
+#define ACTPACK_COMPILED_ONCE inline
 #include "actpack/detail/host/mask_elements.hpp"
 
 namespace actpack::detail {

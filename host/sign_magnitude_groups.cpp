@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Encoding and decoding sign-magnitude contexts, for every type.
+#define ACTPACK_COMPILED_ONCE inline
 #include "actpack/detail/host/group_codec.hpp"
 #include "actpack/detail/host/relu_groups.hpp"
 

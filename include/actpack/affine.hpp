@@ -25,14 +25,14 @@ struct alignas(4) GroupParams {
 inline constexpr GroupParams poisoned_params = {bfloat16::from_bits(0x7FC0),
                                                 bfloat16::from_bits(0x7FC0)};
 
-ACTPACK_HD constexpr bool is_poisoned(GroupParams params) { return detail::is_nan(params.scale); }
+ACTPACK_CORE constexpr bool is_poisoned(GroupParams params) { return detail::is_nan(params.scale); }
 
 /// Returns the parameters of a group whose smallest and largest values are `min` and `max`: `min`
 /// rounded down (never −0), and the smallest scale for which [min, min + max_code · scale] covers
 /// `max` exactly. A constant group whose value bfloat16 can hold has scale 0. Poisoned if `min` or
 /// `max` is not finite or no finite parameters cover them. Precondition: min ≤ max unless one is
 /// NaN.
-ACTPACK_HD inline GroupParams fit_params(float min, float max, int bits) {
+ACTPACK_CORE inline GroupParams fit_params(float min, float max, int bits) {
   const bfloat16 stored_min = round_down(min + 0.0f);
   const float low = stored_min;
   if (!detail::is_finite(low) || !detail::is_finite(max)) {
@@ -50,7 +50,7 @@ ACTPACK_HD inline GroupParams fit_params(float min, float max, int bits) {
 class Encoder {
  public:
   /// Precondition: `params` are not poisoned.
-  ACTPACK_HD explicit Encoder(GroupParams params)
+  ACTPACK_CORE explicit Encoder(GroupParams params)
       : unit_(detail::is_near_overflow(params.scale, params.min) ? 0.5f : 1.0f),
         min_(unit_ * params.min), steps_(detail::steps_per_unit(unit_ * params.scale)) {}
 
@@ -58,7 +58,7 @@ class Encoder {
   /// scale), all at half size near overflow. In [0, max_code · 2^14] for every x that the
   /// parameters cover: d ≤ max_code · scale because that bound is a float, hence d · c ≤ max_code ·
   /// 2^14 · (1 + 2^−24), whose floor is the bound.
-  ACTPACK_HD std::int32_t operator()(float x) const {
+  ACTPACK_CORE std::int32_t operator()(float x) const {
     // x · unit is exact, contracted or not, unless x is subnormal, where d · c < 1 for steps this
     // large.
     return floor_product(x * unit_ - min_, steps_);
@@ -73,24 +73,24 @@ class Encoder {
 /// Turns codes of one group back into values.
 class Decoder {
  public:
-  ACTPACK_HD explicit Decoder(GroupParams params, float alpha = 1)
+  ACTPACK_CORE explicit Decoder(GroupParams params, float alpha = 1)
       : near_overflow_(detail::is_near_overflow(params.scale, params.min)), scale_(params.scale),
         min_(params.min), alpha_(alpha) {}
 
   /// Plain: min + code · scale, rounded once.
-  ACTPACK_HD float operator()(std::uint32_t code) const {
+  ACTPACK_CORE float operator()(std::uint32_t code) const {
     return near_overflow_ ? detail::saturate(detail::fma(static_cast<float>(code), scale_, min_))
                           : far_from_overflow(code);
   }
-  ACTPACK_HD bool is_near_overflow() const { return near_overflow_; }
+  ACTPACK_CORE bool is_near_overflow() const { return near_overflow_; }
   /// The same for groups that are not.
-  ACTPACK_HD float far_from_overflow(std::uint32_t code) const {
+  ACTPACK_CORE float far_from_overflow(std::uint32_t code) const {
     // 8 × 8 significant bits are exact: rounded once, contracted or not.
     return static_cast<float>(code) * scale_ + min_;
   }
 
   /// Subtractive: at `position_of(code, dither, alpha)`.
-  ACTPACK_HD float operator()(std::uint32_t code, std::uint32_t dither) const {
+  ACTPACK_CORE float operator()(std::uint32_t code, std::uint32_t dither) const {
     const float value =
         detail::fma(detail::position_of(code, dither, alpha_), scale_ * 0x1p-15f, min_);
     return near_overflow_ ? detail::saturate(value) : value;
@@ -102,12 +102,12 @@ class Decoder {
 };
 
 /// Returns the code of `x`: see `Encoder` and `round_code`.
-ACTPACK_HD inline std::uint32_t code_of(float x, const Encoder& encoder, std::uint32_t dither) {
+ACTPACK_CORE inline std::uint32_t code_of(float x, const Encoder& encoder, std::uint32_t dither) {
   return round_code(encoder(x), dither);
 }
 
 /// Returns the value of `code`, plainly decoded.
-ACTPACK_HD inline float value_of(std::uint32_t code, GroupParams params) {
+ACTPACK_CORE inline float value_of(std::uint32_t code, GroupParams params) {
   return Decoder(params)(code);
 }
 

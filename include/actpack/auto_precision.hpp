@@ -21,11 +21,13 @@
 #include "actpack/detail/auto_precision/tensor.hpp"
 #include "actpack/layout.hpp"
 
-namespace actpack {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
-namespace detail {
 class WidthSolver;
-}
+
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_ONCE {
 
 /// The unit that gets a width of its own. For widths by group, register a tensor with rows of one
 /// group.

@@ -27,9 +27,7 @@
 #include "actpack/rounding.hpp"
 #include "actpack/sign_magnitude.hpp"
 
-namespace actpack {
-
-namespace detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline void require_channels(const batch_norm::Channels& channels) {
   require(channels.count > 0, "channels.count = ", channels.count, " is not positive");
@@ -42,9 +40,9 @@ void require_same_size(std::span<A> a, const char* a_name, std::span<B> b, const
           ".size() = ", b.size());
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
 
-namespace batch_norm {
+namespace actpack::batch_norm {
 
 /// A tensor that the forward pass saved, as the backward pass reads it: `decode` writes the values
 /// v of elements first, first + 1, …; `rectify` returns dz as it is, or masked by the signs, in dy.
@@ -60,11 +58,12 @@ struct SavedCodes {
   ConstPackedView context;
   Decoding decoding;
 
-  void decode(std::int64_t first, std::span<float> v) const {
+  ACTPACK_INLINE void decode(std::int64_t first, std::span<float> v) const {
     dequantize(context, first, v, decoding);
   }
   template <class T>
-  std::span<const T> rectify(std::int64_t, std::span<const T> dz, std::span<T>) const {
+  ACTPACK_INLINE std::span<const T> rectify(std::int64_t, std::span<const T> dz,
+                                            std::span<T>) const {
     return dz;
   }
 };
@@ -74,15 +73,20 @@ struct SavedSigns {
   ConstSignMagnitudeView context;
   Decoding decoding;
 
-  void decode(std::int64_t first, std::span<float> v) const {
+  ACTPACK_INLINE void decode(std::int64_t first, std::span<float> v) const {
     actpack::decode(context, first, v, decoding);
   }
   template <class T>
-  std::span<const T> rectify(std::int64_t first, std::span<const T> dz, std::span<T> dy) const {
+  ACTPACK_INLINE std::span<const T> rectify(std::int64_t first, std::span<const T> dz,
+                                            std::span<T> dy) const {
     relu_backward(dz, context, first, dy);
     return dy;
   }
 };
+
+}  // namespace actpack::batch_norm
+
+namespace actpack::batch_norm::inline ACTPACK_TARGET {
 
 /// Writes the operation's by_channel [host, channels.count]. Throws std::invalid_argument if
 /// channels are wrong.
@@ -246,5 +250,4 @@ void backward(const Operation& operation, std::span<const T> dz, const Saved& sa
   }
 }
 
-}  // namespace batch_norm
-}  // namespace actpack
+}  // namespace actpack::batch_norm

@@ -25,9 +25,9 @@ struct Channels {
   std::int64_t count;
   std::int64_t inner;
 
-  ACTPACK_HD std::int64_t of(std::int64_t element) const { return element / inner % count; }
+  ACTPACK_CORE std::int64_t of(std::int64_t element) const { return element / inner % count; }
   /// Elements after which channels repeat.
-  ACTPACK_HD std::int64_t period() const { return count * inner; }
+  ACTPACK_CORE std::int64_t period() const { return count * inner; }
 };
 
 /// The tensor that the forward pass packs for the backward pass: v above.
@@ -40,17 +40,17 @@ struct alignas(16) Channel {
   float beta;
   float inverse;
 
-  ACTPACK_HD float centre(SavedValue saved) const {
+  ACTPACK_CORE float centre(SavedValue saved) const {
     return saved == SavedValue::output ? beta : mean;
   }
-  ACTPACK_HD float normalize(float x) const { return gain * (x - mean) + beta; }
+  ACTPACK_CORE float normalize(float x) const { return gain * (x - mean) + beta; }
 };
 
 /// Returns one channel. Below `smallest_gamma`, |gamma| is too small for a rounded y to give x̂ with
 /// the precision of other channels; gamma / smallest_gamma² then stands for 1 / gamma, which makes
 /// x̂ smaller than it is.
-ACTPACK_HD inline Channel make_channel(float mean, float variance, float epsilon, float gamma,
-                                       float beta, SavedValue saved, float smallest_gamma) {
+ACTPACK_CORE inline Channel make_channel(float mean, float variance, float epsilon, float gamma,
+                                         float beta, SavedValue saved, float smallest_gamma) {
   const float inverse_deviation = 1 / std::sqrt(variance + epsilon);
   const float square = gamma * gamma;
   const float least_square = smallest_gamma * smallest_gamma;
@@ -76,7 +76,7 @@ struct Operation {
 };
 
 /// Returns channel `c` of an operation.
-ACTPACK_HD inline Channel make_channel(const Operation& operation, std::int64_t c) {
+ACTPACK_CORE inline Channel make_channel(const Operation& operation, std::int64_t c) {
   return make_channel(operation.mean[c], operation.variance[c], operation.epsilon,
                       operation.gamma == nullptr ? 1 : operation.gamma[c],
                       operation.beta == nullptr ? 0 : operation.beta[c], operation.saved,
@@ -87,7 +87,9 @@ ACTPACK_HD inline Channel make_channel(const Operation& operation, std::int64_t 
 struct alignas(16) InputGradient {
   float of_dy, of_v, constant, unused;
 
-  ACTPACK_HD float operator()(float dy, float v) const { return of_dy * dy + of_v * v + constant; }
+  ACTPACK_CORE float operator()(float dy, float v) const {
+    return of_dy * dy + of_v * v + constant;
+  }
 };
 
 /// The gradients of one channel's weights, and the coefficients of its input gradient.
@@ -98,9 +100,9 @@ struct ChannelGradients {
 
 /// Returns the gradients of a channel, given Σdy and Σdy · v over its `count` elements. Pass a
 /// `count` of 0 if the statistics do not depend on x, as in evaluation: dx is gain · dy then.
-ACTPACK_HD inline ChannelGradients finish_gradients(const Channel& channel, SavedValue saved,
-                                                    double sum, double product_sum,
-                                                    std::int64_t count) {
+ACTPACK_CORE inline ChannelGradients finish_gradients(const Channel& channel, SavedValue saved,
+                                                      double sum, double product_sum,
+                                                      std::int64_t count) {
   const double inverse = static_cast<double>(channel.inverse);
   const double centre = static_cast<double>(channel.centre(saved));
   const double of_gamma = (product_sum - centre * sum) * inverse;

@@ -12,7 +12,7 @@
 #include "actpack/allocation_problem.hpp"
 #include "actpack/config.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_ONCE {
 
 /// Returns the widths of least total variance within a budget of bits.
 ///

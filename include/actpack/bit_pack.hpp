@@ -15,9 +15,7 @@
 #include "actpack/detail/require.hpp"
 #include "actpack/parallel.hpp"
 
-namespace actpack {
-
-namespace detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline bool has_larger_code(std::span<const std::uint8_t> codes, int bits) {
   std::uint64_t any = 0;
@@ -43,7 +41,9 @@ inline void require_words(std::span<const std::uint32_t> words, std::int64_t num
   require_memory(words, "words");
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Packs small integers, such as max-pool indices, without loss: `codes` [host] into `words` [host,
 /// words_for(codes.size(), bits)]. Writes every word. Throws

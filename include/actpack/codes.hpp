@@ -10,7 +10,7 @@
 
 #include "actpack/config.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_TARGET {
 
 /// The widths of a code in bits, narrowest first: the order of tables by width.
 inline constexpr std::array<int, 4> widths = {1, 2, 4, 8};

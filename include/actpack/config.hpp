@@ -55,11 +55,6 @@
 #define ACTPACK_NO_EXCEPTIONS 0
 #endif
 
-/// In front of a function that actpack::host defines, and that is inline without it.
-#ifndef ACTPACK_COMPILED_ONCE
-#define ACTPACK_COMPILED_ONCE inline
-#endif
-
 /// Whether this file has the loops for those instructions; 0, defined for a whole program, leaves
 /// them out. nvcc cannot compile them; files that it compiles take the portable path, with the same
 /// results.
@@ -69,6 +64,38 @@
 #else
 #define ACTPACK_X86_KERNELS 0
 #endif
+#endif
+
+/// An inline namespace of every function, named by what its file is compiled for. So files of one
+/// program that are compiled for different processors, or by nvcc, share no code: a linker would
+/// keep one copy of it, whose instructions another processor may lack. Types have one name.
+#if defined(__CUDACC__)
+#define ACTPACK_TARGET for_nvcc
+#elif !ACTPACK_X86_KERNELS
+#define ACTPACK_TARGET for_portable
+#elif defined(__AVX512VBMI2__)
+#define ACTPACK_TARGET for_avx512_vbmi2
+#elif defined(__AVX512F__)
+#define ACTPACK_TARGET for_avx512
+#elif defined(__AVX2__)
+#define ACTPACK_TARGET for_avx2
+#elif defined(__AVX__)
+#define ACTPACK_TARGET for_avx
+#elif defined(__SSE4_2__)
+#define ACTPACK_TARGET for_sse4
+#else
+#define ACTPACK_TARGET for_x86
+#endif
+
+/// In front of a function that actpack::host defines, and that is inline without it; and the inline
+/// namespace of all that it defines, which has one name in a program that links it.
+#if defined(ACTPACK_COMPILED_ONCE) || ACTPACK_EXTERN_KERNELS
+#define ACTPACK_ONCE compiled_once
+#else
+#define ACTPACK_ONCE ACTPACK_TARGET
+#endif
+#ifndef ACTPACK_COMPILED_ONCE
+#define ACTPACK_COMPILED_ONCE inline
 #endif
 
 /// The instructions that the compiler may use where the processor has them.
@@ -113,6 +140,15 @@
 #else
 #define ACTPACK_INLINE
 #define ACTPACK_NOINLINE
+#endif
+
+/// An ACTPACK_HD function of the numeric core, or a member of a type. Types have one name in the
+/// whole program, so what they do on the host must not be code that files share: see
+/// ACTPACK_TARGET.
+#if defined(__CUDACC__)
+#define ACTPACK_CORE ACTPACK_HD
+#else
+#define ACTPACK_CORE ACTPACK_INLINE
 #endif
 
 /// A condition that always holds: silences warnings about cases that it excludes.

@@ -18,18 +18,18 @@ struct bfloat16 {
   std::uint16_t bits;
 
   bfloat16() = default;
-  ACTPACK_HD constexpr explicit bfloat16(float x) : bits(round_to_nearest(x)) {}
-  ACTPACK_HD static constexpr bfloat16 from_bits(std::uint16_t bits) {
+  ACTPACK_CORE constexpr explicit bfloat16(float x) : bits(round_to_nearest(x)) {}
+  ACTPACK_CORE static constexpr bfloat16 from_bits(std::uint16_t bits) {
     bfloat16 x{0.0f};
     x.bits = bits;
     return x;
   }
-  ACTPACK_HD constexpr operator float() const {
+  ACTPACK_CORE constexpr operator float() const {
     return detail::float_of(std::uint32_t{bits} << 16);
   }
 
  private:
-  ACTPACK_HD static constexpr std::uint16_t round_to_nearest(float x) {
+  ACTPACK_CORE static constexpr std::uint16_t round_to_nearest(float x) {
     const std::uint32_t b = detail::bits_of(x);
     const std::uint32_t nearest = (b + 0x7FFF + (b >> 16 & 1)) >> 16;
     const std::uint32_t quiet_nan = b >> 16 | 0x40;
@@ -43,8 +43,8 @@ struct float16 {
   std::uint16_t bits;
 
   float16() = default;
-  ACTPACK_HD constexpr explicit float16(float x) : bits(round_to_nearest(x)) {}
-  ACTPACK_HD static constexpr float16 from_bits(std::uint16_t bits) {
+  ACTPACK_CORE constexpr explicit float16(float x) : bits(round_to_nearest(x)) {}
+  ACTPACK_CORE static constexpr float16 from_bits(std::uint16_t bits) {
     float16 x{0.0f};
     x.bits = bits;
     return x;
@@ -53,7 +53,7 @@ struct float16 {
   // The 15 magnitude bits, shifted to where a float has them, lack 112 in the exponent, and ∞ and
   // NaN lack twice that. A subnormal gets the leading 1 of 2^−14, which a difference takes away
   // again, exactly: no step is a subnormal float, which processors may flush.
-  ACTPACK_HD constexpr operator float() const {
+  ACTPACK_CORE constexpr operator float() const {
     constexpr std::uint32_t rebias = 112u << 23;
     const std::uint32_t sign = std::uint32_t{bits} << 16 & detail::sign_bit;
     const std::uint32_t moved = (bits & 0x7FFFu) << 13;
@@ -63,7 +63,7 @@ struct float16 {
   }
 
  private:
-  ACTPACK_HD static constexpr std::uint16_t round_to_nearest(float x) {
+  ACTPACK_CORE static constexpr std::uint16_t round_to_nearest(float x) {
     const std::uint32_t magnitude = detail::magnitude_bits(x);
     const std::uint32_t sign = detail::bits_of(x) >> 16 & 0x8000;
     // Normal results: drop 13 bits, ties to even, and rebias the exponent by 112.
@@ -84,27 +84,31 @@ template <class T>
 concept Element =
     std::is_same_v<T, float> || std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
 
-namespace detail {
+}  // namespace actpack
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// As round_down, for an x that is not NaN.
-ACTPACK_HD constexpr bfloat16 round_number_down(float x) {
+ACTPACK_CORE constexpr bfloat16 round_number_down(float x) {
   const std::uint32_t b = bits_of(x);
   const std::uint32_t away_from_zero = b >> 31 != 0 ? 0xFFFF : 0;
   return bfloat16::from_bits(static_cast<std::uint16_t>((b + away_from_zero) >> 16));
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack {
 
 /// Returns the largest bfloat16 that is not above `x`; −∞ where there is no finite one, NaN for
 /// NaN.
-ACTPACK_HD constexpr bfloat16 round_down(float x) {
+ACTPACK_CORE constexpr bfloat16 round_down(float x) {
   return detail::is_nan(x) ? bfloat16(x) : detail::round_number_down(x);
 }
 
 /// Returns `x` in T, rounded to nearest even; a finite x beyond T's range gives T's largest finite
 /// value of that sign. ±∞ and NaN stay as they are.
 template <Element T>
-ACTPACK_HD constexpr T saturate_cast(float x) {
+ACTPACK_CORE constexpr T saturate_cast(float x) {
   if constexpr (std::is_same_v<T, float>) {
     return x;
   } else {

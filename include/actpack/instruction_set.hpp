@@ -19,7 +19,9 @@ enum class InstructionSet {
   avx512,    // x86-64 with AVX-512 F, BW, DQ and VL
 };
 
-namespace detail {
+}  // namespace actpack
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 #if ACTPACK_X86
 /// What the instruction CPUID says about `leaf`. <cpuid.h> would bring a hundred macros along, and
@@ -44,7 +46,9 @@ inline std::uint32_t kept_registers() {
 
 #endif
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Returns the fastest that this processor and its operating system support. Asks for each feature
 /// that ACTPACK_AVX2 and ACTPACK_AVX512 name, because hypervisors and emulators mask single ones.
@@ -68,15 +72,19 @@ inline InstructionSet best_instruction_set() {
   return InstructionSet::portable;
 }
 
-namespace detail {
+}  // namespace actpack
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Read and written atomically, by the compiler's own functions, which spare every file <atomic>.
-inline int& chosen_instruction_set() {
+ACTPACK_INLINE inline int& chosen_instruction_set() {
   static int chosen = static_cast<int>(best_instruction_set());
   return chosen;
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Returns what the host verbs use: the best, unless `use_instruction_set` chose another.
 inline InstructionSet instruction_set() {

@@ -33,38 +33,38 @@ struct Layout {
   /// More elements than this are refused, so that no count of bits or bytes below can overflow.
   static constexpr std::int64_t max_numel = std::int64_t{1} << 48;
 
-  ACTPACK_HD constexpr std::int64_t size_of_row(std::int64_t row) const {
+  ACTPACK_CORE constexpr std::int64_t size_of_row(std::int64_t row) const {
     return row == rows - 1 && last_row_size != 0 ? last_row_size : row_size;
   }
-  ACTPACK_HD constexpr std::int64_t numel() const {
+  ACTPACK_CORE constexpr std::int64_t numel() const {
     return rows == 0 ? 0 : (rows - 1) * row_size + size_of_row(rows - 1);
   }
-  ACTPACK_HD constexpr std::int64_t groups_per_row() const { return groups_for(row_size); }
-  ACTPACK_HD constexpr std::int64_t num_groups() const {
+  ACTPACK_CORE constexpr std::int64_t groups_per_row() const { return groups_for(row_size); }
+  ACTPACK_CORE constexpr std::int64_t num_groups() const {
     return rows == 0 ? 0 : (rows - 1) * groups_per_row() + groups_for(size_of_row(rows - 1));
   }
-  ACTPACK_HD constexpr std::int64_t words_per_row() const { return words_for(row_size, bits); }
+  ACTPACK_CORE constexpr std::int64_t words_per_row() const { return words_for(row_size, bits); }
 
   /// Words of all rows at width `bits`; with widths by row, an upper bound.
-  ACTPACK_HD constexpr std::int64_t num_words() const {
+  ACTPACK_CORE constexpr std::int64_t num_words() const {
     return rows == 0 ? 0 : (rows - 1) * words_per_row() + words_for(size_of_row(rows - 1), bits);
   }
 
   /// Stored bits, parameters included, per value: bits + 32 / group_size for full groups. 0 if
   /// empty.
-  constexpr double bits_per_value() const {
+  ACTPACK_INLINE constexpr double bits_per_value() const {
     const double stored = 32.0 * static_cast<double>(num_words() + num_groups());
     return numel() == 0 ? 0.0 : stored / static_cast<double>(numel());
   }
 
-  ACTPACK_HD constexpr Layout with_bits(int width) const {
+  ACTPACK_CORE constexpr Layout with_bits(int width) const {
     Layout other = *this;
     other.bits = width;
     return other;
   }
 
   /// Throws std::invalid_argument, naming the field and its value, unless this describes a tensor.
-  void validate() const {
+  ACTPACK_INLINE void validate() const {
     using detail::require;
     require(is_width(bits), "layout.bits = ", bits, " is not 1, 2, 4 or 8");
     require(group_size > 0 && group_size % 32 == 0, "layout.group_size = ", group_size,
@@ -85,12 +85,14 @@ struct Layout {
   }
 
  private:
-  ACTPACK_HD constexpr std::int64_t groups_for(std::int64_t size) const {
+  ACTPACK_CORE constexpr std::int64_t groups_for(std::int64_t size) const {
     return size / group_size + (size % group_size != 0 ? 1 : 0);
   }
 };
 
-namespace detail {
+}  // namespace actpack
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline void require_row_width(const Layout& layout, std::int64_t row, int bits) {
   require(is_width(bits), "row_bits[", row, "] = ", bits, " is not 1, 2, 4 or 8");
@@ -98,7 +100,9 @@ inline void require_row_width(const Layout& layout, std::int64_t row, int bits) 
           " exceeds layout.bits = ", layout.bits);
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Writes where each row's words start when rows have widths of their own: `offsets` [host, rows +
 /// 1] gets the running sum of the rows' words, the last being the total. `row_bits` [host, rows]

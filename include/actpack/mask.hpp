@@ -24,7 +24,7 @@
 #include "actpack/parallel.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Writes one bit per element of `x` [host]: bit e of `mask` [host, words_for(x.size(), 1)] is
 /// keep(x[e]), with x[e] as T. Throws std::invalid_argument, before anything is written, if the

@@ -38,20 +38,22 @@ struct ConstPackedView {
   const std::int64_t* row_offsets = nullptr;
 
   ConstPackedView() = default;
-  ACTPACK_HD constexpr ConstPackedView(Layout shape, const std::uint32_t* code_words,
-                                       const GroupParams* group_params,
-                                       const std::uint8_t* row_widths = nullptr,
-                                       const std::int64_t* offsets = nullptr)
+  ACTPACK_CORE constexpr ConstPackedView(Layout shape, const std::uint32_t* code_words,
+                                         const GroupParams* group_params,
+                                         const std::uint8_t* row_widths = nullptr,
+                                         const std::int64_t* offsets = nullptr)
       : layout(shape), words(code_words), params(group_params), row_bits(row_widths),
         row_offsets(offsets) {}
-  ACTPACK_HD constexpr ConstPackedView(const PackedView& view)
+  ACTPACK_CORE constexpr ConstPackedView(const PackedView& view)
       : ConstPackedView(view.layout, view.words, view.params, view.row_bits, view.row_offsets) {}
 };
 
 static_assert(std::is_trivially_copyable_v<PackedView> &&
               std::is_trivially_copyable_v<ConstPackedView>);
 
-namespace detail {
+}  // namespace actpack
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline const Layout& validated(const Layout& layout) {
   layout.validate();
@@ -67,21 +69,23 @@ inline int widest(std::span<const std::uint8_t> row_bits) {
   return most;
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack {
 
 /// Owns the memory of one packed tensor on the host. Movable; contents are indeterminate until
 /// quantized.
 class PackedBuffer {
  public:
   /// For rows of one width. Throws std::invalid_argument if `layout` is invalid.
-  explicit PackedBuffer(Layout layout)
+  ACTPACK_INLINE explicit PackedBuffer(Layout layout)
       : layout_(detail::validated(layout)), num_words_(layout.num_words()), words_(num_words_),
         params_(layout.num_groups()) {}
 
   /// For rows with widths of their own, which are copied: `row_bits` [host, layout.rows]. The
   /// buffer's layout has the widest of them as `bits`, whatever `layout` has. Throws
   /// std::invalid_argument if the layout, the size or a width is wrong.
-  PackedBuffer(Layout layout, std::span<const std::uint8_t> row_bits)
+  ACTPACK_INLINE PackedBuffer(Layout layout, std::span<const std::uint8_t> row_bits)
       : layout_(detail::validated(layout.with_bits(detail::widest(row_bits)))),
         row_bits_(layout.rows), row_offsets_(layout.rows + 1) {
     const std::size_t rows = static_cast<std::size_t>(layout.rows);
@@ -92,17 +96,17 @@ class PackedBuffer {
     params_ = detail::HostArray<GroupParams>(layout.num_groups());
   }
 
-  PackedView view() {
+  ACTPACK_INLINE PackedView view() {
     return {layout_, words_.get(), params_.get(), row_bits_.get(), row_offsets_.get()};
   }
-  ConstPackedView view() const {
+  ACTPACK_INLINE ConstPackedView view() const {
     return {layout_, words_.get(), params_.get(), row_bits_.get(), row_offsets_.get()};
   }
-  const Layout& layout() const { return layout_; }
+  ACTPACK_INLINE const Layout& layout() const { return layout_; }
 
   /// The memory that it owns: words, parameters and, where rows have widths, these and the offsets
   /// that follow from them, 8 bytes a row and 8 more.
-  std::size_t size_bytes() const {
+  ACTPACK_INLINE std::size_t size_bytes() const {
     const std::int64_t of_rows = row_bits_.get() != nullptr ? 9 * layout_.rows + 8 : 0;
     return static_cast<std::size_t>(4 * num_words_ + 4 * layout_.num_groups() + of_rows);
   }

@@ -21,7 +21,7 @@ template <int Rounds = 7>
 struct PhiloxKeys {
   std::uint32_t key[static_cast<unsigned>(Rounds)][2];
 
-  ACTPACK_HD constexpr explicit PhiloxKeys(std::uint64_t seed) : key{} {
+  ACTPACK_CORE constexpr explicit PhiloxKeys(std::uint64_t seed) : key{} {
     std::uint32_t k0 = static_cast<std::uint32_t>(seed);
     std::uint32_t k1 = static_cast<std::uint32_t>(seed >> 32);
     for (auto& round : key) {
@@ -33,20 +33,24 @@ struct PhiloxKeys {
   }
 };
 
-namespace detail {
+}  // namespace actpack
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Both halves of a product of two words.
 struct WideProduct {
   std::uint32_t low, high;
 
-  ACTPACK_HD constexpr WideProduct(std::uint32_t a, std::uint32_t b) : low(0), high(0) {
+  ACTPACK_CORE constexpr WideProduct(std::uint32_t a, std::uint32_t b) : low(0), high(0) {
     const std::uint64_t product = std::uint64_t{a} * b;
     low = static_cast<std::uint32_t>(product);
     high = static_cast<std::uint32_t>(product >> 32);
   }
 };
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack {
 
 /// Returns the Philox4x32 block of counter (`index`: low 64 bits, `offset`: high 64 bits) under the
 /// key that `keys` were made from. Distinct (seed, offset, index) are distinct (key, counter)
@@ -54,8 +58,8 @@ struct WideProduct {
 /// nothing, throws nothing. Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy
 /// as 1, 2, 3", SC'11.
 template <int Rounds>
-ACTPACK_HD constexpr RandomWords philox4x32(std::uint64_t index, std::uint64_t offset,
-                                            const PhiloxKeys<Rounds>& keys) {
+ACTPACK_CORE constexpr RandomWords philox4x32(std::uint64_t index, std::uint64_t offset,
+                                              const PhiloxKeys<Rounds>& keys) {
   std::uint32_t c0 = static_cast<std::uint32_t>(index);
   std::uint32_t c1 = static_cast<std::uint32_t>(index >> 32);
   std::uint32_t c2 = static_cast<std::uint32_t>(offset);
@@ -73,8 +77,8 @@ ACTPACK_HD constexpr RandomWords philox4x32(std::uint64_t index, std::uint64_t o
 
 /// The same, from the key `seed` itself.
 template <int Rounds = 7>
-ACTPACK_HD constexpr RandomWords philox4x32(std::uint64_t index, std::uint64_t offset,
-                                            std::uint64_t seed) {
+ACTPACK_CORE constexpr RandomWords philox4x32(std::uint64_t index, std::uint64_t offset,
+                                              std::uint64_t seed) {
   return philox4x32(index, offset, PhiloxKeys<Rounds>(seed));
 }
 

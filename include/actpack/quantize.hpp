@@ -19,9 +19,7 @@
 #include "actpack/parallel.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack {
-
-namespace detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Validates what a view says about the rows that [first, end) touches: their words lie in front of
 /// the total, and where the rows before them leave room, whatever the widths of these are.
@@ -47,7 +45,9 @@ inline void require_view(const ConstPackedView& view, ElementInterval elements) 
   }
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Quantizes `x` [host, layout.numel() values, row-major] into `out` [host memory]: writes every
 /// word and the parameters of every group. `x` is a contiguous range of float, bfloat16 or float16:

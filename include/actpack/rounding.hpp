@@ -23,7 +23,7 @@ inline constexpr int fraction_bits = 14;
 inline constexpr std::uint32_t half_step = 1u << (fraction_bits - 1);
 
 /// Returns ⌊distance · steps⌋ of the exact product. Precondition: 0 ≤ distance · steps < 2^23.
-ACTPACK_HD inline std::int32_t floor_product(float distance, float steps) {
+ACTPACK_CORE inline std::int32_t floor_product(float distance, float steps) {
 #if ACTPACK_DEVICE_ARCH
   // Rounding down at 2^23 leaves the floor in the mantissa.
   return __float_as_int(__fmaf_rd(distance, steps, 0x1p23f)) & 0x7FFFFF;
@@ -40,7 +40,7 @@ ACTPACK_HD inline std::int32_t floor_product(float distance, float steps) {
 
 /// Returns the code of `position` (in steps of 2^−14): rounded up with probability equal to its
 /// fraction if `dither` is uniform in [0, 2^14), to nearest if it is `half_step`.
-ACTPACK_HD constexpr std::uint32_t round_code(std::int32_t position, std::uint32_t dither) {
+ACTPACK_CORE constexpr std::uint32_t round_code(std::int32_t position, std::uint32_t dither) {
   return (static_cast<std::uint32_t>(position) + dither) >> fraction_bits;
 }
 
@@ -55,7 +55,7 @@ enum class NoiseDomain : std::uint64_t {
 namespace detail {
 
 /// Returns the index of a domain's call number `call`.
-ACTPACK_HD constexpr std::uint64_t call_index(NoiseDomain domain, std::int64_t call) {
+ACTPACK_CORE constexpr std::uint64_t call_index(NoiseDomain domain, std::int64_t call) {
   return static_cast<std::uint64_t>(domain) + static_cast<std::uint64_t>(call);
 }
 
@@ -69,18 +69,19 @@ struct Rounding {
   const std::uint64_t* device_seed_and_offset = nullptr;
 
   /// To the nearest code: no randomness, and biased.
-  static constexpr Rounding nearest() { return {}; }
+  ACTPACK_INLINE static constexpr Rounding nearest() { return {}; }
 
   /// Up or down at random, so that the mean is the value. The noise is a pure function of (seed,
   /// offset, element index). Use a fresh pair (seed, offset) for every tensor and step, never a sum
   /// of the two.
-  static constexpr Rounding stochastic(std::uint64_t seed, std::uint64_t offset = 0) {
+  ACTPACK_INLINE static constexpr Rounding stochastic(std::uint64_t seed,
+                                                      std::uint64_t offset = 0) {
     return {.is_stochastic = true, .seed = seed, .offset = offset};
   }
 
   /// The same with {seed, offset} read from device memory when a kernel runs, so that a replayed
   /// graph draws fresh noise. Host verbs refuse it.
-  static constexpr Rounding stochastic(
+  ACTPACK_INLINE static constexpr Rounding stochastic(
       std::convertible_to<const std::uint64_t*> auto device_seed_and_offset) {  // never a literal 0
     return {.is_stochastic = true, .device_seed_and_offset = device_seed_and_offset};
   }
@@ -92,23 +93,25 @@ struct Decoding {
   float alpha = 0;    // the share of it that decoding takes out again
 
   /// At the code's level: min + code · scale.
-  static constexpr Decoding plain() { return {}; }
+  ACTPACK_INLINE static constexpr Decoding plain() { return {}; }
 
   /// At the code's level less `alpha` times the dither that `rounding`, the one used for encoding,
   /// added. Still unbiased; at alpha = 1 the error is uniform in ±½ step, half the variance of
   /// plain decoding. Values may lie half a step outside the group's range. Data rounded to nearest
   /// decode plainly. Throws std::invalid_argument unless alpha is in [0, 1].
-  static Decoding subtractive(Rounding rounding, float alpha = 1) {
+  ACTPACK_INLINE static Decoding subtractive(Rounding rounding, float alpha = 1) {
     detail::require(alpha >= 0 && alpha <= 1, "alpha = ", alpha, " is not in [0, 1]");
     return rounding.is_stochastic ? Decoding{rounding, alpha} : plain();
   }
 
-  ACTPACK_HD constexpr bool is_subtractive() const { return rounding.is_stochastic && alpha != 0; }
+  ACTPACK_CORE constexpr bool is_subtractive() const {
+    return rounding.is_stochastic && alpha != 0;
+  }
 };
 
 /// Returns the dither in [0, 2^14) of one element: `element` counts within its group, `group`
 /// within the tensor; `half_step` when rounding to nearest. Depends on nothing else.
-ACTPACK_HD constexpr std::uint32_t dither(const Rounding& rounding, NoiseDomain domain,
+ACTPACK_CORE constexpr std::uint32_t dither(const Rounding& rounding, NoiseDomain domain,
                                           std::int64_t group, std::int32_t group_size,
                                           std::int32_t element) {
   if (!rounding.is_stochastic) {

@@ -7,7 +7,7 @@
 #include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Returns the variance that `sensitivity` gives at a width: sensitivity / (2^bits − 1)².
 constexpr double variance_at(double sensitivity, int bits) {

@@ -19,7 +19,7 @@
 #include "actpack/rounding.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_ONCE {
 
 /// Returns the bytes of a packed tensor's frame: those of its words, parameters and widths, and at
 /// most 96 more. Throws std::invalid_argument if the view is wrong.

@@ -20,7 +20,7 @@
 #include "actpack/parallel.hpp"
 #include "actpack/sign_magnitude.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Decodes all of `in` [host memory] plainly into `y` [host, layout.numel()], but for positive
 /// values that were rounded to 0: these become the smallest positive number. Throws

@@ -28,9 +28,7 @@
 #include "actpack/rounding.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-namespace actpack {
-
-namespace detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 template <class T>
 void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::span<T> y,
@@ -47,7 +45,9 @@ void decode_range(const ConstSignMagnitudeView& in, std::int64_t first, std::spa
   });
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Encodes `y` [host, layout.numel() values, row-major], a ReLU's input, into `out` [host memory]:
 /// writes every word of both planes and the parameters of every group. Elements, here and below,

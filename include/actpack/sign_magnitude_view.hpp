@@ -38,11 +38,11 @@ struct ConstSignMagnitudeView {
   const SignMagnitudeParams* params = nullptr;
 
   ConstSignMagnitudeView() = default;
-  ACTPACK_HD constexpr ConstSignMagnitudeView(Layout shape, const std::uint32_t* signs,
-                                              const std::uint32_t* magnitudes,
-                                              const SignMagnitudeParams* group_params)
+  ACTPACK_CORE constexpr ConstSignMagnitudeView(Layout shape, const std::uint32_t* signs,
+                                                const std::uint32_t* magnitudes,
+                                                const SignMagnitudeParams* group_params)
       : layout(shape), sign_words(signs), magnitude_words(magnitudes), params(group_params) {}
-  ACTPACK_HD constexpr ConstSignMagnitudeView(const SignMagnitudeView& view)
+  ACTPACK_CORE constexpr ConstSignMagnitudeView(const SignMagnitudeView& view)
       : ConstSignMagnitudeView(view.layout, view.sign_words, view.magnitude_words, view.params) {}
 };
 
@@ -53,20 +53,20 @@ static_assert(std::is_trivially_copyable_v<SignMagnitudeView> &&
 class SignMagnitudeBuffer {
  public:
   /// Throws std::invalid_argument if `layout` is invalid.
-  explicit SignMagnitudeBuffer(Layout layout)
+  ACTPACK_INLINE explicit SignMagnitudeBuffer(Layout layout)
       : layout_(detail::validated(layout)), sign_words_(layout.with_bits(1).num_words()),
         magnitude_words_(layout.num_words()), params_(layout.num_groups()) {}
 
-  SignMagnitudeView view() {
+  ACTPACK_INLINE SignMagnitudeView view() {
     return {layout_, sign_words_.get(), magnitude_words_.get(), params_.get()};
   }
-  ConstSignMagnitudeView view() const {
+  ACTPACK_INLINE ConstSignMagnitudeView view() const {
     return {layout_, sign_words_.get(), magnitude_words_.get(), params_.get()};
   }
-  const Layout& layout() const { return layout_; }
+  ACTPACK_INLINE const Layout& layout() const { return layout_; }
 
   /// Stored bytes: both planes and the parameters.
-  std::size_t size_bytes() const {
+  ACTPACK_INLINE std::size_t size_bytes() const {
     return static_cast<std::size_t>(
         4 * (layout_.with_bits(1).num_words() + layout_.num_words() + layout_.num_groups()));
   }

@@ -31,11 +31,15 @@
 #include "actpack/sensitivity.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Returns the gain of an input value of a linear layer in the variance of the weight gradient Σ
 /// x_n ∇y_nᵀ: the squared norm of its sample's output gradient. Source: ActNN, section 4.
 constexpr double linear_gain(double squared_gradient_norm) { return squared_gradient_norm; }
+
+}  // namespace actpack
+
+namespace actpack {
 
 /// One spatial axis of a convolution: tap t of output position o sees input position o · stride −
 /// padding + t · dilation, or a zero where there is none. Transposed: tap t of input position i
@@ -51,7 +55,9 @@ struct ConvAxis {
   bool transposed = false;
 };
 
-namespace detail {
+}  // namespace actpack
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// The positions that the stride takes one by one, and those that it strides over.
 constexpr std::int64_t strided_size(const ConvAxis& axis) {
@@ -127,7 +133,9 @@ void for_each_pair(std::span<const ConvAxis> axes, std::int64_t input, std::int6
   }
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Returns the mean gain of an input value of a convolution, plain or transposed, in the variance
 /// of its weight gradient: ‖∇y‖² · Π pairs / (input · output) / conv_groups, where `pairs` counts
@@ -190,6 +198,10 @@ constexpr double batch_norm_gain(double weight, double deviation, double count,
          (count * mean_squared_gradient + gradient_dot * gradient_dot);
 }
 
+}  // namespace actpack
+
+namespace actpack {
+
 /// Summed variances of rounding a set of values, one entry per width in the order of `widths`.
 struct RoundingNoise {
   std::array<double, 4>
@@ -203,7 +215,9 @@ struct SignMagnitudeNoise {
   RoundingNoise whole;  // decode: all values
 };
 
-namespace detail {
+}  // namespace actpack
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Returns f (1 − f), f being the fraction of a position: the variance of its rounding, in steps².
 constexpr double rounding_variance(std::int32_t position) {
@@ -236,7 +250,9 @@ void for_each_group_and_width(std::span<const T> row, std::int32_t group_size, V
   }
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_TARGET {
 
 /// Measures what quantizing `row` [host], one row of groups of `group_size`, would add as noise at
 /// each width: against the parameters and positions that quantizing uses, hence exact to the 2^−14

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // What the headers of platforms and old libraries define as macros, under names that are ordinary
-// words to everybody else. Their arguments and values do not matter: whoever uses one has no program.
+// words to everybody else. Their arguments and values do not matter: whoever uses one has no
+// program.
 #pragma once
 
 #define ACTPACK_HOSTILE ) hostile (

@@ -66,8 +66,8 @@ def write_table(path, compiler, figures):
         return ("{:<9} {:<23} {:<9}" + 4 * "{:>8}").format(*cells).rstrip() + "\n"
 
     with open(path, "w", encoding="utf-8") as file:
-        file.write("# SPDX-FileCopyrightText: The actpack authors\n"
-                   "# SPDX-License-Identifier: MIT\n#\n"
+        file.write("# SPDX-FileCopyrightText: The actpack authors\n# "
+                   "SPDX-License-" "Identifier: MIT\n#\n"  # in two, or it would be this file's
                    "# Instructions an element, written by count_instructions.py --update.\n"
                    f"compiler {compiler}\n"
                    "# instruction set, verb, type, and the cost at 1, 2, 4 and 8 bits\n")

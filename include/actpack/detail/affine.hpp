@@ -13,7 +13,7 @@
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// No step is smaller, so that what is computed from one is a normal float: 2^−15 of it to decode,
 /// and to encode 2^16 times its reciprocal.

@@ -15,7 +15,7 @@
 #include "actpack/detail/require.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline constexpr bool is_little_endian = std::endian::native == std::endian::little;
 

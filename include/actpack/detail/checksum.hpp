@@ -14,7 +14,7 @@
 
 #include "actpack/detail/byte_stream.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 namespace xxh64 {
 

@@ -12,7 +12,7 @@
 #include "actpack/codes.hpp"
 #include "actpack/config.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Loops move this many codes at a time, each in a byte of one integer, the first lowest.
 inline constexpr int block_codes = 8;

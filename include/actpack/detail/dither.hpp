@@ -8,7 +8,7 @@
 
 #include "actpack/config.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Random bits for the elements of a group: one generator call serves 8 elements of its lower half
 /// with words 0 and 1, and the 8 elements half a group further with words 2 and 3.

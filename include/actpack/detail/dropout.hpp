@@ -11,7 +11,17 @@
 #include "actpack/layout.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
+
+/// What a probability p of dropping becomes.
+struct DropoutRule {
+  std::uint64_t threshold;  // a random word below this keeps an element
+  float scale;              // of kept elements, so that the mean stays
+};
+
+}  // namespace actpack::detail
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Refuses probabilities outside [0, 1), NaN among them.
 inline void require_drop_probability(double p) {
@@ -25,12 +35,6 @@ inline void require_dropout(const Rounding& rounding, std::int64_t first, std::i
           " elements exceed the ", Layout::max_numel, " that a tensor may have");
   require(rounding.is_stochastic, "rounding is to nearest, but dropout draws at random");
 }
-
-/// What a probability p of dropping becomes.
-struct DropoutRule {
-  std::uint64_t threshold;  // a random word below this keeps an element
-  float scale;              // of kept elements, so that the mean stays
-};
 
 /// Keeps ⌊(1 − p) · 2^32 + ½⌋ of 2^32 words, at least one. The product is a multiple of 2^−21, so a
 /// sum below 2^32 is exact, and one above it never rounds up to the next integer.

@@ -16,7 +16,7 @@
 #include <cfenv>
 #endif
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// While it lives, this thread rounds to nearest, keeps subnormals and does not trap. Afterwards
 /// the thread has its own environment again, exception flags included.

@@ -6,7 +6,7 @@
 
 #include "actpack/config.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Returns a · b + c, rounded once. The format never lets a rounded product feed a float addition,
 /// so the bits do not depend on what a compiler contracts.

@@ -10,7 +10,7 @@
 #include "actpack/layout.hpp"
 #include "actpack/packed.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// One group of a tensor.
 struct Group {

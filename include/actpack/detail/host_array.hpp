@@ -12,7 +12,7 @@
 
 #include "actpack/detail/require.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 template <class T>
 class HostArray {

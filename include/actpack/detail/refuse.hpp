@@ -18,7 +18,7 @@
 #error "actpack throws: with -fno-exceptions, define ACTPACK_NO_EXCEPTIONS=1 to abort instead"
 #endif
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 /// The fewest digits that distinguish `value` from every other of its type.
 template <class Number>

@@ -11,7 +11,7 @@
 
 #include "actpack/config.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 /// A text or a number in a sentence. It stays a number until the sentence is needed, because
 /// turning it into text would be compiled into every call.
@@ -24,16 +24,21 @@ struct Fragment {
     double real;
   };
 
-  Fragment(const char* value) : kind(Kind::text), text(value) {}
-  Fragment(std::signed_integral auto value) : kind(Kind::integer), integer(value) {}
-  Fragment(std::unsigned_integral auto value) : kind(Kind::natural), natural(value) {}
-  Fragment(double value) : kind(Kind::real), real(value) {}
-  Fragment(float value) : Fragment(static_cast<double>(value)) {}
+  ACTPACK_INLINE Fragment(const char* value) : kind(Kind::text), text(value) {}
+  ACTPACK_INLINE Fragment(std::signed_integral auto value) : kind(Kind::integer), integer(value) {}
+  ACTPACK_INLINE Fragment(std::unsigned_integral auto value)
+      : kind(Kind::natural), natural(value) {}
+  ACTPACK_INLINE Fragment(double value) : kind(Kind::real), real(value) {}
+  ACTPACK_INLINE Fragment(float value) : Fragment(static_cast<double>(value)) {}
 };
 
 /// Throws std::invalid_argument with the fragments joined to a sentence, or prints it and aborts:
 /// see ACTPACK_NO_EXCEPTIONS.
 [[noreturn]] void refuse(std::initializer_list<Fragment> fragments);
+
+}  // namespace actpack::detail
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Refuses the fragments' sentence unless `holds`.
 template <class... Values>

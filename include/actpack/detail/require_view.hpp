@@ -9,7 +9,7 @@
 #include "actpack/packed.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline void require_arrays(const ConstPackedView& view) {
   view.layout.validate();

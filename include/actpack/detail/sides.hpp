@@ -15,7 +15,7 @@
 #include "actpack/rounding.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Each side of 0 is an affine group whose smallest value is 0. If one is poisoned, both are.
 ACTPACK_HD inline SignMagnitudeParams fit_sides(ValueRange range, int bits) {
@@ -77,6 +77,10 @@ ACTPACK_HD inline float without_negative_zero(float value) {
 #endif
 }
 
+}  // namespace actpack::detail
+
+namespace actpack::detail::inline ACTPACK_ONCE {
+
 /// Whether decoding keeps values that are not positive or turns them into 0.
 enum class NegativeSide { kept, zero };
 
@@ -84,6 +88,10 @@ enum class NegativeSide { kept, zero };
 struct SideSource : ConstSignMagnitudeView {
   NegativeSide negative_side;
 };
+
+}  // namespace actpack::detail
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Turns signs and magnitude codes of one group back into values.
 class SideDecoder {

@@ -9,7 +9,7 @@
 #include "actpack/config.hpp"
 #include "actpack/float16.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// The smallest positive number that no processor takes for 0: a normal one of float and bfloat16,
 /// because some flush others to zero; any of float16, which is computed with as float.

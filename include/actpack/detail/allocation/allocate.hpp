@@ -15,7 +15,7 @@
 #include "actpack/detail/float_environment.hpp"
 #include "actpack/detail/require.hpp"
 
-namespace actpack {
+namespace actpack::inline ACTPACK_ONCE {
 
 ACTPACK_COMPILED_ONCE Allocation allocate_bits(const AllocationProblem& problem) {
   detail::require_ieee_arithmetic();

@@ -16,7 +16,7 @@
 #include "actpack/detail/allocation/knapsack.hpp"
 #include "actpack/detail/require.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// An item's number has 32 bits.
 inline constexpr std::int64_t max_items = std::numeric_limits<std::uint32_t>::max();

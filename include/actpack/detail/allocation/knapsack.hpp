@@ -23,7 +23,7 @@
 
 #include "actpack/config.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline constexpr double infinity = std::numeric_limits<double>::infinity();
 

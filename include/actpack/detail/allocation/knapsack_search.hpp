@@ -18,7 +18,7 @@
 #include "actpack/detail/allocation/knapsack.hpp"
 #include "actpack/detail/allocation/thread_block.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// The search's result: how good its widths are.
 struct KnapsackSolution {

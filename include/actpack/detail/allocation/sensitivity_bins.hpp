@@ -17,7 +17,7 @@
 #include "actpack/detail/allocation/step_list.hpp"
 #include "actpack/detail/allocation/workspace.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Items in bins of their sensitivity per value, 32 to an octave. The gain of a step (1 to 2, 2 to
 /// 4, 4 to 8 bits) is that times a constant, so one sum of sizes per step and bin gives the cost of

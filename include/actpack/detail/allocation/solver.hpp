@@ -29,7 +29,7 @@
 #include "actpack/detail/allocation/workspace.hpp"
 #include "actpack/detail/require.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// The arrays that solving takes from a workspace.
 struct AllocationMemory {

@@ -12,7 +12,7 @@
 #include "actpack/detail/allocation/knapsack.hpp"
 #include "actpack/detail/allocation/workspace.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 struct Step {
   double gain;

@@ -12,7 +12,7 @@
 
 #include "actpack/config.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// A block of one thread.
 class OneThread {

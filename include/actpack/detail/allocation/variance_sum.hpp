@@ -13,7 +13,7 @@
 
 #include "actpack/config.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline constexpr std::size_t num_strands = std::size_t{1} << 14;
 

@@ -11,7 +11,7 @@
 
 #include "actpack/config.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Hands out a caller's workspace array by array. Without memory, it adds up the bytes needed.
 class Workspace {

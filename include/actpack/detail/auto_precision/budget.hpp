@@ -11,7 +11,7 @@
 #include "actpack/detail/allocation/knapsack.hpp"
 #include "actpack/layout.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 struct PrecisionBudget {
   /// Elements of all tensors together. No count of bits overflows; and doubles are exact enough to

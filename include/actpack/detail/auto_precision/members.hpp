@@ -22,9 +22,7 @@
 #include "actpack/detail/serialize/frame.hpp"
 #include "actpack/sensitivity.hpp"
 
-namespace actpack {
-
-namespace detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline void require_rows(const PrecisionTensor& tensor, std::size_t size, const char* name) {
   require(size == tensor.rows(), name, ".size() = ", size, " but the tensor has ",
@@ -47,7 +45,9 @@ inline WidthLimits limits_of(const AutoPrecisionOptions& options) {
 /// More steps than any training makes; one more does not overflow.
 inline constexpr std::int64_t max_steps = std::int64_t{1} << 62;
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_ONCE {
 
 // ---- Options and tensors ----------------------------------------------------------------------
 
@@ -280,7 +280,9 @@ void AutoPrecision::allocate_rows(std::size_t tensor, std::span<std::uint8_t> bi
 
 // ---- The saved state --------------------------------------------------------------------------
 
-namespace detail {
+}  // namespace actpack
+
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Refuses a state that was saved with another value of an option.
 template <class T>
@@ -293,7 +295,9 @@ inline double average_bits_of(const AutoPrecisionOptions& options) {
   return options.byte_budget > 0 ? 0 : options.average_bits;
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_ONCE {
 
 ACTPACK_COMPILED_ONCE std::vector<std::byte> AutoPrecision::save() const {
   const std::int64_t items = static_cast<std::int64_t>(state_.numel.size());

@@ -16,7 +16,7 @@
 #include "actpack/detail/auto_precision/statistics.hpp"
 #include "actpack/detail/auto_precision/tensor.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 struct PrecisionState {
   std::vector<PrecisionTensor> tensors;

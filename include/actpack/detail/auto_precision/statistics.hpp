@@ -16,7 +16,7 @@
 #include "actpack/detail/byte_stream.hpp"
 #include "actpack/detail/require.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 using NoiseByWidth = std::array<double, 4>;
 

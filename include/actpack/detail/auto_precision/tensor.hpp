@@ -10,7 +10,7 @@
 
 #include "actpack/layout.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 struct PrecisionTensor {
   Layout layout;

@@ -14,7 +14,7 @@
 #include "actpack/detail/allocation/workspace.hpp"
 #include "actpack/detail/auto_precision/statistics.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 struct WidthLimits {
   int min_bits;

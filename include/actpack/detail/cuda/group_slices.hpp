@@ -21,7 +21,7 @@
 #include "actpack/layout.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 ACTPACK_HD constexpr int slices_of(const GroupShape& group) {
   return group.group_size / elements_per_call;

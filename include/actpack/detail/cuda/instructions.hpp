@@ -10,7 +10,7 @@
 #include "actpack/config.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// The bytes of b:a (0 … 7) that the four digits of `selector` name, the first digit's lowest.
 ACTPACK_HD inline std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b,

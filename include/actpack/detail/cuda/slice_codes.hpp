@@ -19,7 +19,7 @@
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// The codes of an octet: `Bits` bytes of its group's words.
 template <int Bits>

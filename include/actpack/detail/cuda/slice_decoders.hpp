@@ -18,7 +18,7 @@
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// The largest number that a decoded value may be before it is stored as a T.
 template <class T>

@@ -9,7 +9,7 @@
 #include "actpack/detail/cuda/instructions.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline constexpr int octet_size = elements_per_call / 2;
 

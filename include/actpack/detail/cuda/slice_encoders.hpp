@@ -19,7 +19,7 @@
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Whether nothing about a group is extreme: no NaN or infinity, no overflow to step aside for.
 ACTPACK_HD inline bool is_ordinary(ValueRange range) {

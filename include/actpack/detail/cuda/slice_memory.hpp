@@ -14,7 +14,7 @@
 #include "actpack/detail/cuda/vectors.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// A slice in a 2-byte type, as it lies in memory: half the registers, and half the comparisons.
 template <class T>

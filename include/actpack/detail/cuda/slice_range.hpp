@@ -15,7 +15,7 @@
 #include "actpack/detail/group.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// The smallest and largest of the elements that are present; NaN if one of them is.
 ACTPACK_HD inline ValueRange join(ValueRange a, ValueRange b) {

@@ -12,7 +12,7 @@
 #include "actpack/detail/cuda/instructions.hpp"
 #include "actpack/float16.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Sixteen bytes that move in one instruction.
 struct alignas(16) Vector {

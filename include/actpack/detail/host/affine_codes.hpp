@@ -17,7 +17,7 @@
 #include "actpack/packed.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Where the parameters and codes of a group are; Word is const if they are only read.
 template <class Params, class Word>

@@ -16,7 +16,7 @@
 #include "actpack/layout.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 // In terms of std::span, because <ranges> takes a tenth of a small file's compile time.
 template <class R>

@@ -13,7 +13,7 @@
 
 #include "actpack/batch_norm_channels.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Elements that are decoded at a time: two arrays of them stay in a core's cache.
 inline constexpr std::int64_t batch_norm_segment_numel = 1 << 13;

@@ -12,7 +12,7 @@
 #include "actpack/rounding.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 /// Writes the parameters and codes of whole groups, elements `elements` of the tensor; `x` is the
 /// first of them. A View is a PackedView or a SignMagnitudeView.
@@ -35,7 +35,7 @@ void decode_groups(const View& in, T* x, const Decoding& decoding, ElementInterv
 #include "actpack/detail/host/side_codes.hpp"
 #include "actpack/detail/host/strips.hpp"
 
-namespace actpack::detail::portable {
+namespace actpack::detail::inline ACTPACK_TARGET::portable {
 
 template <class View, class T>
 void encode_groups(const T* x, const View& out, const Rounding& rounding, ElementInterval elements,
@@ -68,7 +68,7 @@ void decode_groups(const View& in, T* x, const Decoding& decoding, ElementInterv
 #include "actpack/detail/x86/groups.hpp"
 #endif
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 template <class View, class T>
 void encode_groups(const T* x, const View& out, const Rounding& rounding, ElementInterval elements,

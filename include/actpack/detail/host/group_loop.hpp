@@ -16,22 +16,26 @@
 #include "actpack/layout.hpp"
 #include "actpack/parallel.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 /// Elements [first, end) of a tensor.
 struct ElementInterval {
   std::int64_t first, end;
 };
 
+/// Where the values of a whole call, not only of one of its pieces, come from or go to: a cache
+/// that a core has to itself, one that it shares, or memory.
+enum class Footprint { near, shared, memory };
+
+}  // namespace actpack::detail
+
+namespace actpack::detail::inline ACTPACK_TARGET {
+
 /// Which of a group's elements are in an interval of its tensor, counted within the group.
 inline ElementInterval interval_in(const Group& group, ElementInterval elements) {
   return {std::max<std::int64_t>(elements.first - group.first, 0),
           std::min(elements.end - group.first, group.size)};
 }
-
-/// Where the values of a whole call, not only of one of its pieces, come from or go to: a cache
-/// that a core has to itself, one that it shares, or memory.
-enum class Footprint { near, shared, memory };
 
 template <class T>
 Footprint footprint_of(std::span<T> values) {

@@ -17,7 +17,7 @@
 #include "actpack/philox.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Writes the mask of `numel` elements: bit e is keep(e).
 template <class Keep>
@@ -37,6 +37,10 @@ void fill_mask(std::uint32_t* mask, std::int64_t numel, Keep keep) {
     insert_words<1>(kept, mask++);
   }
 }
+
+}  // namespace actpack::detail
+
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 /// y = max(x, 0), NaN kept; mask: x > 0.
 template <class T>
@@ -64,7 +68,7 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
 #include "actpack/detail/x86/noise.hpp"
 #endif
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Writes to[e] = map(from[e]) where bit e is set, else 0.
 template <class T, class Map>
@@ -120,7 +124,7 @@ void drop_elements(const T* x, std::int64_t first, std::int64_t numel, T* y, std
 #include "actpack/detail/x86/for_each_instruction_set.inl"
 #endif
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 template <class T>
 void relu_elements(const T* x, std::int64_t numel, T* y, std::uint32_t* mask) {

@@ -14,7 +14,7 @@
 #include "actpack/detail/require.hpp"
 #include "actpack/parallel.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline void require_mask(std::span<const std::uint32_t> mask, std::size_t numel) {
   const std::int64_t words = words_for(static_cast<std::int64_t>(numel), 1);

@@ -12,7 +12,7 @@
 #include "actpack/detail/float_environment.hpp"
 #include "actpack/parallel.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Elements in a piece of work: few enough that two threads share a tensor of 64 KiB, and enough to
 /// be worth waking them.

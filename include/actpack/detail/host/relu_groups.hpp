@@ -8,7 +8,7 @@
 #include "actpack/detail/host/group_loop.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 /// Writes dx = dy where the sign bit is set, else 0, and NaN throughout poisoned groups, for
 /// elements `elements` of the tensor; `dy`, `dx` are at the first of them.
@@ -29,7 +29,7 @@ void relu_backward_groups(const T* dy, const ConstSignMagnitudeView& in, T* dx,
 #include "actpack/detail/host/mask_elements.hpp"
 #include "actpack/detail/sides.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_ONCE {
 
 template <class T>
 void relu_backward_groups(const T* dy, const ConstSignMagnitudeView& in, T* dx,

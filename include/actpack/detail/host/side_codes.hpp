@@ -16,7 +16,7 @@
 #include "actpack/rounding.hpp"
 #include "actpack/sign_magnitude_view.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Where the parameters and both planes of a group are; Word is const if they are only read.
 template <class Params, class Word>

@@ -15,7 +15,7 @@
 #include "actpack/float16.hpp"
 #include "actpack/rounding.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Maps a float's bits so that integers order as floats do, with −0 below +0 and NaN beyond ±∞. Its
 /// own inverse.

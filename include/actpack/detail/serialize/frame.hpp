@@ -15,7 +15,7 @@
 #include "actpack/frame.hpp"
 #include "actpack/layout.hpp"
 
-namespace actpack::detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// "\x89actpk\r\n", the first byte lowest: no text, and none after a transfer as text.
 inline constexpr std::uint64_t frame_magic = 0x0A0D6B7074636189;

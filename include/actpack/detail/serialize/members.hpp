@@ -16,9 +16,7 @@
 #include "actpack/detail/serialize/frame.hpp"
 #include "actpack/serialize.hpp"
 
-namespace actpack {
-
-namespace detail {
+namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// How many elements each array of a tensor's frame has, in their order. All fit: a valid layout
 /// has at most 2^48 rows, words and groups of each kind.
@@ -161,7 +159,9 @@ inline void write_words(Form form, std::span<const std::uint32_t> words, const c
   source.write<GroupParams>(nullptr, frame);
 }
 
-}  // namespace detail
+}  // namespace actpack::detail
+
+namespace actpack::inline ACTPACK_ONCE {
 
 // ---- Writing ----------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@
 
 ACTPACK_BEGIN_TARGET(ACTPACK_AVX2)
 
-namespace actpack::detail::avx2 {
+namespace actpack::detail::inline ACTPACK_TARGET::avx2 {
 
 using Floats = __m256;
 using Ints = __m256i;

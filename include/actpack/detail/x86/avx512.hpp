@@ -18,7 +18,7 @@
 
 ACTPACK_BEGIN_TARGET(ACTPACK_AVX512)
 
-namespace actpack::detail::avx512 {
+namespace actpack::detail::inline ACTPACK_TARGET::avx512 {
 
 using Floats = __m512;
 using Ints = __m512i;

@@ -5,13 +5,13 @@
 // compiled for it. So kernels are written once, over the operations of avx2.hpp and avx512.hpp.
 
 ACTPACK_BEGIN_TARGET(ACTPACK_AVX2)
-namespace actpack::detail::avx2 {
+namespace actpack::detail::inline ACTPACK_TARGET::avx2 {
 #include ACTPACK_KERNELS
 }
 ACTPACK_END_TARGET
 
 ACTPACK_BEGIN_TARGET(ACTPACK_AVX512)
-namespace actpack::detail::avx512 {
+namespace actpack::detail::inline ACTPACK_TARGET::avx512 {
 #include ACTPACK_KERNELS
 }
 ACTPACK_END_TARGET
