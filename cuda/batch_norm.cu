@@ -15,11 +15,11 @@ namespace actpack {
 namespace detail {
 
 inline void require_channels(const Channels& channels) {
-  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
-  require(channels.count > 0 && channels.count <= most, "channels.count = ", channels.count,
-          " is not in [1, 2^31)");
-  require(channels.inner > 0 && channels.inner <= most, "channels.inner = ", channels.inner,
-          " is not in [1, 2^31)");
+  constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
+  refuse_unless(channels.count > 0 && channels.count <= most, "channels.count = ", channels.count,
+                " is not in [1, 2^31)");
+  refuse_unless(channels.inner > 0 && channels.inner <= most, "channels.inner = ", channels.inner,
+                " is not in [1, 2^31)");
 }
 
 /// How the groups of a context are dealt out, if the kernels can take it.
@@ -28,12 +28,12 @@ Deal require_deal(const View& view, const Channels& channels) {
   require_arrays(view);
   require_channels(channels);
   const Layout& layout = view.layout;
-  require(layout.group_size == flat_group_size, "layout.group_size = ", layout.group_size,
-          " is not ", flat_group_size);
-  require(layout.numel() > 0, "the tensor has no elements");
-  require(layout.rows == 1 || layout.row_size % flat_group_size == 0,
-          "layout.row_size = ", layout.row_size, " is no multiple of ", flat_group_size);
-  require(!is_mixed(view), "rows have widths of their own, but one width is needed");
+  refuse_unless(layout.group_size == flat_group_size, "layout.group_size = ", layout.group_size,
+                " is not ", flat_group_size);
+  refuse_unless(layout.numel() > 0, "the tensor has no elements");
+  refuse_unless(layout.rows == 1 || layout.row_size % flat_group_size == 0,
+                "layout.row_size = ", layout.row_size, " is no multiple of ", flat_group_size);
+  refuse_unless(!is_mixed(view), "rows have widths of their own, but one width is needed");
   return Deal::of(layout, channels);
 }
 
@@ -47,16 +47,16 @@ template <class T, class View>
 void normalize_and_pack(const batch_norm::Operation& operation, const T* x, const View& out,
                         const Rounding& rounding, T* y, cudaStream_t stream) {
   const Deal deal = require_deal(out, operation.channels);
-  require(rounding.is_stochastic, "rounding is to nearest, which would bias gradients");
-  require(rounding.device_seed_and_offset == nullptr,
-          "rounding reads its seed from device memory, which batch norm cannot");
+  refuse_unless(rounding.is_stochastic, "rounding is to nearest, which would bias gradients");
+  refuse_unless(rounding.device_seed_and_offset == nullptr,
+                "rounding reads its seed from device memory, which batch norm cannot");
   require_memory(x, deal.numel, "x");
   require_memory(y, deal.numel, "y");
   require_memory(operation.mean, operation.channels.count, "mean");
   require_memory(operation.variance, operation.channels.count, "variance");
   require_memory(operation.by_channel, operation.channels.count, "by_channel");
-  require(!rectifies<View> || operation.saved == SavedValue::output,
-          "operation.saved is the input, but a sign-magnitude context holds the output");
+  refuse_unless(!rectifies<View> || operation.saved == SavedValue::output,
+                "operation.saved is the input, but a sign-magnitude context holds the output");
   enqueue(MakeChannels{operation}, operation.channels.count, "batch_norm::forward", stream);
   const auto pack = [&](auto saved) {
     enqueue(
@@ -81,15 +81,15 @@ void write_gradients(const batch_norm::Operation& operation, const T* dz, const 
   const char* const verb = "batch_norm::backward";
   const Channels channels = operation.channels;
   const Deal deal = require_deal(in, channels);
-  require(decoding.rounding.device_seed_and_offset == nullptr,
-          "rounding reads its seed from device memory, which batch norm cannot");
+  refuse_unless(decoding.rounding.device_seed_and_offset == nullptr,
+                "rounding reads its seed from device memory, which batch norm cannot");
   require_memory(dz, deal.numel, "dz");
   require_memory(operation.by_channel, channels.count, "by_channel");
   require_memory(gamma_gradient, channels.count, "gamma_gradient");
   require_memory(beta_gradient, channels.count, "beta_gradient");
   require_memory(workspace, floats_per_channel * channels.count + 2 * deal.positions(),
                  "workspace");
-  require(is_vector_aligned(workspace), "workspace is not aligned to 16 bytes");
+  refuse_unless(is_vector_aligned(workspace), "workspace is not aligned to 16 bytes");
   InputGradient* const input_gradients = reinterpret_cast<InputGradient*>(workspace);
   float* const sums = workspace + floats_per_channel * channels.count;
   const DecodeOptions options = {decoding.alpha, NegativeSide::kept};

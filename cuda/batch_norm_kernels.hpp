@@ -42,7 +42,7 @@ struct Deal {
     const std::int64_t groups = layout.num_groups();
     const std::int64_t stride = period / std::gcd(period, std::int64_t{flat_group_size});
     const std::int64_t tiles = stride * std::max<std::int64_t>(wanted / stride, 1);
-    return {layout.numel(), groups, std::min(tiles, groups), layout.bits};
+    return {layout.numel(), groups, (std::min)(tiles, groups), layout.bits};
   }
 
   /// Elements that all tiles take together in one round: each has its own sums.

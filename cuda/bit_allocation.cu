@@ -51,20 +51,20 @@ std::size_t scan_bytes(std::int64_t items) {
   std::size_t bytes = 0;
   check(StreamQueue::scan(nullptr, bytes, nullptr, items, nullptr), "device_allocation_workspace",
         "cub::DeviceScan");
-  return std::max(bytes, row_offsets_workspace(Layout{.rows = items}));
+  return (std::max)(bytes, row_offsets_workspace(Layout{.rows = items}));
 }
 
 template <class Items>
 void allocate(const char* verb, const Items& items, std::span<std::uint8_t> bits,
               AllocationTotals* totals, std::span<std::byte> workspace, cudaStream_t stream) {
   const std::int64_t count = static_cast<std::int64_t>(items.size());
-  require(bits.size() == items.size(), "bits.size() = ", bits.size(), " but there are ", count,
-          " items");
+  refuse_unless(bits.size() == items.size(), "bits.size() = ", bits.size(), " but there are ",
+                count, " items");
   require_memory(items.numel, count, "numel");
   require_memory(bits.data(), count, "bits");
   const std::size_t needed = device_allocation_workspace(count);
-  require(workspace.data() != nullptr && workspace.size() >= needed,
-          "workspace.size() = ", workspace.size(), " but ", needed, " bytes are needed");
+  refuse_unless(workspace.data() != nullptr && workspace.size() >= needed,
+                "workspace.size() = ", workspace.size(), " but ", needed, " bytes are needed");
   Workspace pieces(workspace);
   const DeviceAllocationMemory memory(pieces, items.size());
   const StreamQueue queue(verb, pieces.take<std::byte>(scan_bytes(count)), stream);
@@ -74,8 +74,8 @@ void allocate(const char* verb, const Items& items, std::span<std::uint8_t> bits
 }  // namespace detail
 
 std::size_t device_allocation_workspace(std::int64_t items) {
-  detail::require(items >= 0, "items = ", items, " is negative");
-  detail::require(items <= detail::max_items, "items = ", items, " exceeds 2^32 - 1");
+  detail::refuse_unless(items >= 0, "items = ", items, " is negative");
+  detail::refuse_unless(items <= detail::max_items, "items = ", items, " exceeds 2^32 - 1");
   detail::Workspace pieces;
   const detail::DeviceAllocationMemory memory(pieces, static_cast<std::size_t>(items));
   pieces.take<std::byte>(detail::scan_bytes(items));
@@ -102,13 +102,13 @@ void allocate_row_bits(const AllocationProblem& problem, const Layout& layout,
                        cudaStream_t stream) {
   layout.validate();
   const std::size_t rows = static_cast<std::size_t>(layout.rows);
-  detail::require(problem.sensitivity.size() == rows,
-                  "sensitivity.size() = ", problem.sensitivity.size(), " but the layout has ", rows,
-                  " rows");
-  detail::require(row_offsets.size() == rows + 1, "row_offsets.size() = ", row_offsets.size(),
-                  " instead of ", rows + 1, ", one more than rows");
-  detail::require(layout.bits == 8 || !problem.max_bits.empty(), "layout.bits = ", layout.bits,
-                  " but without max_bits a row may get 8");
+  detail::refuse_unless(problem.sensitivity.size() == rows,
+                        "sensitivity.size() = ", problem.sensitivity.size(), " but the layout has ",
+                        rows, " rows");
+  detail::refuse_unless(row_offsets.size() == rows + 1, "row_offsets.size() = ", row_offsets.size(),
+                        " instead of ", rows + 1, ", one more than rows");
+  detail::refuse_unless(layout.bits == 8 || !problem.max_bits.empty(),
+                        "layout.bits = ", layout.bits, " but without max_bits a row may get 8");
   detail::require_memory(problem.sensitivity, "sensitivity");
   detail::require_memory(row_offsets.data(), layout.rows + 1, "row_offsets");
   detail::allocate("allocate_row_bits", detail::items_of(problem), row_bits, totals, workspace,

@@ -13,9 +13,9 @@ namespace actpack {
 namespace detail {
 
 inline void require_codes(std::int64_t count, const char* name, int bits) {
-  require(is_width(bits), "bits = ", bits, " is not 1, 2, 4 or 8");
-  require(count >= 0 && count <= Layout::max_numel, name, " = ", count, " is not in [0, ",
-          Layout::max_numel, "]");
+  refuse_unless(is_width(bits), "bits = ", bits, " is not 1, 2, 4 or 8");
+  refuse_unless(count >= 0 && count <= Layout::max_numel, name, " = ", count, " is not in [0, ",
+                Layout::max_numel, "]");
 }
 
 }  // namespace detail
@@ -32,8 +32,8 @@ void pack(const std::uint8_t* codes, std::int64_t numel, int bits, std::uint32_t
 void unpack(const std::uint32_t* words, int bits, std::int64_t first, std::int64_t count,
             std::uint8_t* codes, cudaStream_t stream) {
   detail::require_codes(count, "count", bits);
-  detail::require(first >= 0 && first <= Layout::max_numel, "first = ", first, " is not in [0, ",
-                  Layout::max_numel, "]");
+  detail::refuse_unless(first >= 0 && first <= Layout::max_numel, "first = ", first,
+                        " is not in [0, ", Layout::max_numel, "]");
   detail::require_memory(words, count, "words");
   detail::require_memory(codes, count, "codes");
   const detail::Unpack body{{count}, words, bits, first, codes};

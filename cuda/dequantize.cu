@@ -17,9 +17,10 @@ void dequantize(ConstPackedView in, std::int64_t first, std::int64_t count, T* x
 template <DeviceElement T>
 void dequantize(ConstPackedView in, std::int64_t first, std::int64_t count, T* x, Decoding decoding,
                 const DecodingEpilogue& epilogue, cudaStream_t stream) {
-  detail::require(epilogue.channels > 0, "epilogue.channels = ", epilogue.channels,
-                  " is not positive");
-  detail::require(epilogue.inner > 0, "epilogue.inner = ", epilogue.inner, " is not positive");
+  detail::refuse_unless(epilogue.channels > 0, "epilogue.channels = ", epilogue.channels,
+                        " is not positive");
+  detail::refuse_unless(epilogue.inner > 0, "epilogue.inner = ", epilogue.inner,
+                        " is not positive");
   detail::decode_elements(
       in, first, count, x, "x", decoding, detail::NegativeSide::kept,
       detail::ChannelEpilogue<detail::Storage<T>>{epilogue.scale, epilogue.shift, epilogue.channels,

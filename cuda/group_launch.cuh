@@ -42,10 +42,10 @@ void encode_rows(const T* values, const char* name, const View& out, const Round
                  cudaStream_t stream) {
   require_arrays(out);
   const Layout& layout = out.layout;
-  require(first_row >= 0 && num_rows >= 0 && first_row <= layout.rows &&
-              num_rows <= layout.rows - first_row,
-          "first_row = ", first_row, " and num_rows = ", num_rows,
-          " exceed layout.rows = ", layout.rows);
+  refuse_unless(first_row >= 0 && num_rows >= 0 && first_row <= layout.rows &&
+                    num_rows <= layout.rows - first_row,
+                "first_row = ", first_row, " and num_rows = ", num_rows,
+                " exceed layout.rows = ", layout.rows);
   if (num_rows == 0 || layout.numel() == 0) {
     return;
   }
@@ -62,7 +62,7 @@ void encode_rows(const T* values, const char* name, const View& out, const Round
       });
     });
   }
-  const std::int64_t first_group = std::max(groups_before(layout, first_row), flat);
+  const std::int64_t first_group = (std::max)(groups_before(layout, first_row), flat);
   const std::int64_t end_group = groups_before(layout, first_row + num_rows);
   with_noise(rounding, [&](const auto& noise) {
     enqueue(
@@ -82,9 +82,10 @@ inline RowWalk walk_over(const Layout& layout, std::int64_t first, std::int64_t 
 }
 
 inline void require_elements(const Layout& layout, std::int64_t first, std::int64_t count) {
-  require(first >= 0 && count >= 0 && first <= layout.numel() && count <= layout.numel() - first,
-          "first = ", first, " and count = ", count, " exceed the layout's ", layout.numel(),
-          " elements");
+  refuse_unless(
+      first >= 0 && count >= 0 && first <= layout.numel() && count <= layout.numel() - first,
+      "first = ", first, " and count = ", count, " exceed the layout's ", layout.numel(),
+      " elements");
 }
 
 template <class T, class View, class Epilogue>

@@ -57,8 +57,8 @@ inline void check(cudaError_t code, const char* verb, const char* call) {
 template <class Body>
 void enqueue(void (*kernel)(Body), const Body& body, std::int64_t blocks, int threads,
              const char* verb, cudaStream_t stream) {
-  require(blocks <= std::numeric_limits<std::int32_t>::max(), verb, " would need ", blocks,
-          " blocks, more than a grid has");
+  refuse_unless(blocks <= (std::numeric_limits<std::int32_t>::max)(), verb, " would need ", blocks,
+                " blocks, more than a grid has");
   if (blocks <= 0) {
     return;
   }

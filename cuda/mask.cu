@@ -15,8 +15,8 @@ namespace detail {
 
 inline void require_arrays(const void* from, const char* from_name, const void* to,
                            const char* to_name, const void* mask, std::int64_t numel) {
-  require(numel >= 0 && numel <= Layout::max_numel, "numel = ", numel, " is not in [0, ",
-          Layout::max_numel, "]");
+  refuse_unless(numel >= 0 && numel <= Layout::max_numel, "numel = ", numel, " is not in [0, ",
+                Layout::max_numel, "]");
   require_memory(from, numel, from_name);
   require_memory(to, numel, to_name);
   require_memory(mask, words_for(numel, 1), "mask");

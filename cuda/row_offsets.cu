@@ -47,8 +47,9 @@ void row_offsets(const Layout& layout, const std::uint8_t* row_bits, std::int64_
   detail::require_memory(row_bits, layout.rows, "row_bits");
   detail::require_memory(offsets, layout.rows + 1, "offsets");
   const std::size_t needed = row_offsets_workspace(layout);
-  detail::require(workspace.data() != nullptr && workspace.size() >= needed,
-                  "workspace.size() = ", workspace.size(), " but ", needed, " bytes are needed");
+  detail::refuse_unless(workspace.data() != nullptr && workspace.size() >= needed,
+                        "workspace.size() = ", workspace.size(), " but ", needed,
+                        " bytes are needed");
   std::size_t bytes = workspace.size();
   detail::check(detail::scan(workspace.data(), bytes, layout, row_bits, offsets, stream),
                 "row_offsets", "cub::DeviceScan");

@@ -26,7 +26,8 @@ void row_statistics(const T* x, const Layout& layout, RowStatistics* statistics,
 void row_sensitivities(const RowStatistics* x, const RowStatistics* dy, double gain,
                        const Layout& layout, double* sensitivity, cudaStream_t stream) {
   layout.validate();
-  detail::require(gain >= 0 && std::isfinite(gain), "gain = ", gain, " is negative or not finite");
+  detail::refuse_unless(gain >= 0 && std::isfinite(gain), "gain = ", gain,
+                        " is negative or not finite");
   detail::require_memory(x, layout.rows, "x");
   detail::require_memory(sensitivity, layout.rows, "sensitivity");
   detail::enqueue(detail::WeighRanges{x, dy, gain, static_cast<double>(layout.group_size),

@@ -30,14 +30,14 @@
 namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline void require_channels(const batch_norm::Channels& channels) {
-  require(channels.count > 0, "channels.count = ", channels.count, " is not positive");
-  require(channels.inner > 0, "channels.inner = ", channels.inner, " is not positive");
+  refuse_unless(channels.count > 0, "channels.count = ", channels.count, " is not positive");
+  refuse_unless(channels.inner > 0, "channels.inner = ", channels.inner, " is not positive");
 }
 
 template <class A, class B>
 void require_same_size(std::span<A> a, const char* a_name, std::span<B> b, const char* b_name) {
-  require(a.size() == b.size(), a_name, ".size() = ", a.size(), " but ", b_name,
-          ".size() = ", b.size());
+  refuse_unless(a.size() == b.size(), a_name, ".size() = ", a.size(), " but ", b_name,
+                ".size() = ", b.size());
 }
 
 }  // namespace actpack::detail
@@ -128,9 +128,9 @@ template <class T, SavedTensor<T> Saved, ParallelFor Loop = Serial>
 void add_gradient_sums(std::span<const T> dz, std::int64_t first, const Saved& saved,
                        Channels channels, std::span<double> sums, const Loop& parallel = {}) {
   detail::require_channels(channels);
-  detail::require(sums.size() == 2 * static_cast<std::size_t>(channels.count),
-                  "sums.size() = ", sums.size(), " instead of ", 2 * channels.count,
-                  ", two for each channel");
+  detail::refuse_unless(sums.size() == 2 * static_cast<std::size_t>(channels.count),
+                        "sums.size() = ", sums.size(), " instead of ", 2 * channels.count,
+                        ", two for each channel");
   constexpr std::int64_t segment_numel = detail::batch_norm_segment_numel;
   const std::int64_t numel = static_cast<std::int64_t>(dz.size());
   const std::int64_t segments = (numel + segment_numel - 1) / segment_numel;
@@ -141,7 +141,7 @@ void add_gradient_sums(std::span<const T> dz, std::int64_t first, const Saved& s
     detail::GradientSegment<T> segment;
     for (std::int64_t i = segments * share / shares; i < segments * (share + 1) / shares; ++i) {
       const std::int64_t begin = i * segment_numel;
-      const std::int64_t count = std::min(segment_numel, numel - begin);
+      const std::int64_t count = (std::min)(segment_numel, numel - begin);
       segment.load(saved, first + begin,
                    dz.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)));
       detail::for_each_stretch(channels, first + begin, count,
@@ -224,8 +224,9 @@ void forward(const Operation& operation, std::span<const T> x, const PackedView&
 template <class T, ParallelFor Loop = Serial>
 void forward(const Operation& operation, std::span<const T> x, const SignMagnitudeView& out,
              const Rounding& rounding, std::span<T> y, const Loop& parallel = {}) {
-  detail::require(operation.saved == SavedValue::output,
-                  "operation.saved is the input, but a sign-magnitude context holds the output");
+  detail::refuse_unless(
+      operation.saved == SavedValue::output,
+      "operation.saved is the input, but a sign-magnitude context holds the output");
   write_channels(operation);
   normalize(x, operation.channels, operation.by_channel, y, parallel);
   encode(std::span<const T>(y), out, rounding, parallel);

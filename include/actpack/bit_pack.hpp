@@ -34,10 +34,10 @@ inline bool has_larger_code(std::span<const std::uint8_t> codes, int bits) {
 }
 
 inline void require_words(std::span<const std::uint32_t> words, std::int64_t numel, int bits) {
-  require(is_width(bits), "bits = ", bits, " is not 1, 2, 4 or 8");
-  require(static_cast<std::int64_t>(words.size()) == words_for(numel, bits),
-          "words.size() = ", words.size(), " but ", numel, " codes of ", bits, " bits take ",
-          words_for(numel, bits));
+  refuse_unless(is_width(bits), "bits = ", bits, " is not 1, 2, 4 or 8");
+  refuse_unless(static_cast<std::int64_t>(words.size()) == words_for(numel, bits),
+                "words.size() = ", words.size(), " but ", numel, " codes of ", bits, " bits take ",
+                words_for(numel, bits));
   require_memory(words, "words");
 }
 
@@ -58,13 +58,13 @@ void pack(std::span<const std::uint8_t> codes, int bits, std::span<std::uint32_t
   if (detail::has_larger_code(codes, bits)) [[unlikely]] {
     const auto too_large =
         std::ranges::find_if(codes, [&](std::uint8_t c) { return c > max_code(bits); });
-    detail::require(false, "codes[", too_large - codes.begin(), "] = ", int{*too_large},
-                    " does not fit in ", bits, " bits");
+    detail::refuse_unless(false, "codes[", too_large - codes.begin(), "] = ", int{*too_large},
+                          " does not fit in ", bits, " bits");
   }
   const std::int64_t per_word = 32 / bits;
   const auto pack_words = [&](std::int64_t first, std::int64_t last) {
     std::fill(words.data() + first, words.data() + last, 0u);
-    const std::int64_t count = std::min(last * per_word, numel) - first * per_word;
+    const std::int64_t count = (std::min)(last * per_word, numel) - first * per_word;
     detail::insert_codes(codes.data() + first * per_word, count, bits, words.data() + first, 0);
   };
   detail::for_each_piece(0, words_for(numel, bits), per_word, parallel, pack_words);
@@ -76,11 +76,11 @@ void pack(std::span<const std::uint8_t> codes, int bits, std::span<std::uint32_t
 template <ParallelFor Loop = Serial>
 void unpack(std::span<const std::uint32_t> words, int bits, std::int64_t first,
             std::span<std::uint8_t> codes, Loop&& parallel = {}) {
-  detail::require(is_width(bits), "bits = ", bits, " is not 1, 2, 4 or 8");
+  detail::refuse_unless(is_width(bits), "bits = ", bits, " is not 1, 2, 4 or 8");
   const std::int64_t numel = static_cast<std::int64_t>(words.size()) * (32 / bits);
   const std::int64_t count = static_cast<std::int64_t>(codes.size());
-  detail::require(first >= 0 && first <= numel && count <= numel - first, "first = ", first,
-                  " and ", count, " codes exceed the ", numel, " that words hold");
+  detail::refuse_unless(first >= 0 && first <= numel && count <= numel - first, "first = ", first,
+                        " and ", count, " codes exceed the ", numel, " that words hold");
   detail::require_memory(words, "words");
   detail::require_memory(codes, "codes");
   detail::for_each_piece(0, count, 1, parallel, [&](std::int64_t begin, std::int64_t end) {

@@ -101,8 +101,8 @@ inline InstructionSet instruction_set() {
 /// hidden visibility has a choice of its own. Throws std::invalid_argument if this processor lacks
 /// it. Any thread may call it at any time.
 inline void use_instruction_set(InstructionSet chosen) {
-  detail::require(chosen <= best_instruction_set(),
-                  "this processor lacks the chosen instruction set");
+  detail::refuse_unless(chosen <= best_instruction_set(),
+                        "this processor lacks the chosen instruction set");
 #if ACTPACK_X86
   __atomic_store_n(&detail::chosen_instruction_set(), static_cast<int>(chosen), __ATOMIC_RELAXED);
 #endif

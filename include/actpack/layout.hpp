@@ -65,23 +65,23 @@ struct Layout {
 
   /// Throws std::invalid_argument, naming the field and its value, unless this describes a tensor.
   ACTPACK_INLINE void validate() const {
-    using detail::require;
-    require(is_width(bits), "layout.bits = ", bits, " is not 1, 2, 4 or 8");
-    require(group_size > 0 && group_size % 32 == 0, "layout.group_size = ", group_size,
-            " is not a positive multiple of 32");
-    require(rows >= 0, "layout.rows = ", rows, " is negative");
-    require(row_size >= 0, "layout.row_size = ", row_size, " is negative");
-    require(last_row_size >= 0 && last_row_size <= row_size,
-            "layout.last_row_size = ", last_row_size, " is not in [0, layout.row_size = ", row_size,
-            "]");
-    require(last_row_size == 0 || rows > 0, "layout.last_row_size = ", last_row_size,
-            " but layout.rows = 0");
-    require(rows <= max_numel / std::max<std::int64_t>(row_size, 1) && row_size <= max_numel,
-            "layout.rows = ", rows, " times layout.row_size = ", row_size, " overflows");
+    using detail::refuse_unless;
+    refuse_unless(is_width(bits), "layout.bits = ", bits, " is not 1, 2, 4 or 8");
+    refuse_unless(group_size > 0 && group_size % 32 == 0, "layout.group_size = ", group_size,
+                  " is not a positive multiple of 32");
+    refuse_unless(rows >= 0, "layout.rows = ", rows, " is negative");
+    refuse_unless(row_size >= 0, "layout.row_size = ", row_size, " is negative");
+    refuse_unless(last_row_size >= 0 && last_row_size <= row_size,
+                  "layout.last_row_size = ", last_row_size,
+                  " is not in [0, layout.row_size = ", row_size, "]");
+    refuse_unless(last_row_size == 0 || rows > 0, "layout.last_row_size = ", last_row_size,
+                  " but layout.rows = 0");
+    refuse_unless(rows <= max_numel / std::max<std::int64_t>(row_size, 1) && row_size <= max_numel,
+                  "layout.rows = ", rows, " times layout.row_size = ", row_size, " overflows");
     // A group of that size has group_size / 16 calls of the generator: see NoiseDomain.
-    require(num_groups() <= (std::int64_t{1} << 60) / group_size, "layout.rows = ", rows,
-            " with groups of layout.group_size = ", group_size,
-            " would draw 2^56 times from one seed");
+    refuse_unless(num_groups() <= (std::int64_t{1} << 60) / group_size, "layout.rows = ", rows,
+                  " with groups of layout.group_size = ", group_size,
+                  " would draw 2^56 times from one seed");
   }
 
  private:
@@ -95,9 +95,9 @@ struct Layout {
 namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline void require_row_width(const Layout& layout, std::int64_t row, int bits) {
-  require(is_width(bits), "row_bits[", row, "] = ", bits, " is not 1, 2, 4 or 8");
-  require(bits <= layout.bits, "row_bits[", row, "] = ", bits,
-          " exceeds layout.bits = ", layout.bits);
+  refuse_unless(is_width(bits), "row_bits[", row, "] = ", bits, " is not 1, 2, 4 or 8");
+  refuse_unless(bits <= layout.bits, "row_bits[", row, "] = ", bits,
+                " exceeds layout.bits = ", layout.bits);
 }
 
 }  // namespace actpack::detail
@@ -111,10 +111,11 @@ namespace actpack::inline ACTPACK_TARGET {
 inline void row_offsets(const Layout& layout, std::span<const std::uint8_t> row_bits,
                         std::span<std::int64_t> offsets) {
   layout.validate();
-  detail::require(static_cast<std::int64_t>(row_bits.size()) == layout.rows,
-                  "row_bits.size() = ", row_bits.size(), " but layout.rows = ", layout.rows);
-  detail::require(static_cast<std::int64_t>(offsets.size()) == layout.rows + 1,
-                  "offsets.size() = ", offsets.size(), " but layout.rows + 1 = ", layout.rows + 1);
+  detail::refuse_unless(static_cast<std::int64_t>(row_bits.size()) == layout.rows,
+                        "row_bits.size() = ", row_bits.size(), " but layout.rows = ", layout.rows);
+  detail::refuse_unless(static_cast<std::int64_t>(offsets.size()) == layout.rows + 1,
+                        "offsets.size() = ", offsets.size(),
+                        " but layout.rows + 1 = ", layout.rows + 1);
   for (std::int64_t row = 0; row < layout.rows; ++row) {
     detail::require_row_width(layout, row, row_bits[static_cast<std::size_t>(row)]);
   }

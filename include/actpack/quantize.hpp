@@ -36,12 +36,12 @@ inline void require_view(const ConstPackedView& view, ElementInterval elements) 
     const std::int64_t start = view.row_offsets[row];
     const std::int64_t least = row * words_for(layout.row_size, 1);
     const std::int64_t most = row * layout.words_per_row();
-    require(start >= least && start <= most, "row_offsets[", row, "] = ", start, " is not in [",
-            least, ", ", most, "]");
+    refuse_unless(start >= least && start <= most, "row_offsets[", row, "] = ", start,
+                  " is not in [", least, ", ", most, "]");
     const std::int64_t end = start + words_for(layout.size_of_row(row), view.row_bits[row]);
-    require(view.row_offsets[row + 1] == end && end <= total, "row_offsets[", row + 1,
-            "] = ", view.row_offsets[row + 1], " but row ", row, " ends at word ", end, " of ",
-            total);
+    refuse_unless(view.row_offsets[row + 1] == end && end <= total, "row_offsets[", row + 1,
+                  "] = ", view.row_offsets[row + 1], " but row ", row, " ends at word ", end,
+                  " of ", total);
   }
 }
 

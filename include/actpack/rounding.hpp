@@ -100,7 +100,7 @@ struct Decoding {
   /// plain decoding. Values may lie half a step outside the group's range. Data rounded to nearest
   /// decode plainly. Throws std::invalid_argument unless alpha is in [0, 1].
   ACTPACK_INLINE static Decoding subtractive(Rounding rounding, float alpha = 1) {
-    detail::require(alpha >= 0 && alpha <= 1, "alpha = ", alpha, " is not in [0, 1]");
+    detail::refuse_unless(alpha >= 0 && alpha <= 1, "alpha = ", alpha, " is not in [0, 1]");
     return rounding.is_stochastic ? Decoding{rounding, alpha} : plain();
   }
 
@@ -112,8 +112,8 @@ struct Decoding {
 /// Returns the dither in [0, 2^14) of one element: `element` counts within its group, `group`
 /// within the tensor; `half_step` when rounding to nearest. Depends on nothing else.
 ACTPACK_CORE constexpr std::uint32_t dither(const Rounding& rounding, NoiseDomain domain,
-                                          std::int64_t group, std::int32_t group_size,
-                                          std::int32_t element) {
+                                            std::int64_t group, std::int32_t group_size,
+                                            std::int32_t element) {
   if (!rounding.is_stochastic) {
     return half_step;
   }

@@ -35,7 +35,7 @@ void decode_keeping_signs(const ConstSignMagnitudeView& in, std::span<T> y,
   const std::size_t segments = (y.size() + segment_numel - 1) / segment_numel;
   detail::run_loop(static_cast<std::int64_t>(segments), parallel, [&](std::int64_t i) {
     const std::size_t first = static_cast<std::size_t>(i) * segment_numel;
-    const std::span<T> segment = y.subspan(first, std::min(segment_numel, y.size() - first));
+    const std::span<T> segment = y.subspan(first, (std::min)(segment_numel, y.size() - first));
     decode(in, static_cast<std::int64_t>(first), segment);
     std::array<T, segment_numel> smallest;
     smallest.fill(detail::smallest_positive<T>());

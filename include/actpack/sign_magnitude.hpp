@@ -127,8 +127,8 @@ void relu_backward(const Dy& dy, ConstSignMagnitudeView in, std::int64_t first, 
   const auto from = detail::as_const_span(dy);
   const auto to = detail::as_span(dx);
   in.layout.validate();
-  detail::require(to.size() == from.size(), "dx.size() = ", to.size(),
-                  " but dy.size() = ", from.size());
+  detail::refuse_unless(to.size() == from.size(), "dx.size() = ", to.size(),
+                        " but dy.size() = ", from.size());
   const detail::ElementInterval elements = detail::require_range(in.layout, first, {"dy", from});
   detail::require_memory(from, "dy");
   detail::require_memory(to, "dx");

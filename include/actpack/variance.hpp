@@ -71,7 +71,7 @@ constexpr std::int64_t spanned_size(const ConvAxis& axis) {
 constexpr std::int64_t count_pairs(const ConvAxis& axis) {
   // The strided positions p with p · stride < bound.
   const auto positions_below = [&](std::int64_t bound) {
-    return bound <= 0 ? 0 : std::min((bound - 1) / axis.stride + 1, strided_size(axis));
+    return bound <= 0 ? 0 : (std::min)((bound - 1) / axis.stride + 1, strided_size(axis));
   };
   std::int64_t pairs = 0;
   for (std::int64_t tap = 0; tap < axis.kernel; ++tap) {
@@ -88,12 +88,12 @@ struct Pixels {
 
 /// Refuses axes that describe no convolution, or one whose positions, pairs or pixels overflow.
 inline Pixels require_axes(std::span<const ConvAxis> axes) {
-  constexpr std::int64_t largest = std::numeric_limits<std::int32_t>::max();
+  constexpr std::int64_t largest = (std::numeric_limits<std::int32_t>::max)();
   Pixels pixels;
   for (std::size_t i = 0; i < axes.size(); ++i) {
     const auto require_field = [&](const char* name, std::int64_t value, std::int64_t smallest) {
-      require(value >= smallest && value <= largest, "axes[", i, "].", name, " = ", value,
-              " is not in [", smallest, ", ", largest, "]");
+      refuse_unless(value >= smallest && value <= largest, "axes[", i, "].", name, " = ", value,
+                    " is not in [", smallest, ", ", largest, "]");
     };
     const ConvAxis& axis = axes[i];
     require_field("input", axis.input, 1);
@@ -102,10 +102,10 @@ inline Pixels require_axes(std::span<const ConvAxis> axes) {
     require_field("stride", axis.stride, 1);
     require_field("padding", axis.padding, 0);
     require_field("dilation", axis.dilation, 1);
-    require(axis.input <= Layout::max_numel / pixels.input &&
-                axis.output <= Layout::max_numel / pixels.output,
-            "axes[", i, "] with input = ", axis.input, " and output = ", axis.output,
-            " makes more than ", Layout::max_numel, " pixels");
+    refuse_unless(axis.input <= Layout::max_numel / pixels.input &&
+                      axis.output <= Layout::max_numel / pixels.output,
+                  "axes[", i, "] with input = ", axis.input, " and output = ", axis.output,
+                  " makes more than ", Layout::max_numel, " pixels");
     pixels.input *= axis.input;
     pixels.output *= axis.output;
   }
@@ -148,7 +148,7 @@ namespace actpack::inline ACTPACK_TARGET {
 inline double conv_gain(double squared_gradient_norm, std::span<const ConvAxis> axes,
                         std::int64_t conv_groups = 1) {
   detail::require_axes(axes);
-  detail::require(conv_groups > 0, "conv_groups = ", conv_groups, " is not positive");
+  detail::refuse_unless(conv_groups > 0, "conv_groups = ", conv_groups, " is not positive");
   double gain = squared_gradient_norm / static_cast<double>(conv_groups);
   for (const ConvAxis& axis : axes) {
     gain *= static_cast<double>(detail::count_pairs(axis)) /
@@ -169,8 +169,8 @@ inline void conv_gain_map(std::span<const double> squared_gradient_norms, std::s
                           std::span<const ConvAxis> axes) {
   const detail::Pixels pixels = detail::require_axes(axes);
   const auto require_pixels = [](detail::NamedSize values, const char* side, std::int64_t size) {
-    detail::require(values.size == size, values.name, ".size() = ", values.size,
-                    " but the axes have ", size, " ", side, " pixels");
+    detail::refuse_unless(values.size == size, values.name, ".size() = ", values.size,
+                          " but the axes have ", size, " ", side, " pixels");
   };
   require_pixels({"squared_gradient_norms", squared_gradient_norms}, "output", pixels.output);
   require_pixels({"gains", gains}, "input", pixels.input);

@@ -35,10 +35,11 @@ class Planes {
                                                               .group_size = group_size,
                                                               .bits = context_.bits} {
     require_numel("context.numel", context_.numel);
-    require(context_.form == ACTPACK_FORM_AFFINE || context_.form == ACTPACK_FORM_SIGN_MAGNITUDE,
-            "context.form = ", context_.form, " is neither affine, 0, nor sign-magnitude, 1");
-    require(actpack::is_width(context_.bits), "context.bits = ", context_.bits,
-            " is not 1, 2, 4 or 8");
+    refuse_unless(
+        context_.form == ACTPACK_FORM_AFFINE || context_.form == ACTPACK_FORM_SIGN_MAGNITUDE,
+        "context.form = ", context_.form, " is neither affine, 0, nor sign-magnitude, 1");
+    refuse_unless(actpack::is_width(context_.bits), "context.bits = ", context_.bits,
+                  " is not 1, 2, 4 or 8");
     require_flag("context.is_stochastic", context_.is_stochastic);
   }
 
@@ -49,8 +50,8 @@ class Planes {
   }
   static Planes with_signs(const actpack_context* context) {
     const Planes planes = in_memory(context);
-    require(planes.has_signs(), "context.form = ", planes.context_.form,
-            " is affine, but signs are needed");
+    refuse_unless(planes.has_signs(), "context.form = ", planes.context_.form,
+                  " is affine, but signs are needed");
     return planes;
   }
 
@@ -105,21 +106,23 @@ inline Operation make_operation(const actpack_normalization* pointer,
   const actpack_normalization& operation = require_struct("operation", pointer);
   const std::int64_t channels = operation.channels;
   constexpr std::int64_t most = actpack::Layout::max_numel;
-  require(channels > 0 && channels <= most, "operation.channels = ", channels, " is not in [1, ",
-          most, "]");
-  require(operation.inner > 0 && operation.inner <= most / channels,
-          "operation.inner = ", operation.inner, " is not in [1, ", most / channels, "]");
-  require(context.numel % (channels * operation.inner) == 0, "operation.channels = ", channels,
-          " times operation.inner = ", operation.inner,
-          " does not divide context.numel = ", context.numel);
-  require(operation.saved == ACTPACK_SAVED_INPUT || operation.saved == ACTPACK_SAVED_OUTPUT,
-          "operation.saved = ", operation.saved, " is neither the input, 0, nor the output, 1");
-  require(operation.saved == ACTPACK_SAVED_OUTPUT || context.form == ACTPACK_FORM_AFFINE,
-          "operation.saved = ", operation.saved,
-          " is the input, but a sign-magnitude context holds the output");
-  require(operation.epsilon >= 0, "operation.epsilon = ", operation.epsilon, " is not 0 or more");
-  require(operation.smallest_gamma >= 0, "operation.smallest_gamma = ", operation.smallest_gamma,
-          " is not 0 or more");
+  refuse_unless(channels > 0 && channels <= most, "operation.channels = ", channels,
+                " is not in [1, ", most, "]");
+  refuse_unless(operation.inner > 0 && operation.inner <= most / channels,
+                "operation.inner = ", operation.inner, " is not in [1, ", most / channels, "]");
+  refuse_unless(context.numel % (channels * operation.inner) == 0,
+                "operation.channels = ", channels, " times operation.inner = ", operation.inner,
+                " does not divide context.numel = ", context.numel);
+  refuse_unless(operation.saved == ACTPACK_SAVED_INPUT || operation.saved == ACTPACK_SAVED_OUTPUT,
+                "operation.saved = ", operation.saved,
+                " is neither the input, 0, nor the output, 1");
+  refuse_unless(operation.saved == ACTPACK_SAVED_OUTPUT || context.form == ACTPACK_FORM_AFFINE,
+                "operation.saved = ", operation.saved,
+                " is the input, but a sign-magnitude context holds the output");
+  refuse_unless(operation.epsilon >= 0, "operation.epsilon = ", operation.epsilon,
+                " is not 0 or more");
+  refuse_unless(operation.smallest_gamma >= 0,
+                "operation.smallest_gamma = ", operation.smallest_gamma, " is not 0 or more");
   return {.channels = {.count = channels, .inner = operation.inner},
           .saved = static_cast<batch_norm::SavedValue>(operation.saved),
           .epsilon = operation.epsilon,

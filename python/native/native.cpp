@@ -54,8 +54,8 @@ void with_type(const actpack_execution& execution, const Call& call) {
     case ACTPACK_TYPE_FLOAT16: return call(Verbs<Float16>{execution});
     case ACTPACK_TYPE_BFLOAT16: return call(Verbs<Bfloat16>{execution});
     default:
-      require(false, "execution.type = ", execution.type,
-              " is neither float32, 0, nor float16, 1, nor bfloat16, 2");
+      refuse_unless(false, "execution.type = ", execution.type,
+                    " is neither float32, 0, nor float16, 1, nor bfloat16, 2");
   }
 }
 
@@ -65,14 +65,15 @@ const char* run(const actpack_execution* pointer, const Call& call) {
   return guard([&] {
     const actpack_execution& execution = require_struct("execution", pointer);
     require_flag("execution.is_cuda", execution.is_cuda);
-    require(execution.threads > 0, "execution.threads = ", execution.threads, " is not positive");
+    refuse_unless(execution.threads > 0, "execution.threads = ", execution.threads,
+                  " is not positive");
     if (execution.is_cuda == 0) {
       with_type<HostVerbs, actpack::float16, actpack::bfloat16>(execution, call);
     } else {
 #ifdef ACTPACK_PYTHON_CUDA
       with_type<DeviceVerbs, __half, __nv_bfloat16>(execution, call);
 #else
-      require(false, "execution.is_cuda = 1, but this build has no device code");
+      refuse_unless(false, "execution.is_cuda = 1, but this build has no device code");
 #endif
     }
   });
@@ -115,8 +116,8 @@ const char* actpack_check_sizes(std::int64_t execution, std::int64_t context,
                                 std::int64_t normalization) {
   return guard([&] {
     const auto check = [](const char* name, std::int64_t of_caller, std::size_t own) {
-      require(of_caller == static_cast<std::int64_t>(own), name, " = ", of_caller,
-              " bytes for the caller's struct, but this library's takes ", own);
+      refuse_unless(of_caller == static_cast<std::int64_t>(own), name, " = ", of_caller,
+                    " bytes for the caller's struct, but this library's takes ", own);
     };
     check("execution", execution, sizeof(actpack_execution));
     check("context", context, sizeof(actpack_context));
@@ -146,13 +147,15 @@ const char* actpack_decode(const actpack_execution* execution, const actpack_con
                            std::int32_t is_subtractive) {
   return run(execution, [&](const auto& verbs) {
     const Planes planes = Planes::in_memory(from);
-    require(first >= 0 && first <= planes.numel() && count >= 0 && count <= planes.numel() - first,
-            "first = ", first, " and count = ", count, " exceed context.numel = ", planes.numel());
+    refuse_unless(
+        first >= 0 && first <= planes.numel() && count >= 0 && count <= planes.numel() - first,
+        "first = ", first, " and count = ", count, " exceed context.numel = ", planes.numel());
     require_values(verbs, "x", x, count);
-    require(decode_as == ACTPACK_DECODE_VALUES || decode_as == ACTPACK_DECODE_RELU,
-            "decode_as = ", decode_as, " is neither values, 0, nor max(values, 0), 1");
-    require(decode_as == ACTPACK_DECODE_VALUES || planes.has_signs(), "decode_as = ", decode_as,
-            " is max(values, 0), which an affine context does not decode to");
+    refuse_unless(decode_as == ACTPACK_DECODE_VALUES || decode_as == ACTPACK_DECODE_RELU,
+                  "decode_as = ", decode_as, " is neither values, 0, nor max(values, 0), 1");
+    refuse_unless(decode_as == ACTPACK_DECODE_VALUES || planes.has_signs(),
+                  "decode_as = ", decode_as,
+                  " is max(values, 0), which an affine context does not decode to");
     require_flag("is_subtractive", is_subtractive);
     verbs.decode(planes, first, count, x, decode_as, is_subtractive != 0);
   });
@@ -252,8 +255,8 @@ const char* actpack_batch_norm_backward(const actpack_execution* execution,
     require_by_channel(normalization);
     require_values(verbs, "dz", dz, planes.numel());
     require_flag("is_subtractive", is_subtractive);
-    require(elements == 0 || elements == in_a_channel, "elements = ", elements,
-            " is neither 0 nor a channel's ", in_a_channel);
+    refuse_unless(elements == 0 || elements == in_a_channel, "elements = ", elements,
+                  " is neither 0 nor a channel's ", in_a_channel);
     require_array("workspace", workspace, verbs.batch_norm_workspace(normalization, planes),
                   Planes::alignment);
     require_floats("gamma_gradient", gamma_gradient, normalization);

@@ -104,19 +104,19 @@ class ByteReader {
   const std::byte* get_array(std::int64_t size) {
     const std::byte* const array = take(padded_size(size));
     for (std::int64_t i = size; i < padded_size(size); ++i) {
-      require(array[i] == std::byte{0}, name_, " has padding that is not 0");
+      refuse_unless(array[i] == std::byte{0}, name_, " has padding that is not 0");
     }
     return array;
   }
 
   void require_end() const {
-    require(bytes_.empty(), name_, " has ", bytes_.size(), " bytes too many");
+    refuse_unless(bytes_.empty(), name_, " has ", bytes_.size(), " bytes too many");
   }
 
  private:
   const std::byte* take(std::int64_t size) {
-    require(size <= static_cast<std::int64_t>(bytes_.size()), name_, " lacks ",
-            size - static_cast<std::int64_t>(bytes_.size()), " bytes at its end");
+    refuse_unless(size <= static_cast<std::int64_t>(bytes_.size()), name_, " lacks ",
+                  size - static_cast<std::int64_t>(bytes_.size()), " bytes at its end");
     const std::byte* const taken = bytes_.data();
     bytes_ = bytes_.subspan(static_cast<std::size_t>(size));
     return taken;

@@ -25,15 +25,15 @@ namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Refuses probabilities outside [0, 1), NaN among them.
 inline void require_drop_probability(double p) {
-  require(p >= 0 && p < 1, "drop_probability = ", p, " is not in [0, 1)");
+  refuse_unless(p >= 0 && p < 1, "drop_probability = ", p, " is not in [0, 1)");
 }
 
 /// Refuses a chunk of `numel` elements that starts at element `first`.
 inline void require_dropout(const Rounding& rounding, std::int64_t first, std::int64_t numel) {
-  require(first >= 0 && first % 32 == 0, "first = ", first, " is not a multiple of 32");
-  require(first <= Layout::max_numel - numel, "first = ", first, " and ", numel,
-          " elements exceed the ", Layout::max_numel, " that a tensor may have");
-  require(rounding.is_stochastic, "rounding is to nearest, but dropout draws at random");
+  refuse_unless(first >= 0 && first % 32 == 0, "first = ", first, " is not a multiple of 32");
+  refuse_unless(first <= Layout::max_numel - numel, "first = ", first, " and ", numel,
+                " elements exceed the ", Layout::max_numel, " that a tensor may have");
+  refuse_unless(rounding.is_stochastic, "rounding is to nearest, but dropout draws at random");
 }
 
 /// Keeps ⌊(1 − p) · 2^32 + ½⌋ of 2^32 words, at least one. The product is a multiple of 2^−21, so a

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The actpack authors
 // SPDX-License-Identifier: MIT
 //
-// The arithmetic that host verbs rely on: that of IEEE 754, in its default environment. Neither is a
-// matter of course: a plug-in that was linked with -ffast-math makes a whole program flush
+// The arithmetic that host verbs rely on: that of IEEE 754, in its default environment. Neither is
+// a matter of course: a plug-in that was linked with -ffast-math makes a whole program flush
 // subnormals, and flags that no macro tells of let a compiler reorder sums.
 #pragma once
 
@@ -95,9 +95,9 @@ inline bool has_ieee_arithmetic() {
 inline void require_ieee_arithmetic() {
 #if !ACTPACK_EXTERN_KERNELS
   static const bool has_it = has_ieee_arithmetic();
-  require(has_it,
-          "this program was compiled with flags that break IEEE arithmetic, such as "
-          "-funsafe-math-optimizations");
+  refuse_unless(has_it,
+                "this program was compiled with flags that break IEEE arithmetic, such as "
+                "-funsafe-math-optimizations");
 #endif
 }
 

@@ -22,8 +22,8 @@ class HostArray {
   HostArray() = default;
   /// Throws std::invalid_argument if memory has no room for so many addresses.
   explicit HostArray(std::int64_t size) {
-    require(static_cast<std::uint64_t>(size) <= SIZE_MAX / sizeof(T), size, " elements of ",
-            sizeof(T), " bytes are more than this machine can address");
+    refuse_unless(static_cast<std::uint64_t>(size) <= SIZE_MAX / sizeof(T), size, " elements of ",
+                  sizeof(T), " bytes are more than this machine can address");
     data_ = new T[static_cast<std::size_t>(size)];
   }
   HostArray(HostArray&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}

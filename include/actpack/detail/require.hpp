@@ -42,7 +42,7 @@ namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// Refuses the fragments' sentence unless `holds`.
 template <class... Values>
-void require(bool holds, const Values&... fragments) {
+void refuse_unless(bool holds, const Values&... fragments) {
   if (!holds) {
     refuse({Fragment(fragments)...});
   }
@@ -50,7 +50,7 @@ void require(bool holds, const Values&... fragments) {
 
 /// Refuses a null pointer to an array that is not empty.
 inline void require_memory(const void* pointer, std::int64_t size, const char* name) {
-  require(pointer != nullptr || size == 0, name, " is null but has ", size, " elements");
+  refuse_unless(pointer != nullptr || size == 0, name, " is null but has ", size, " elements");
 }
 
 template <class T>

@@ -15,9 +15,10 @@ inline void require_arrays(const ConstPackedView& view) {
   view.layout.validate();
   require_memory(view.words, view.layout.num_words(), "words");
   require_memory(view.params, view.layout.num_groups(), "params");
-  require((view.row_bits == nullptr) == (view.row_offsets == nullptr) || view.layout.rows == 0,
-          "row_bits is ", view.row_bits == nullptr ? "null" : "set", " but row_offsets is ",
-          view.row_offsets == nullptr ? "null" : "set");
+  refuse_unless(
+      (view.row_bits == nullptr) == (view.row_offsets == nullptr) || view.layout.rows == 0,
+      "row_bits is ", view.row_bits == nullptr ? "null" : "set", " but row_offsets is ",
+      view.row_offsets == nullptr ? "null" : "set");
 }
 
 inline void require_arrays(const ConstSignMagnitudeView& view) {

@@ -30,8 +30,8 @@ ACTPACK_COMPILED_ONCE Allocation allocate_measured_bits(const MeasuredAllocation
 }
 
 ACTPACK_COMPILED_ONCE std::size_t allocate_bits_workspace(std::int64_t items) {
-  detail::require(items >= 0, "items = ", items, " is negative");
-  detail::require(items <= detail::max_items, "items = ", items, " exceeds 2^32 - 1");
+  detail::refuse_unless(items >= 0, "items = ", items, " is negative");
+  detail::refuse_unless(items <= detail::max_items, "items = ", items, " exceeds 2^32 - 1");
   return detail::allocation_workspace(static_cast<std::size_t>(items));
 }
 

@@ -19,13 +19,13 @@
 namespace actpack::detail::inline ACTPACK_TARGET {
 
 /// An item's number has 32 bits.
-inline constexpr std::int64_t max_items = std::numeric_limits<std::uint32_t>::max();
+inline constexpr std::int64_t max_items = (std::numeric_limits<std::uint32_t>::max)();
 
 /// With no more items than this, the solver looks at every step of every item.
 inline constexpr std::size_t few_items = 2048;
 
 /// Sizes may add up to this, so that no sum of bits overflows.
-inline constexpr std::int64_t max_total_numel = std::numeric_limits<std::int64_t>::max() / 8;
+inline constexpr std::int64_t max_total_numel = (std::numeric_limits<std::int64_t>::max)() / 8;
 
 /// Variances may reach this: times any number of bits they are still finite.
 inline constexpr double max_variance = 0x1p960;
@@ -139,7 +139,7 @@ struct SensitiveItems : AllocationItems {
   ACTPACK_HD bool is_noiseless(std::size_t i) const { return sensitivity[i] == 0; }
 
   void refuse(std::size_t i) const {
-    require(is_valid(i), "sensitivity[", i, "] = ", sensitivity[i], " is not in [0, 2^960]");
+    refuse_unless(is_valid(i), "sensitivity[", i, "] = ", sensitivity[i], " is not in [0, 2^960]");
   }
 };
 
@@ -180,8 +180,8 @@ struct MeasuredItems : AllocationItems {
   void refuse(std::size_t i) const {
     for (int w = 0; w < num_widths; ++w) {
       const double v = variance_at(i, w);
-      require(v >= 0 && v <= max_variance, "variance[", i, "][", w, "] = ", v,
-              " is not in [0, 2^960]");
+      refuse_unless(v >= 0 && v <= max_variance, "variance[", i, "][", w, "] = ", v,
+                    " is not in [0, 2^960]");
     }
   }
 };
@@ -211,7 +211,7 @@ struct AllocationSizes {
 inline void require_widths(const std::uint8_t* bits, const char* name, std::size_t items) {
   if (bits == nullptr) return;
   for (std::size_t i = 0; i < items; ++i) {
-    require(is_width(bits[i]), name, "[", i, "] = ", int{bits[i]}, " is not 1, 2, 4 or 8");
+    refuse_unless(is_width(bits[i]), name, "[", i, "] = ", int{bits[i]}, " is not 1, 2, 4 or 8");
   }
 }
 
@@ -222,9 +222,9 @@ void refuse(const Items& items) {
   std::int64_t total = 0;
   for (std::size_t i = 0; i < items.size(); ++i) {
     const std::int64_t numel = items.numel[i];
-    require(numel > 0, "numel[", i, "] = ", numel, " is not positive");
-    require(numel <= max_total_numel - total, "numel[", i, "] = ", numel,
-            " makes a sum beyond 2^60 - 1");
+    refuse_unless(numel > 0, "numel[", i, "] = ", numel, " is not positive");
+    refuse_unless(numel <= max_total_numel - total, "numel[", i, "] = ", numel,
+                  " makes a sum beyond 2^60 - 1");
     total += numel;
   }
 }
@@ -244,7 +244,7 @@ AllocationSizes measure_sizes(const Items& items) {
     const std::int64_t numel = items.numel[i];
     are_valid &= items.is_valid(i) & (numel > 0);
     sum.add(numel);
-    sizes.largest_numel = std::max(sizes.largest_numel, numel);
+    sizes.largest_numel = (std::max)(sizes.largest_numel, numel);
     sizes.are_equal &= numel == items.numel[0];
   }
   if (!are_valid || !sum.is_allowed()) refuse(items);
@@ -254,13 +254,13 @@ AllocationSizes measure_sizes(const Items& items) {
     for (std::size_t i = 0; i < count; ++i) {
       const int narrowest = bits_at(items.narrowest(i));
       const int widest = bits_at(items.widest(i));
-      require(narrowest <= widest, "min_bits[", i, "] = ", narrowest, " exceeds max_bits[", i,
-              "] = ", widest);
+      refuse_unless(narrowest <= widest, "min_bits[", i, "] = ", narrowest, " exceeds max_bits[", i,
+                    "] = ", widest);
       sizes.least_bits += items.numel[i] * narrowest;
     }
   }
-  require(sizes.least_bits <= items.bit_budget, "bit_budget = ", items.bit_budget,
-          " but the narrowest widths take ", sizes.least_bits, " bits");
+  refuse_unless(sizes.least_bits <= items.bit_budget, "bit_budget = ", items.bit_budget,
+                " but the narrowest widths take ", sizes.least_bits, " bits");
   return sizes;
 }
 
@@ -268,13 +268,13 @@ AllocationSizes measure_sizes(const Items& items) {
 /// std::invalid_argument if lengths differ.
 template <class Problem>
 AllocationItems common_items_of(const Problem& problem, const char* name, std::size_t count) {
-  require(count <= static_cast<std::size_t>(max_items), name, ".size() = ", count,
-          " exceeds 2^32 - 1");
-  require(problem.numel.size() == count, "numel.size() = ", problem.numel.size(), " but ", name,
-          ".size() = ", count);
+  refuse_unless(count <= static_cast<std::size_t>(max_items), name, ".size() = ", count,
+                " exceeds 2^32 - 1");
+  refuse_unless(problem.numel.size() == count, "numel.size() = ", problem.numel.size(), " but ",
+                name, ".size() = ", count);
   const auto limits_of = [&](std::span<const std::uint8_t> bits, const char* limits) {
-    require(bits.empty() || bits.size() == count, limits, ".size() = ", bits.size(),
-            " but there are ", count, " items");
+    refuse_unless(bits.empty() || bits.size() == count, limits, ".size() = ", bits.size(),
+                  " but there are ", count, " items");
     return bits.empty() ? nullptr : bits.data();
   };
   return {count, problem.numel.data(), problem.bit_budget, limits_of(problem.min_bits, "min_bits"),

@@ -126,7 +126,7 @@ class KnapsackSearch {
  private:
   using Member = typename Core::Member;
   static constexpr std::int32_t no_record = -1;
-  static constexpr std::int64_t unlimited = std::numeric_limits<std::int64_t>::max();
+  static constexpr std::int64_t unlimited = (std::numeric_limits<std::int64_t>::max)();
 
   /// The best changes so far. The last one is no record, since records may be discarded.
   struct Best {

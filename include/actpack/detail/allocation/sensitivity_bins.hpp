@@ -77,7 +77,7 @@ class SensitivityBins {
       const std::size_t last = bin_of_sensitivity(low, step);
       // A bin more, since gains are rounded.
       const Window inner = {first - std::min<std::size_t>(first, 1),
-                            std::min(last + 1, num_bins - 1)};
+                            (std::min)(last + 1, num_bins - 1)};
       Window window = inner;
       const auto has_enough = [&](std::size_t low_bin, std::size_t high_bin) {
         return (from[low_bin] - from[high_bin]) / max_changes >= largest_numel;
@@ -176,7 +176,7 @@ class SensitivityBins {
 
   /// The bin of the sensitivity at which a step has the least gain of `gain_bin`.
   static std::size_t bin_of_sensitivity(std::size_t gain_bin, std::size_t step) {
-    return std::min(bin_of(lower_edge(gain_bin) / gain(step)), num_bins - 1);
+    return (std::min)(bin_of(lower_edge(gain_bin) / gain(step)), num_bins - 1);
   }
 
   std::span<std::span<std::int64_t>> distinct_sums() {

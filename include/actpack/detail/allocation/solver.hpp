@@ -145,10 +145,11 @@ AllocationTotals allocate(const Items& items, std::span<std::uint8_t> bits,
                           std::span<std::byte> workspace) {
   const AllocationSizes sizes = measure_sizes(items);
   const std::size_t count = items.size();
-  require(bits.size() == count, "bits.size() = ", bits.size(), " but there are ", count, " items");
+  refuse_unless(bits.size() == count, "bits.size() = ", bits.size(), " but there are ", count,
+                " items");
   const std::size_t needed = allocation_workspace(count);
-  require(workspace.size() >= needed, "workspace.size() = ", workspace.size(), " but ", needed,
-          " bytes are needed");
+  refuse_unless(workspace.size() >= needed, "workspace.size() = ", workspace.size(), " but ",
+                needed, " bytes are needed");
   AllocationMemory memory(Workspace(workspace), count, items.has_limits());
   const KnapsackSolution solution =
       are_noiseless(items)

@@ -58,7 +58,7 @@ class StepList {
       budget -= cost;
       for (; first <= middle; ++first) {
         std::uint8_t& width = bits[first->item];
-        width = std::max(width, static_cast<std::uint8_t>(bits_at(first->to)));
+        width = (std::max)(width, static_cast<std::uint8_t>(bits_at(first->to)));
       }
     }
     return first == end ? 0 : first->gain;

@@ -17,7 +17,9 @@ namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline constexpr std::size_t num_strands = std::size_t{1} << 14;
 
-inline constexpr std::size_t strands_for(std::size_t items) { return std::min(items, num_strands); }
+inline constexpr std::size_t strands_for(std::size_t items) {
+  return (std::min)(items, num_strands);
+}
 
 /// Returns the sum of `sums`, 32 neighbours at a time. Overwrites them.
 inline double add_up(std::span<double> sums) {
@@ -27,7 +29,7 @@ inline double add_up(std::span<double> sums) {
     for (std::size_t group = 0; group < groups; ++group) {
       double sum[lanes] = {};
       std::ranges::copy(
-          sums.subspan(group * lanes).first(std::min(lanes, sums.size() - group * lanes)), sum);
+          sums.subspan(group * lanes).first((std::min)(lanes, sums.size() - group * lanes)), sum);
       for (std::size_t half = lanes / 2; half > 0; half /= 2) {
         for (std::size_t lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
       }
@@ -44,7 +46,7 @@ template <class Items>
 double sum_variances(const Items& items, const std::uint8_t* bits, std::span<double> sums) {
   std::ranges::fill(sums, 0.0);
   for (std::size_t first = 0; first < items.size(); first += num_strands) {
-    const std::size_t count = std::min(num_strands, items.size() - first);
+    const std::size_t count = (std::min)(num_strands, items.size() - first);
     for (std::size_t strand = 0; strand < count; ++strand) {
       sums[strand] += items.variance(first + strand, bits[first + strand]);
     }

@@ -36,7 +36,7 @@ struct PrecisionBudget {
   }
   std::int64_t bits_of_bytes(std::int64_t byte_budget) const {
     constexpr std::int64_t most = std::int64_t{1} << 59;
-    return 8 * std::min(byte_budget, most) - overhead_bits;
+    return 8 * (std::min)(byte_budget, most) - overhead_bits;
   }
 
  private:
@@ -45,7 +45,7 @@ struct PrecisionBudget {
     const auto padding_of = [](std::int64_t size) {
       std::int64_t padding = 0;
       for (int w = 0; w < num_widths; ++w) {
-        padding = std::max(padding, 32 * words_for(size, bits_at(w)) - size * bits_at(w));
+        padding = (std::max)(padding, 32 * words_for(size, bits_at(w)) - size * bits_at(w));
       }
       return padding;
     };

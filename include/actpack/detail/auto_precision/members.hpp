@@ -25,8 +25,8 @@
 namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline void require_rows(const PrecisionTensor& tensor, std::size_t size, const char* name) {
-  require(size == tensor.rows(), name, ".size() = ", size, " but the tensor has ",
-          tensor.layout.rows, " rows");
+  refuse_unless(size == tensor.rows(), name, ".size() = ", size, " but the tensor has ",
+                tensor.layout.rows, " rows");
 }
 
 inline NoiseByWidth noise_of_ranges(const Layout& layout, double squared_range_norm) {
@@ -53,36 +53,38 @@ namespace actpack::inline ACTPACK_ONCE {
 
 ACTPACK_COMPILED_ONCE AutoPrecision::AutoPrecision(AutoPrecisionOptions options)
     : options_(std::move(options)) {
-  using detail::require;
+  using detail::refuse_unless;
   const AutoPrecisionOptions& o = options_;
-  require(is_width(o.min_bits), "min_bits = ", o.min_bits, " is not 1, 2, 4 or 8");
-  require(is_width(o.max_bits), "max_bits = ", o.max_bits, " is not 1, 2, 4 or 8");
-  require(o.min_bits <= o.max_bits, "min_bits = ", o.min_bits, " exceeds max_bits = ", o.max_bits);
-  require(o.byte_budget >= 0, "byte_budget = ", o.byte_budget, " is negative");
-  require(o.byte_budget > 0 || (o.average_bits >= o.min_bits && o.average_bits <= 8),
-          "average_bits = ", o.average_bits, " is not in [min_bits = ", o.min_bits, ", 8]");
-  require(o.decay >= 0 && o.decay < 1, "decay = ", o.decay, " is not in [0, 1)");
-  require(o.solve_interval > 0, "solve_interval = ", o.solve_interval, " is not positive");
+  refuse_unless(is_width(o.min_bits), "min_bits = ", o.min_bits, " is not 1, 2, 4 or 8");
+  refuse_unless(is_width(o.max_bits), "max_bits = ", o.max_bits, " is not 1, 2, 4 or 8");
+  refuse_unless(o.min_bits <= o.max_bits, "min_bits = ", o.min_bits,
+                " exceeds max_bits = ", o.max_bits);
+  refuse_unless(o.byte_budget >= 0, "byte_budget = ", o.byte_budget, " is negative");
+  refuse_unless(o.byte_budget > 0 || (o.average_bits >= o.min_bits && o.average_bits <= 8),
+                "average_bits = ", o.average_bits, " is not in [min_bits = ", o.min_bits, ", 8]");
+  refuse_unless(o.decay >= 0 && o.decay < 1, "decay = ", o.decay, " is not in [0, 1)");
+  refuse_unless(o.solve_interval > 0, "solve_interval = ", o.solve_interval, " is not positive");
 }
 
 ACTPACK_COMPILED_ONCE std::size_t AutoPrecision::add_tensor(const Layout& layout,
                                                             PrecisionPer per) {
   const detail::DefaultFloatEnvironment environment;
   layout.validate();
-  detail::require(layout.numel() > 0, "layout has no elements");
-  detail::require(state_.steps == 0, "a tensor is added after ", state_.steps, " steps");
+  detail::refuse_unless(layout.numel() > 0, "layout has no elements");
+  detail::refuse_unless(state_.steps == 0, "a tensor is added after ", state_.steps, " steps");
   const std::int64_t items = per == PrecisionPer::row ? layout.rows : 1;
   const std::int64_t items_before = static_cast<std::int64_t>(state_.numel.size());
-  detail::require(layout.numel() <= detail::PrecisionBudget::max_numel - state_.budget.total_numel,
-                  "layout.numel() = ", layout.numel(), " and the ", state_.budget.total_numel,
-                  " elements of other tensors exceed 2^50");
-  detail::require(items <= detail::max_items - items_before, "the tensor's ", items,
-                  " widths and the ", items_before, " of other tensors exceed 2^32 - 1");
+  detail::refuse_unless(
+      layout.numel() <= detail::PrecisionBudget::max_numel - state_.budget.total_numel,
+      "layout.numel() = ", layout.numel(), " and the ", state_.budget.total_numel,
+      " elements of other tensors exceed 2^50");
+  detail::refuse_unless(items <= detail::max_items - items_before, "the tensor's ", items,
+                        " widths and the ", items_before, " of other tensors exceed 2^32 - 1");
   const detail::PrecisionBudget budget = state_.budget.with_tensor(layout, items);
   if (options_.byte_budget > 0) {
     const std::int64_t least = budget.least_bytes(options_.min_bits);
-    detail::require(least <= options_.byte_budget, "byte_budget = ", options_.byte_budget, " but ",
-                    num_tensors() + 1, " tensors take at least ", least);
+    detail::refuse_unless(least <= options_.byte_budget, "byte_budget = ", options_.byte_budget,
+                          " but ", num_tensors() + 1, " tensors take at least ", least);
   }
   State next = state_;
   next.budget = budget;
@@ -100,7 +102,8 @@ ACTPACK_COMPILED_ONCE std::size_t AutoPrecision::add_tensor(const Layout& layout
 }
 
 ACTPACK_COMPILED_ONCE const detail::PrecisionTensor& AutoPrecision::at(std::size_t tensor) const {
-  detail::require(tensor < num_tensors(), "tensor ", tensor, " is not one of ", num_tensors());
+  detail::refuse_unless(tensor < num_tensors(), "tensor ", tensor, " is not one of ",
+                        num_tensors());
   return state_.tensors[tensor];
 }
 
@@ -136,7 +139,7 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::observe_gains(std::size_t tensor,
   const Tensor& t = at(tensor);
   detail::require_rows(t, gains.size(), "gains");
   for (std::size_t row = 0; row < gains.size(); ++row) {
-    detail::require(!(gains[row] < 0), "gains[", row, "] = ", gains[row], " is negative");
+    detail::refuse_unless(!(gains[row] < 0), "gains[", row, "] = ", gains[row], " is negative");
   }
   for (std::size_t row = 0; row < gains.size(); ++row) {
     state_.statistics.add_gain(t.item_of(row), gains[row]);
@@ -147,8 +150,8 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::observe_perturbation(std::size_t tenso
                                                                double squared_difference) {
   const detail::DefaultFloatEnvironment environment;
   const Tensor& t = at(tensor);
-  detail::require(!(squared_difference < 0), "squared_difference = ", squared_difference,
-                  " is negative");
+  detail::refuse_unless(!(squared_difference < 0), "squared_difference = ", squared_difference,
+                        " is negative");
   double noise = 0;
   double known = 0;
   for (std::size_t i = t.first_item; i < t.end_item(); ++i) {
@@ -158,7 +161,8 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::observe_perturbation(std::size_t tenso
     noise += latest.noise[static_cast<std::size_t>(width_index)];
     ++known;
   }
-  detail::require(known > 0, "tensor ", tensor, " is perturbed before its noise was observed");
+  detail::refuse_unless(known > 0, "tensor ", tensor,
+                        " is perturbed before its noise was observed");
   noise *= static_cast<double>(t.items) / known;
   // The two gradients vary independently, so their difference varies twice as much. Without noise,
   // the gain is infinite or NaN, which add_gain leaves out.
@@ -170,8 +174,8 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::observe_perturbation(std::size_t tenso
 
 ACTPACK_COMPILED_ONCE bool AutoPrecision::step() {
   const detail::DefaultFloatEnvironment environment;
-  detail::require(state_.steps < detail::max_steps, "steps = ", state_.steps,
-                  " is as far as an AutoPrecision counts");
+  detail::refuse_unless(state_.steps < detail::max_steps, "steps = ", state_.steps,
+                        " is as far as an AutoPrecision counts");
   const std::int64_t steps = state_.steps + 1;
   const bool is_due = steps == 1 || steps % options_.solve_interval == 0;
   if (!is_due) {
@@ -252,7 +256,7 @@ void AutoPrecision::allocate_rows(std::size_t tensor, std::span<std::uint8_t> bi
                                   bool is_measured, const NoiseOf& noise_of) const {
   const detail::DefaultFloatEnvironment environment;
   const Tensor& t = at(tensor);
-  detail::require(t.has_width_per_row, "tensor ", tensor, " has one width for all rows");
+  detail::refuse_unless(t.has_width_per_row, "tensor ", tensor, " has one width for all rows");
   detail::require_rows(t, bits.size(), "bits");
   const detail::ItemAverage mean = state_.statistics.mean_of(t);
   detail::WidthSolver solver(t.items, detail::limits_of(options_));
@@ -287,7 +291,7 @@ namespace actpack::detail::inline ACTPACK_TARGET {
 /// Refuses a state that was saved with another value of an option.
 template <class T>
 void require_option(const char* name, T saved, T own) {
-  require(saved == own, "state was saved with ", name, " = ", saved, " instead of ", own);
+  refuse_unless(saved == own, "state was saved with ", name, " = ", saved, " instead of ", own);
 }
 
 /// The average that counts: beside a byte budget, none does.
@@ -333,11 +337,11 @@ ACTPACK_COMPILED_ONCE std::vector<std::byte> AutoPrecision::save() const {
 }
 
 ACTPACK_COMPILED_ONCE void AutoPrecision::restore(std::span<const std::byte> state) {
-  using detail::require;
+  using detail::refuse_unless;
   using detail::require_option;
   const detail::OpenFrame opened = detail::open_frame(state, "state");
-  require(opened.contents.form == Form::controller, "state holds ",
-          detail::name_of(opened.contents.form), ", not ", detail::name_of(Form::controller));
+  refuse_unless(opened.contents.form == Form::controller, "state holds ",
+                detail::name_of(opened.contents.form), ", not ", detail::name_of(Form::controller));
   detail::ByteReader in(opened.body, "state");
   require_option("byte_budget", in.get_integer(), options_.byte_budget);
   require_option("average_bits", in.get_double(), detail::average_bits_of(options_));
@@ -347,18 +351,18 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::restore(std::span<const std::byte> sta
   require_option("solve_interval", in.get_integer(), options_.solve_interval);
   State next = state_;
   next.steps = in.get_integer();
-  require(next.steps >= 0 && next.steps <= detail::max_steps, "state has made ", next.steps,
-          " steps, which is not in [0, 2^62]");
+  refuse_unless(next.steps >= 0 && next.steps <= detail::max_steps, "state has made ", next.steps,
+                " steps, which is not in [0, 2^62]");
   const std::uint64_t is_measured = in.get<std::uint64_t>();
-  require(is_measured <= 1, "state has ", is_measured, " instead of a truth value");
+  refuse_unless(is_measured <= 1, "state has ", is_measured, " instead of a truth value");
   next.is_measured = is_measured == 1;
   const std::uint64_t count = in.get<std::uint64_t>();
-  require(count == num_tensors(), "state has ", count, " tensors instead of ", num_tensors());
+  refuse_unless(count == num_tensors(), "state has ", count, " tensors instead of ", num_tensors());
   for (std::size_t tensor = 0; tensor < num_tensors(); ++tensor) {
     for (const std::int64_t number : state_.tensors[tensor].shape()) {
       const std::int64_t saved = in.get_integer();
-      require(saved == number, "state's tensor ", tensor, " has another shape: ", saved,
-              " instead of ", number);
+      refuse_unless(saved == number, "state's tensor ", tensor, " has another shape: ", saved,
+                    " instead of ", number);
     }
   }
   next.statistics.restore(in);
@@ -366,10 +370,10 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::restore(std::span<const std::byte> sta
   for (const Tensor& t : next.tensors) {
     for (std::size_t i = t.first_item; i < t.end_item(); ++i) {
       const int width = std::to_integer<int>(*bits++);
-      require(is_width(width) && width >= options_.min_bits && width <= options_.max_bits,
-              "state has a width of ", width,
-              " bits, but widths are in [min_bits = ", options_.min_bits,
-              ", max_bits = ", options_.max_bits, "]");
+      refuse_unless(is_width(width) && width >= options_.min_bits && width <= options_.max_bits,
+                    "state has a width of ", width,
+                    " bits, but widths are in [min_bits = ", options_.min_bits,
+                    ", max_bits = ", options_.max_bits, "]");
       next.set_bits(t, i, static_cast<std::uint8_t>(width));
     }
   }

@@ -29,7 +29,7 @@ inline bool is_usable(const NoiseByWidth& noise) {
 
 inline void require_noise(std::size_t row, const NoiseByWidth& noise) {
   for (const double n : noise)
-    require(!(n < 0), "the noise of row ", row, " = ", n, " is negative");
+    refuse_unless(!(n < 0), "the noise of row ", row, " = ", n, " is negative");
 }
 
 /// The sums over one item: a view of plain numbers. They may come back from other ranks, so that
@@ -90,7 +90,8 @@ struct ItemAverage {
 
  private:
   static double mixed(double old, double mean, double weight) {
-    return std::min(weight * old + (1 - weight) * mean, max_observation);  // rounded up, it exceeds
+    return (std::min)(weight * old + (1 - weight) * mean,
+                      max_observation);  // rounded up, it exceeds
   }
 };
 
@@ -128,8 +129,8 @@ class PrecisionStatistics {
     }
     mean.has_noise = noises > 0;
     mean.has_gain = gains > 0;
-    for (double& noise : mean.noise) noise /= std::max(noises, 1.0);
-    mean.gain /= std::max(gains, 1.0);
+    for (double& noise : mean.noise) noise /= (std::max)(noises, 1.0);
+    mean.gain /= (std::max)(gains, 1.0);
     return mean;
   }
 
@@ -191,7 +192,7 @@ class PrecisionStatistics {
       for (double& noise : average.noise) noise = get_number(in, max_observation);
       average.gain = get_number(in, max_observation);
       const std::uint64_t known = in.get<std::uint64_t>();
-      require(known <= 3, "state has ", known, " instead of two truth values");
+      refuse_unless(known <= 3, "state has ", known, " instead of two truth values");
       average.has_noise = (known & 1) != 0;
       average.has_gain = (known & 2) != 0;
     }
@@ -215,8 +216,8 @@ class PrecisionStatistics {
 
   static double get_number(ByteReader& in, double largest) {
     const double value = in.get_double();
-    require(value >= 0 && value <= largest, "state has ", value,
-            " where an average or a sum of at most ", largest, " belongs");
+    refuse_unless(value >= 0 && value <= largest, "state has ", value,
+                  " where an average or a sum of at most ", largest, " belongs");
     return value;
   }
 

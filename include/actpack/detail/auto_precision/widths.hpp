@@ -71,7 +71,7 @@ std::int64_t spread_evenly(std::span<const std::int64_t> numel, double average_b
                            WidthLimits limits, const Set& set) {
   int narrow = limits.min_bits;
   while (2 * narrow <= std::min<double>(limits.max_bits, average_bits)) narrow *= 2;
-  const int wide = std::min(2 * narrow, limits.max_bits);
+  const int wide = (std::min)(2 * narrow, limits.max_bits);
   const double extra = average_bits - narrow;
   std::int64_t values = 0;  // of the items so far
   std::int64_t used = 0;    // bits beyond `narrow` for each of them

@@ -37,8 +37,8 @@ std::span<ValueOf<R>> as_span(R& range) {
 
 /// Refuses a seed in device memory, which host verbs cannot read.
 inline void require_host(const Rounding& rounding) {
-  require(rounding.device_seed_and_offset == nullptr,
-          "rounding reads its seed from device memory, which host verbs cannot");
+  refuse_unless(rounding.device_seed_and_offset == nullptr,
+                "rounding reads its seed from device memory, which host verbs cannot");
 }
 
 /// The size of a range of values, and what the caller knows it as.
@@ -54,28 +54,28 @@ struct NamedSize {
 /// The elements of a chunk of values that starts with row `first_row`: whole rows, all in the
 /// tensor.
 inline ElementInterval require_rows(const Layout& layout, NamedSize x, std::int64_t first_row) {
-  require(first_row >= 0 && first_row <= layout.rows, "first_row = ", first_row,
-          " but layout.rows = ", layout.rows);
+  refuse_unless(first_row >= 0 && first_row <= layout.rows, "first_row = ", first_row,
+                " but layout.rows = ", layout.rows);
   const std::int64_t first =
       first_row == layout.rows ? layout.numel() : first_row * layout.row_size;
-  require(x.size <= layout.numel() - first, x.name, ".size() = ", x.size, " from row ", first_row,
-          " exceeds the layout's ", layout.numel(), " elements");
-  require(
+  refuse_unless(x.size <= layout.numel() - first, x.name, ".size() = ", x.size, " from row ",
+                first_row, " exceeds the layout's ", layout.numel(), " elements");
+  refuse_unless(
       first + x.size == layout.numel() || x.size % std::max<std::int64_t>(layout.row_size, 1) == 0,
       x.name, ".size() = ", x.size, " is not a whole number of rows of ", layout.row_size);
   return {first, first + x.size};
 }
 
 inline ElementInterval require_range(const Layout& layout, std::int64_t first, NamedSize x) {
-  require(first >= 0 && first <= layout.numel() && x.size <= layout.numel() - first,
-          "first = ", first, " and ", x.name, ".size() = ", x.size, " exceed the layout's ",
-          layout.numel(), " elements");
+  refuse_unless(first >= 0 && first <= layout.numel() && x.size <= layout.numel() - first,
+                "first = ", first, " and ", x.name, ".size() = ", x.size, " exceed the layout's ",
+                layout.numel(), " elements");
   return {first, first + x.size};
 }
 
 inline void require_all(const Layout& layout, NamedSize x) {
-  require(x.size == layout.numel(), x.name, ".size() = ", x.size, " but the layout has ",
-          layout.numel(), " elements");
+  refuse_unless(x.size == layout.numel(), x.name, ".size() = ", x.size, " but the layout has ",
+                layout.numel(), " elements");
 }
 
 }  // namespace actpack::detail

@@ -24,7 +24,7 @@ void for_each_segment(std::int64_t numel, const Loop& parallel, const Body& body
   constexpr std::int64_t size = batch_norm_segment_numel;
   run_loop((numel + size - 1) / size, parallel, [&](std::int64_t segment) {
     const std::int64_t first = segment * size;
-    body(first, std::min(size, numel - first));
+    body(first, (std::min)(size, numel - first));
   });
 }
 
@@ -48,7 +48,7 @@ void for_each_stretch(batch_norm::Channels channels, std::int64_t first, std::in
   std::int64_t channel = channels.of(first);
   if (channels.inner == 1) {
     for (std::int64_t begin = 0; begin < count; channel = 0) {
-      const std::int64_t end = std::min(begin + channels.count - channel, count);
+      const std::int64_t end = (std::min)(begin + channels.count - channel, count);
       visit(ChannelAfterChannel{channel}, begin, end);
       begin = end;
     }
@@ -56,7 +56,7 @@ void for_each_stretch(batch_norm::Channels channels, std::int64_t first, std::in
   }
   std::int64_t left = channels.inner - first % channels.inner;
   for (std::int64_t begin = 0; begin < count; left = channels.inner) {
-    const std::int64_t end = std::min(begin + left, count);
+    const std::int64_t end = (std::min)(begin + left, count);
     visit(OneChannel{channel}, begin, end);
     channel = channel + 1 == channels.count ? 0 : channel + 1;
     begin = end;

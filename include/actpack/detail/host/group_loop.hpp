@@ -25,7 +25,7 @@ struct ElementInterval {
 
 /// Where the values of a whole call, not only of one of its pieces, come from or go to: a cache
 /// that a core has to itself, one that it shares, or memory.
-enum class Footprint { near, shared, memory };
+enum class Footprint { core, shared, memory };
 
 }  // namespace actpack::detail
 
@@ -34,14 +34,14 @@ namespace actpack::detail::inline ACTPACK_TARGET {
 /// Which of a group's elements are in an interval of its tensor, counted within the group.
 inline ElementInterval interval_in(const Group& group, ElementInterval elements) {
   return {std::max<std::int64_t>(elements.first - group.first, 0),
-          std::min(elements.end - group.first, group.size)};
+          (std::min)(elements.end - group.first, group.size)};
 }
 
 template <class T>
 Footprint footprint_of(std::span<T> values) {
-  constexpr std::size_t largest_near = std::size_t{1} << 20;
+  constexpr std::size_t largest_core = std::size_t{1} << 20;
   constexpr std::size_t largest_shared = std::size_t{1} << 25;
-  return values.size_bytes() <= largest_near     ? Footprint::near
+  return values.size_bytes() <= largest_core     ? Footprint::core
          : values.size_bytes() <= largest_shared ? Footprint::shared
                                                  : Footprint::memory;
 }
@@ -74,7 +74,7 @@ class GroupCursor {
     const std::int64_t in_row = layout_.size_of_row(row_) - column_;
     const std::int64_t to_end = elements_.end - first();
     const bool without_gap = crosses_rows && layout_.row_size % layout_.group_size == 0;
-    return (without_gap ? to_end : std::min(in_row, to_end)) / layout_.group_size;
+    return (without_gap ? to_end : (std::min)(in_row, to_end)) / layout_.group_size;
   }
   /// Goes past `count` of them, or past one group, full or not.
   void skip(std::int64_t count) {
@@ -104,7 +104,7 @@ using CodesOf = decltype(codes_of(std::declval<const View&>(), std::declval<cons
 inline std::int64_t first_element(const Layout& layout, std::int64_t group) {
   const std::int64_t row = group / layout.groups_per_row();
   const std::int64_t column = group % layout.groups_per_row() * layout.group_size;
-  return std::min(row * layout.row_size + column, layout.numel());
+  return (std::min)(row * layout.row_size + column, layout.numel());
 }
 
 /// Calls work(piece) for intervals that together are `elements` and meet where groups do, through
@@ -118,8 +118,8 @@ void for_each_piece(const Layout& layout, ElementInterval elements, ParallelFor 
   const std::int64_t unit = std::min<std::int64_t>(layout.group_size, layout.row_size);
   for_each_piece(group_of(layout, elements.first), group_of(layout, elements.end - 1) + 1, unit,
                  parallel, [&](std::int64_t begin, std::int64_t end) {
-                   work(ElementInterval{std::max(first_element(layout, begin), elements.first),
-                                        std::min(first_element(layout, end), elements.end)});
+                   work(ElementInterval{(std::max)(first_element(layout, begin), elements.first),
+                                        (std::min)(first_element(layout, end), elements.end)});
                  });
 }
 

@@ -18,16 +18,16 @@ namespace actpack::detail::inline ACTPACK_TARGET {
 
 inline void require_mask(std::span<const std::uint32_t> mask, std::size_t numel) {
   const std::int64_t words = words_for(static_cast<std::int64_t>(numel), 1);
-  require(static_cast<std::int64_t>(mask.size()) == words, "mask.size() = ", mask.size(), " but ",
-          numel, " elements take ", words, " words");
+  refuse_unless(static_cast<std::int64_t>(mask.size()) == words, "mask.size() = ", mask.size(),
+                " but ", numel, " elements take ", words, " words");
   require_memory(mask, "mask");
 }
 
 template <class T>
 void require_pair(std::span<const T> from, const char* from_name, std::span<T> to,
                   const char* to_name) {
-  require(to.size() == from.size(), to_name, ".size() = ", to.size(), " but ", from_name,
-          ".size() = ", from.size());
+  refuse_unless(to.size() == from.size(), to_name, ".size() = ", to.size(), " but ", from_name,
+                ".size() = ", from.size());
   require_memory(from, from_name);
   require_memory(to, to_name);
 }
@@ -44,7 +44,7 @@ void for_each_word_piece(std::size_t numel, ParallelFor auto& parallel, Work wor
   for_each_piece(0, words_for(end, 1), 32, parallel,
                  [&](std::int64_t first_word, std::int64_t last_word) {
                    const std::int64_t first = 32 * first_word;
-                   work(WordPiece{first_word, first, std::min(32 * last_word, end) - first});
+                   work(WordPiece{first_word, first, (std::min)(32 * last_word, end) - first});
                  });
 }
 

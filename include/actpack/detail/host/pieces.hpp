@@ -39,7 +39,7 @@ void for_each_piece(std::int64_t first, std::int64_t last, std::int64_t unit_siz
   }
   run_loop(pieces, parallel, [&](std::int64_t piece) {
     const std::int64_t begin = first + piece * size;
-    work(begin, std::min(begin + size, last));
+    work(begin, (std::min)(begin + size, last));
   });
 }
 

@@ -29,12 +29,12 @@ ValueRange range_of(const T* x, std::int64_t size) {
   constexpr int lanes = 16;
   std::int32_t min[lanes];
   std::int32_t max[lanes];
-  std::ranges::fill(min, std::numeric_limits<std::int32_t>::max());
-  std::ranges::fill(max, std::numeric_limits<std::int32_t>::min());
+  std::ranges::fill(min, (std::numeric_limits<std::int32_t>::max)());
+  std::ranges::fill(max, (std::numeric_limits<std::int32_t>::min)());
   const auto add = [&](int lane, T value) ACTPACK_INLINE {
     const std::int32_t key = order_key(static_cast<std::int32_t>(bits_of(value)));
-    min[lane] = std::min(min[lane], key);
-    max[lane] = std::max(max[lane], key);
+    min[lane] = (std::min)(min[lane], key);
+    max[lane] = (std::max)(max[lane], key);
   };
   std::int64_t first = 0;
   for (; first + lanes <= size; first += lanes) {
@@ -71,8 +71,8 @@ void for_each_strip(std::int64_t half, std::int64_t begin, std::int64_t end, Dra
     draw(offset);
     for (int upper = 0; upper < 2; ++upper) {
       const std::int64_t start = upper * half + offset;
-      const std::int64_t first = std::max(start, begin);
-      const std::int64_t last = std::min({start + Size, (upper + 1) * half, end});
+      const std::int64_t first = (std::max)(start, begin);
+      const std::int64_t last = (std::min)({start + Size, (upper + 1) * half, end});
       if (first < last) {
         visit(start, first, last, upper);
       }

@@ -54,35 +54,36 @@ inline void require_valid(const FrameContents& contents) {
   const Layout& layout = contents.layout;
   const Rounding& rounding = contents.rounding;
   const int form = static_cast<int>(contents.form);
-  require(form >= 1 && form <= 5, "form = ", form, " is not in [1, 5]");
-  require(rounding.is_stochastic || (rounding.seed == 0 && rounding.offset == 0),
-          "rounding is to nearest, but has seed = ", rounding.seed,
-          " and offset = ", rounding.offset);
-  require(!contents.has_row_bits || contents.form == Form::affine, name_of(contents.form),
-          " has widths by row");
+  refuse_unless(form >= 1 && form <= 5, "form = ", form, " is not in [1, 5]");
+  refuse_unless(rounding.is_stochastic || (rounding.seed == 0 && rounding.offset == 0),
+                "rounding is to nearest, but has seed = ", rounding.seed,
+                " and offset = ", rounding.offset);
+  refuse_unless(!contents.has_row_bits || contents.form == Form::affine, name_of(contents.form),
+                " has widths by row");
   const int type = static_cast<int>(contents.element_type);
   if (contents.form == Form::affine || contents.form == Form::sign_magnitude) {
-    require(type >= 1 && type <= 3, "element type = ", type, " is not in [1, 3]");
+    refuse_unless(type >= 1 && type <= 3, "element type = ", type, " is not in [1, 3]");
     layout.validate();
     return;
   }
   const int rows = contents.form == Form::controller ? 0 : 1;
-  require(type == 0 && !rounding.is_stochastic && layout.rows == rows &&
-              layout.last_row_size == 0 && layout.group_size == 0,
-          name_of(contents.form), " has element type = ", type,
-          ", is_stochastic = ", int{rounding.is_stochastic}, ", rows = ", layout.rows,
-          ", last_row_size = ", layout.last_row_size, ", group_size = ", layout.group_size,
-          " instead of 0, 0, ", rows, ", 0, 0");
+  refuse_unless(type == 0 && !rounding.is_stochastic && layout.rows == rows &&
+                    layout.last_row_size == 0 && layout.group_size == 0,
+                name_of(contents.form), " has element type = ", type,
+                ", is_stochastic = ", int{rounding.is_stochastic}, ", rows = ", layout.rows,
+                ", last_row_size = ", layout.last_row_size, ", group_size = ", layout.group_size,
+                " instead of 0, 0, ", rows, ", 0, 0");
   if (contents.form == Form::controller) {
-    require(layout.row_size == 0 && layout.bits == 0, name_of(contents.form),
-            " has row_size = ", layout.row_size, " and bits = ", layout.bits, " instead of 0");
+    refuse_unless(layout.row_size == 0 && layout.bits == 0, name_of(contents.form),
+                  " has row_size = ", layout.row_size, " and bits = ", layout.bits,
+                  " instead of 0");
     return;
   }
-  require(layout.row_size >= 0 && layout.row_size <= Layout::max_numel, "numel = ", layout.row_size,
-          " is not in [0, 2^48]");
-  require(is_width(layout.bits), "bits = ", layout.bits, " is not 1, 2, 4 or 8");
-  require(contents.form == Form::codes || layout.bits == 1, "bits = ", layout.bits,
-          " but a mask has 1");
+  refuse_unless(layout.row_size >= 0 && layout.row_size <= Layout::max_numel,
+                "numel = ", layout.row_size, " is not in [0, 2^48]");
+  refuse_unless(is_width(layout.bits), "bits = ", layout.bits, " is not 1, 2, 4 or 8");
+  refuse_unless(contents.form == Form::codes || layout.bits == 1, "bits = ", layout.bits,
+                " but a mask has 1");
 }
 
 /// Writes the header of a frame of `size` bytes. Precondition: the contents are valid.
@@ -114,14 +115,15 @@ inline void seal_frame(std::span<std::byte> frame) {
 
 /// Checks the first fields of a header, and returns the size that it claims for the frame.
 inline std::int64_t get_size(ByteReader& in, const char* name) {
-  require(in.get<std::uint64_t>() == frame_magic, name,
-          " is no frame of actpack, or was changed as if it were text");
+  refuse_unless(in.get<std::uint64_t>() == frame_magic, name,
+                " is no frame of actpack, or was changed as if it were text");
   const std::uint32_t version = in.get<std::uint32_t>();
-  require(version == frame_version, name, " has version ", version, " instead of ", frame_version);
+  refuse_unless(version == frame_version, name, " has version ", version, " instead of ",
+                frame_version);
   (void)in.get<std::uint32_t>();  // form, element type, bits, flags
   const std::int64_t size = in.get_integer();
-  require(size >= frame_overhead && size % array_alignment == 0, name, " claims a size of ", size,
-          " bytes, which none has");
+  refuse_unless(size >= frame_overhead && size % array_alignment == 0, name, " claims a size of ",
+                size, " bytes, which none has");
   return size;
 }
 
@@ -135,14 +137,15 @@ struct OpenFrame {
 /// valid contents.
 inline OpenFrame open_frame(std::span<const std::byte> frame, const char* name) {
   const std::int64_t actual_size = static_cast<std::int64_t>(frame.size());
-  require(actual_size >= frame_overhead, name, " has ", actual_size,
-          " bytes, but none has less than ", frame_overhead);
+  refuse_unless(actual_size >= frame_overhead, name, " has ", actual_size,
+                " bytes, but none has less than ", frame_overhead);
   ByteReader start(frame, name);
   const std::int64_t size = get_size(start, name);
-  require(size == actual_size, name, " has ", actual_size, " bytes, but claims ", size);
+  refuse_unless(size == actual_size, name, " has ", actual_size, " bytes, but claims ", size);
   const std::span<const std::byte> checked = frame.first(frame.size() - 8);
-  require(load_little_endian<std::uint64_t>(checked.data() + checked.size()) == checksum(checked),
-          name, " is damaged: its checksum is not that of its bytes");
+  refuse_unless(
+      load_little_endian<std::uint64_t>(checked.data() + checked.size()) == checksum(checked), name,
+      " is damaged: its checksum is not that of its bytes");
 
   ByteReader in(frame.subspan(12), name);
   FrameContents contents;
@@ -158,12 +161,12 @@ inline OpenFrame open_frame(std::span<const std::byte> frame, const char* name) 
   const std::uint32_t version = in.get<std::uint32_t>();
   contents.rounding.seed = in.get<std::uint64_t>();
   contents.rounding.offset = in.get<std::uint64_t>();
-  require(flags <= (stochastic_flag | row_bits_flag), "flags = ", flags, " has unknown ones");
+  refuse_unless(flags <= (stochastic_flag | row_bits_flag), "flags = ", flags, " has unknown ones");
   contents.rounding.is_stochastic = (flags & stochastic_flag) != 0;
   contents.has_row_bits = (flags & row_bits_flag) != 0;
   require_valid(contents);
-  require(version == contents_version(contents.form), name_of(contents.form), " has version ",
-          version, " instead of ", contents_version(contents.form));
+  refuse_unless(version == contents_version(contents.form), name_of(contents.form), " has version ",
+                version, " instead of ", contents_version(contents.form));
   return {contents, checked.subspan(frame_header_size)};
 }
 

@@ -63,14 +63,14 @@ inline void require_clear_ends(const Layout& layout, const std::uint8_t* row_bit
     const int bits = row_bits == nullptr ? layout.bits : row_bits[row];
     end += words_for(size, bits);
     const int used = static_cast<int>(size % (32 / bits)) * bits;  // of the last word; 0: all
-    require(used == 0 || words[end - 1] >> used == 0, "the last word of row ", row,
-            " has bits beyond its codes");
+    refuse_unless(used == 0 || words[end - 1] >> used == 0, "the last word of row ", row,
+                  " has bits beyond its codes");
   }
 }
 
 inline std::size_t size_in_memory(std::int64_t size) {
-  require(static_cast<std::uint64_t>(size) <= std::numeric_limits<std::size_t>::max(),
-          "a frame of ", size, " bytes does not fit in memory");
+  refuse_unless(static_cast<std::uint64_t>(size) <= (std::numeric_limits<std::size_t>::max)(),
+                "a frame of ", size, " bytes does not fit in memory");
   return static_cast<std::size_t>(size);
 }
 
@@ -92,12 +92,12 @@ struct FrameSource {
   template <class Params>
   void write(const Params* params, std::span<std::byte> frame) const {
     require_valid(contents);
-    require(contents.rounding.device_seed_and_offset == nullptr,
-            "rounding reads its seed from device memory, which a frame cannot hold");
+    refuse_unless(contents.rounding.device_seed_and_offset == nullptr,
+                  "rounding reads its seed from device memory, which a frame cannot hold");
     const FrameArrays arrays = arrays_of(contents, row_bits);
-    require(static_cast<std::int64_t>(frame.size()) == arrays.size(),
-            "frame.size() = ", frame.size(), " but ", name_of(contents.form), " like this takes ",
-            arrays.size());
+    refuse_unless(static_cast<std::int64_t>(frame.size()) == arrays.size(),
+                  "frame.size() = ", frame.size(), " but ", name_of(contents.form),
+                  " like this takes ", arrays.size());
     require_memory(frame, "frame");
     require_clear_ends(contents.layout, row_bits, words, arrays.words);
     require_clear_ends(contents.layout.with_bits(1), nullptr, sign_words, arrays.sign_words);
@@ -123,8 +123,9 @@ inline FrameSource source_of(const ConstPackedView& tensor, ElementType type = E
     (void)source.arrays();  // which checks the widths
     std::int64_t offset = 0;
     for (std::int64_t row = 0;; ++row) {
-      require(tensor.row_offsets[row] == offset, "row_offsets[", row,
-              "] = ", tensor.row_offsets[row], " but the rows before it have ", offset, " words");
+      refuse_unless(tensor.row_offsets[row] == offset, "row_offsets[", row,
+                    "] = ", tensor.row_offsets[row], " but the rows before it have ", offset,
+                    " words");
       if (row == tensor.layout.rows) break;
       offset += words_for(tensor.layout.size_of_row(row), tensor.row_bits[row]);
     }
@@ -153,8 +154,9 @@ inline FrameSource source_of(Form form, std::int64_t numel, int bits,
 inline void write_words(Form form, std::span<const std::uint32_t> words, const char* name,
                         std::int64_t numel, int bits, std::span<std::byte> frame) {
   const FrameSource source = source_of(form, numel, bits, words.data());
-  require(static_cast<std::int64_t>(words.size()) == source.arrays().words, name,
-          ".size() = ", words.size(), " but ", numel, " elements take ", source.arrays().words);
+  refuse_unless(static_cast<std::int64_t>(words.size()) == source.arrays().words, name,
+                ".size() = ", words.size(), " but ", numel, " elements take ",
+                source.arrays().words);
   require_memory(words, name);
   source.write<GroupParams>(nullptr, frame);
 }
@@ -205,16 +207,17 @@ ACTPACK_COMPILED_ONCE void serialize_codes(std::span<const std::uint32_t> words,
 
 ACTPACK_COMPILED_ONCE std::size_t frame_size(std::span<const std::byte> header) {
   detail::ByteReader in(header, "header");
-  detail::require(header.size() >= frame_header_size, "header.size() = ", header.size(),
-                  " but a header has ", frame_header_size, " bytes");
+  detail::refuse_unless(header.size() >= frame_header_size, "header.size() = ", header.size(),
+                        " but a header has ", frame_header_size, " bytes");
   return detail::size_in_memory(detail::get_size(in, "header"));
 }
 
 ACTPACK_COMPILED_ONCE FrameView::FrameView(std::span<const std::byte> frame) {
-  using detail::require;
-  require(detail::is_little_endian, "frames are read in place on little-endian machines alone");
-  require(reinterpret_cast<std::uintptr_t>(frame.data()) % alignof(std::uint32_t) == 0,
-          "frame is not aligned to 4 bytes");
+  using detail::refuse_unless;
+  refuse_unless(detail::is_little_endian,
+                "frames are read in place on little-endian machines alone");
+  refuse_unless(reinterpret_cast<std::uintptr_t>(frame.data()) % alignof(std::uint32_t) == 0,
+                "frame is not aligned to 4 bytes");
   const detail::OpenFrame opened = detail::open_frame(frame, "frame");
   contents_ = opened.contents;
   if (contents_.form == Form::controller) return;
@@ -225,8 +228,8 @@ ACTPACK_COMPILED_ONCE FrameView::FrameView(std::span<const std::byte> frame) {
     row_bits_ = reinterpret_cast<const std::uint8_t*>(in.get_array(layout.rows));
   }
   const detail::FrameArrays arrays = detail::arrays_of(contents_, row_bits_);
-  require(static_cast<std::uint64_t>(arrays.size()) == frame.size(), "frame has ", frame.size(),
-          " bytes, but its layout takes ", arrays.size());
+  refuse_unless(static_cast<std::uint64_t>(arrays.size()) == frame.size(), "frame has ",
+                frame.size(), " bytes, but its layout takes ", arrays.size());
   const auto get_words = [&](std::int64_t count) {
     return reinterpret_cast<const std::uint32_t*>(in.get_array(4 * count));
   };
@@ -238,8 +241,8 @@ ACTPACK_COMPILED_ONCE FrameView::FrameView(std::span<const std::byte> frame) {
 }
 
 ACTPACK_COMPILED_ONCE void FrameView::require_form(Form form) const {
-  detail::require(contents_.form == form, "frame holds ", detail::name_of(contents_.form), ", not ",
-                  detail::name_of(form));
+  detail::refuse_unless(contents_.form == form, "frame holds ", detail::name_of(contents_.form),
+                        ", not ", detail::name_of(form));
 }
 
 ACTPACK_COMPILED_ONCE std::span<const std::uint32_t> FrameView::words() const {
@@ -253,9 +256,9 @@ ACTPACK_COMPILED_ONCE const Layout& FrameView::layout() const {
 
 ACTPACK_COMPILED_ONCE ConstPackedView FrameView::packed(std::span<std::int64_t> row_offsets) const {
   require_form(Form::affine);
-  detail::require(row_offsets.size() == num_row_offsets(),
-                  "row_offsets.size() = ", row_offsets.size(), " but the frame needs ",
-                  num_row_offsets());
+  detail::refuse_unless(row_offsets.size() == num_row_offsets(),
+                        "row_offsets.size() = ", row_offsets.size(), " but the frame needs ",
+                        num_row_offsets());
   ConstPackedView view(contents_.layout, words_, reinterpret_cast<const GroupParams*>(params_));
   if (contents_.has_row_bits) {
     view.row_bits = row_bits_;

@@ -23,7 +23,7 @@ struct AffineDecode {
 
   AffineDecode(GroupParams params, float alpha)
       : scale(broadcast(IsSubtractive ? params.scale * 0x1p-15f : float{params.scale})),
-        min(broadcast(params.min)), minus_alpha(broadcast(-alpha)), levels(min) {
+        min{broadcast(params.min)}, minus_alpha(broadcast(-alpha)), levels(min) {
     if constexpr (has_levels) {
       levels = rounded<T>(fused(to_floats(table_codes<Bits>()), scale, min));
     }

@@ -21,7 +21,7 @@ void for_each_block(const Noise& noise, bool has_noise, std::int64_t group, std:
         const std::uint8_t* random = upper != 0 ? tile.upper : tile.lower;
         for (std::int64_t start = strip; start < last; start += block) {
           if (first < start + block) {
-            visit(start, std::max(first, start), std::min(last, start + block),
+            visit(start, (std::max)(first, start), (std::min)(last, start + block),
                   random + (start - strip));
           }
         }

@@ -121,10 +121,10 @@ void for_each_batch(const T* x, std::int64_t count, std::int64_t group_size, Foo
   Batch<T> batch{};
   batch.group_size = group_size;
   // Hardware prefetches steady reads, but not a batch's bursts.
-  batch.ahead = footprint == Footprint::near ? 0 : most * group_size;
+  batch.ahead = footprint == Footprint::core ? 0 : most * group_size;
   for (std::int64_t first = 0; first < count; first += most) {
     batch.x = x + first * group_size;
-    batch.size = static_cast<int>(std::min(most, count - first));
+    batch.size = static_cast<int>((std::min)(most, count - first));
     for (int lane = 0; lane < batch.size; ++lane) {
       const ValueRange range = range_of_vectors(batch.group(lane), group_size);
       batch.ranges.min[lane] = range.min;
