@@ -121,13 +121,15 @@ bool is_taken(const std::vector<std::string>& arguments, const Parse& parse) {
   return true;
 }
 
-// Each flag that tells its value can be set to that.
-void check_values(const std::vector<trainer::Flag>& flags) {
-  for (const trainer::Flag& flag : flags) {
-    if (!flag.value) continue;
-    const std::string value = flag.value();
+// Each flag that tells its value sets it, in options that nothing was set in yet.
+void check_values(const std::vector<trainer::Flag>& flags,
+                  const std::vector<trainer::Flag>& fresh) {
+  for (std::size_t i = 0; i < flags.size(); ++i) {
+    if (!flags[i].value) continue;
+    const std::string value = flags[i].value();
     if (value == "of the comparison" || value == "0" || value.empty()) continue;  // it was not set
-    check(flag.set(value) && flag.value() == value, flag.name, " can be set to its value ", value);
+    check(fresh[i].set(value) && fresh[i].value() == value, flags[i].name, " is set to its value ",
+          value);
   }
 }
 
@@ -177,8 +179,8 @@ void gpt_options(Input& input) {
         "--average-bits is from 1 to 8");
   for (const auto& [kind, width] : options.exceptions)
     check(is_width_or_32(width), "--keep gives widths");
-  std::vector<trainer::Flag> flags = training_flags(options);
-  check_values(flags);
+  gpt::Options fresh;
+  check_values(training_flags(options), training_flags(fresh));
 }
 
 }  // namespace

@@ -145,7 +145,7 @@ void check_end(const std::uint32_t* words, std::int64_t numel, int bits) {
   check(words[numel * bits / 32] >> numel * bits % 32 == 0, "unused bits of a frame's words are 0");
 }
 
-// Reads all of an accepted frame, and writes it again.
+// Reads all of an accepted frame, and writes it again. Without elements there may be 2^48 rows.
 Frame read_and_write(const FrameView& view) {
   const Rounding rounding = view.rounding();
   const auto decoding = Decoding::subtractive(rounding);
@@ -157,7 +157,7 @@ Frame read_and_write(const FrameView& view) {
       Fenced<float> x(view.numel());
       const ConstPackedView tensor = view.packed(offsets.span());
       dequantize(tensor, x.span(), decoding);
-      for (std::int64_t row = 0, word = 0; row < tensor.layout.rows; ++row) {
+      for (std::int64_t row = 0, word = 0; row < tensor.layout.rows && view.numel() > 0; ++row) {
         const int bits = tensor.row_bits == nullptr ? tensor.layout.bits : tensor.row_bits[row];
         check_end(tensor.words + word, tensor.layout.size_of_row(row), bits);
         word += words_for(tensor.layout.size_of_row(row), bits);
@@ -171,7 +171,7 @@ Frame read_and_write(const FrameView& view) {
       const ConstSignMagnitudeView context = view.sign_magnitude();
       decode(context, y.span(), decoding);
       decode_relu(context, y.span());
-      for (std::int64_t row = 0; row < context.layout.rows; ++row) {
+      for (std::int64_t row = 0; row < context.layout.rows && view.numel() > 0; ++row) {
         const std::int64_t size = context.layout.size_of_row(row);
         check_end(context.sign_words + row * context.layout.with_bits(1).words_per_row(), size, 1);
         check_end(context.magnitude_words + row * context.layout.words_per_row(), size,
