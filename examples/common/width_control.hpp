@@ -13,11 +13,8 @@
 #include <span>
 #include <vector>
 
+#include "actpack/auto_precision.hpp"
 #include "actpack/layout.hpp"
-
-namespace actpack {
-class AutoPrecision;
-}
 
 namespace trainer {
 

@@ -42,8 +42,9 @@
 #define ACTPACK_X86 0
 #endif
 
-/// Whether a program links the host verbs' loops, bit allocation, AutoPrecision and the refusal of
-/// arguments instead of compiling them where they are called. The target actpack::host sets it.
+/// Whether a program links the host verbs' loops, bit allocation, AutoPrecision, frames and the
+/// refusal of arguments instead of compiling them where they are called. The target actpack::host
+/// sets it.
 #ifndef ACTPACK_EXTERN_KERNELS
 #define ACTPACK_EXTERN_KERNELS 0
 #endif
@@ -158,10 +159,10 @@
 #define ACTPACK_ASSUME(condition) void()
 #endif
 
-// The stored bits are a promise about IEEE arithmetic in the default environment: rounding to
-// nearest, subnormals kept, NaN compared as NaN, every operation rounded to its own type. These are
-// the macros by which compilers tell; clang has none for -funsafe-math-optimizations, nor nvcc for
-// --use_fast_math.
+// The stored bits are a promise about IEEE arithmetic: NaN compared as NaN, every operation rounded
+// to its own type, in the order that is written. These are the macros by which compilers tell.
+// Where clang has none, for -funsafe-math-optimizations, verbs find out
+// (detail/float_environment.hpp); nvcc has none for --use_fast_math.
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error "actpack: the packed format needs IEEE arithmetic; compile without -ffast-math"
 #endif

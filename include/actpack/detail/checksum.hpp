@@ -24,7 +24,7 @@ inline constexpr std::uint64_t prime_3 = 0x165667B19E3779F9;
 inline constexpr std::uint64_t prime_4 = 0x85EBCA77C2B2AE63;
 inline constexpr std::uint64_t prime_5 = 0x27D4EB2F165667C5;
 
-constexpr std::uint64_t round(std::uint64_t lane, std::uint64_t input) {
+constexpr std::uint64_t mix(std::uint64_t lane, std::uint64_t input) {
   return std::rotl(lane + input * prime_2, 31) * prime_1;
 }
 
@@ -40,17 +40,17 @@ inline std::uint64_t checksum(std::span<const std::byte> bytes) {
     std::uint64_t lanes[4] = {prime_1 + prime_2, prime_2, 0, 0 - prime_1};
     for (; left >= 32; left -= 32) {
       for (std::uint64_t& lane : lanes) {
-        lane = round(lane, load_little_endian<std::uint64_t>(next));
+        lane = mix(lane, load_little_endian<std::uint64_t>(next));
         next += 8;
       }
     }
     hash = std::rotl(lanes[0], 1) + std::rotl(lanes[1], 7) + std::rotl(lanes[2], 12) +
            std::rotl(lanes[3], 18);
-    for (const std::uint64_t lane : lanes) hash = (hash ^ round(0, lane)) * prime_1 + prime_4;
+    for (const std::uint64_t lane : lanes) hash = (hash ^ mix(0, lane)) * prime_1 + prime_4;
   }
   hash += bytes.size();
   for (; left >= 8; left -= 8, next += 8) {
-    hash ^= round(0, load_little_endian<std::uint64_t>(next));
+    hash ^= mix(0, load_little_endian<std::uint64_t>(next));
     hash = std::rotl(hash, 27) * prime_1 + prime_4;
   }
   if (left >= 4) {
