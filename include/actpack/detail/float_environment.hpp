@@ -87,7 +87,7 @@ inline bool has_ieee_arithmetic() {
     const float augend = large;
     const float sum = augend + one;  // rounds to even
     return sum - augend == 0 && bits_of(minus_zero + 0.0f) == 0 && five / 3 == 5.0 / 3 &&
-           0.1 != double{0.1f};
+           0.1 != static_cast<double>(0.1f);
   });
 }
 

@@ -33,12 +33,13 @@ std::string error_of(const std::vector<const char*>& arguments) {
 
 TEST_CASE("check_gpt: a wrong option is named, with its value and what was expected") {
   CHECK(error_of({"--check-gradient", "3"}) ==
-        "--check-gradient 3: expected an even number from 2");
-  CHECK(error_of({"--memory-budget", "0"}) == "--memory-budget 0: expected a number above 0");
+        "--check-gradient 3: expected an even number from 2 to 10000000");
+  CHECK(error_of({"--memory-budget", "0"}) ==
+        "--memory-budget 0: expected a number from 0.001 to 1073741824");
   CHECK(error_of({"--check-gradient", "2", "--rounding", "nearest"}) ==
         "--check-gradient: wants stochastic rounding, or all gradients are the same");
   CHECK(error_of({"--layers", "0", "--check-gradient", "2"}) ==
-        "--layers 0: expected a whole number from 1");
+        "--layers 0: expected a whole number from 1 to 1000");
   CHECK(error_of({}).starts_with("wants either"));
 }
 

@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 
 #include "actpack/codes.hpp"
@@ -69,8 +68,8 @@ inline void require_clear_ends(const Layout& layout, const std::uint8_t* row_bit
 }
 
 inline std::size_t size_in_memory(std::int64_t size) {
-  refuse_unless(static_cast<std::uint64_t>(size) <= (std::numeric_limits<std::size_t>::max)(),
-                "a frame of ", size, " bytes does not fit in memory");
+  refuse_unless(static_cast<std::int64_t>(static_cast<std::size_t>(size)) == size, "a frame of ",
+                size, " bytes does not fit in memory");
   return static_cast<std::size_t>(size);
 }
 
