@@ -584,7 +584,7 @@ TEST_CASE(
     CAPTURE(std::vector<std::int64_t>(offsets.begin(), offsets.end()));
     // As long as the total says, or as the layout can need: sanitizers see what lies beyond.
     const std::vector<std::uint32_t> untouched(
-        static_cast<std::size_t>(std::clamp<std::int64_t>(offsets[3], 0, layout.num_words())));
+        static_cast<std::size_t>(std::clamp<std::int64_t>(offsets[3], 1, layout.num_words())));
     std::vector<std::uint32_t> words = untouched;
     std::vector<actpack::GroupParams> params(6);
     std::vector<float> decoded(120);
