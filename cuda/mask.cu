@@ -74,7 +74,7 @@ void dropout_backward(const T* dy, const std::uint32_t* mask, T* dx, std::int64_
                                          detail::as_storage(dy),
                                          mask,
                                          detail::as_storage(dx),
-                                         detail::dropout_rule(drop_probability).scale},
+                                         detail::dropout_scale(drop_probability)},
       "dropout_backward", stream);
 }
 

@@ -107,7 +107,7 @@ void dropout_backward(const Dy& dy, std::span<const std::uint32_t> mask, Dx&& dx
   detail::require_drop_probability(drop_probability);
   detail::require_mask(mask, from.size());
   detail::require_pair(from, "dy", to, "dx");
-  const float scale = detail::dropout_rule(drop_probability).scale;
+  const float scale = detail::dropout_scale(drop_probability);
   detail::for_each_word_piece(from.size(), parallel, [&](const detail::WordPiece& piece) {
     detail::scale_elements(from.data() + piece.first, piece.numel, mask.data() + piece.word,
                            to.data() + piece.first, scale);

@@ -47,9 +47,9 @@ ACTPACK_CORE constexpr std::uint32_t round_code(std::int32_t position, std::uint
 /// Whose random bits: verbs that are given one (seed, offset) share none. A domain is the index of
 /// its first generator call; `Layout::validate` keeps every other count of calls below 2^56.
 enum class NoiseDomain : std::uint64_t {
-  values = 0,                           // of `quantize`
-  magnitudes = std::uint64_t{1} << 56,  // of `encode`
-  dropout = std::uint64_t{2} << 56,
+  dropout = 0,
+  values = std::uint64_t{1} << 56,      // of `quantize`
+  magnitudes = std::uint64_t{2} << 56,  // of `encode`
 };
 
 namespace detail {
@@ -111,9 +111,9 @@ struct Decoding {
 
 /// Returns the dither in [0, 2^14) of one element: `element` counts within its group, `group`
 /// within the tensor; `half_step` when rounding to nearest. Depends on nothing else.
-ACTPACK_CORE constexpr std::uint32_t dither(const Rounding& rounding, NoiseDomain domain,
-                                            std::int64_t group, std::int32_t group_size,
-                                            std::int32_t element) {
+ACTPACK_CORE constexpr std::uint32_t dither(const Rounding& rounding, std::int64_t group,
+                                            std::int32_t group_size, std::int32_t element,
+                                            NoiseDomain domain = NoiseDomain::values) {
   if (!rounding.is_stochastic) {
     return half_step;
   }

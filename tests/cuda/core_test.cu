@@ -78,7 +78,7 @@ ACTPACK_HD std::uint32_t evaluate(std::uint32_t index, Rounding rounding) {
   sort(low, middle);
   for (int bits = 1; is_width(bits); bits *= 2) {
     const std::uint32_t noise =
-        dither(rounding, NoiseDomain::values, index, 256, static_cast<std::int32_t>(index % 256));
+        dither(rounding, index, 256, static_cast<std::int32_t>(index % 256));
     add_round_trip(low, middle, high, bits, noise, digest);
     add_round_trip(low, high, high, bits, half_step, digest);
   }

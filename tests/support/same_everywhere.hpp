@@ -302,8 +302,8 @@ std::vector<T> make_own(Kind kind, const Case& c) {
             c.row_bits.empty() ? layout.bits : c.row_bits[static_cast<std::size_t>(row)];
         const std::uint32_t largest_code = actpack::max_code(bits);
         const std::uint32_t dither = actpack::dither(
-            c.rounding, has_signs ? actpack::NoiseDomain::magnitudes : actpack::NoiseDomain::values,
-            index, layout.group_size, static_cast<std::int32_t>(element));
+            c.rounding, index, layout.group_size, static_cast<std::int32_t>(element),
+            has_signs ? actpack::NoiseDomain::magnitudes : actpack::NoiseDomain::values);
         double position = 1 + generator.below(largest_code) - dither * 0x1p-14;
         if (generator.below(8) == 0 || dither == 0) position = 0;
         if (element < 2) position = element == 0 && !has_signs ? 0 : largest_code;

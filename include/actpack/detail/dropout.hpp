@@ -36,14 +36,24 @@ inline void require_dropout(const Rounding& rounding, std::int64_t first, std::i
   refuse_unless(rounding.is_stochastic, "rounding is to nearest, but dropout draws at random");
 }
 
-/// Keeps ⌊(1 − p) · 2^32 + ½⌋ of 2^32 words, at least one. The product is a multiple of 2^−21, so a
-/// sum below 2^32 is exact, and one above it never rounds up to the next integer.
-inline DropoutRule dropout_rule(double drop_probability) {
+/// Returns ⌊(1 − p) · 2^32 + ½⌋, or 1 if that is 0. The product is a multiple of 2^−21, so a sum
+/// below 2^32 is exact, and one above it never rounds up to the next integer.
+inline std::uint64_t keep_threshold(double drop_probability) {
   return in_default_float_environment([=] {
     const double nearest = (1 - drop_probability) * 0x1p32 + 0.5;
-    const std::uint64_t kept = nearest < 1 ? 1 : static_cast<std::uint64_t>(nearest);
-    return DropoutRule{kept, static_cast<float>(0x1p32 / static_cast<double>(kept))};
+    return nearest < 1 ? std::uint64_t{1} : static_cast<std::uint64_t>(nearest);
   });
+}
+
+/// Returns the reciprocal of the share that is kept.
+inline float dropout_scale(double drop_probability) {
+  return in_default_float_environment([threshold = keep_threshold(drop_probability)] {
+    return static_cast<float>(0x1p32 / static_cast<double>(threshold));
+  });
+}
+
+inline DropoutRule dropout_rule(double drop_probability) {
+  return {keep_threshold(drop_probability), dropout_scale(drop_probability)};
 }
 
 }  // namespace actpack::detail
