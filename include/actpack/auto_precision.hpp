@@ -119,9 +119,9 @@ class AutoPrecision {
   /// serialize.hpp.
   std::vector<std::byte> save() const;
 
-  /// Continues where save() was called, given the same options and tensors. `state` [host] has any
-  /// alignment. Throws std::invalid_argument if the bytes are damaged, of another version, or of
-  /// other options or tensors.
+  /// Continues where save() was called, given the same options, of which solve_interval may differ,
+  /// and the same tensors. `state` [host] has any alignment. Throws std::invalid_argument if the
+  /// bytes are damaged, of another version, or of other options or tensors.
   void restore(std::span<const std::byte> state);
 
  private:

@@ -311,7 +311,6 @@ TEST_CASE("AutoPrecision: states of other options are refused by name and number
       {[](AutoPrecisionOptions& o) { o.min_bits = 2; }, {"min_bits", "2", "1"}},
       {[](AutoPrecisionOptions& o) { o.max_bits = 8; }, {"max_bits", "8", "4"}},
       {[](AutoPrecisionOptions& o) { o.decay = 0.75; }, {"decay"}},
-      {[](AutoPrecisionOptions& o) { o.solve_interval = 7; }, {"solve_interval", "7", "3"}},
   };
   for (const Other& other : others) {
     AutoPrecisionOptions options = own;
@@ -325,6 +324,7 @@ TEST_CASE("AutoPrecision: states of other options are refused by name and number
   AutoPrecision target = make({.average_bits = 3, .byte_budget = 5000}, tensors);
   AutoPrecisionOptions options{.average_bits = 2, .byte_budget = 5000};
   options.all_reduce = [](std::span<double>) {};
+  options.solve_interval = 7;  // how often to solve is no part of what was learnt
   CHECK_NOTHROW(target.restore(make(options, tensors).save()));
 }
 

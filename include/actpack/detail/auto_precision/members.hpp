@@ -348,7 +348,9 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::restore(std::span<const std::byte> sta
   require_option("min_bits", in.get_integer(), std::int64_t{options_.min_bits});
   require_option("max_bits", in.get_integer(), std::int64_t{options_.max_bits});
   require_option("decay", in.get_double(), options_.decay);
-  require_option("solve_interval", in.get_integer(), options_.solve_interval);
+  const std::int64_t solve_interval = in.get_integer();  // may change: nothing saved depends on it
+  refuse_unless(solve_interval > 0, "state was saved with solve_interval = ", solve_interval,
+                ", which is not positive");
   State next = state_;
   next.steps = in.get_integer();
   refuse_unless(next.steps >= 0 && next.steps <= detail::max_steps, "state has made ", next.steps,
