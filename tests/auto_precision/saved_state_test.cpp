@@ -186,9 +186,9 @@ TEST_CASE("AutoPrecision: the bytes of a small state are these") {
   const Bytes state = small_controller().save();
   const AutoPrecision precision = small_controller();
   const std::vector<std::uint64_t> expected{
-      0, number(2), 1, 8, number(0.5), 50,  // options
-      1, 1, 1,                              // steps, measured, tensors
-      2, 40, 32, 8, 0,                      // rows, row size, group size, last row size, per row
+      0, number(2), 1, 8, number(0.5),  // options
+      1, 1, 1,                          // steps, measured, tensors
+      2, 40, 32, 8, 0,                  // rows, row size, group size, last row size, per row
       // Averages: noise by width, gain, which of the two are known.
       number(8), number(4), number(2), number(1), number(3), 3,   //
       number(16), number(8), number(4), number(2), number(0), 1,  //
@@ -335,36 +335,36 @@ TEST_CASE("AutoPrecision: states whose numbers are out of range are refused, che
   const double past_sum = std::nextafter(largest_sum, infinity);
   const double past_count = std::nextafter(0x1p53, infinity);
   const std::vector<std::pair<std::size_t, std::uint64_t>> damages{
-      {6, ~std::uint64_t{0}},              // -1 steps
-      {6, (std::uint64_t{1} << 62) + 1},   //
-      {6, (std::uint64_t{1} << 63) - 1},   //
-      {7, 2},                              // neither measured nor not
-      {8, 0},                              // tensors
-      {8, 2},                              //
-      {8, ~std::uint64_t{0}},              //
-      {14, number(not_a_number)},          // noise
-      {14, number(-1)},                    //
-      {14, number(infinity)},              //
-      {14, number(beyond)},                //
-      {18, number(not_a_number)},          // gain
-      {18, number(-1)},                    //
-      {18, number(beyond)},                //
-      {19, 4},                             // flags
-      {26, number(not_a_number)},          // sums
-      {26, number(-1)},                    //
-      {26, number(past_sum)},              //
-      {31, number(past_sum)},              //
-      {30, number(not_a_number)},          // how many
-      {30, number(-1)},                    //
-      {30, number(past_count)},            //
-      {32, number(past_count)},            //
-      {40, number(past_count)},            //
-      {41, 0},                             // widths
-      {41, 0x0103},                        //
-      {41, 0x0301},                        //
-      {41, 0x1001},                        //
-      {41, 0x01'00'01'01},                 // padding
-      {41, std::uint64_t{1} << 56 | 257},  //
+      {5, ~std::uint64_t{0}},              // -1 steps
+      {5, (std::uint64_t{1} << 62) + 1},   //
+      {5, (std::uint64_t{1} << 63) - 1},   //
+      {6, 2},                              // neither measured nor not
+      {7, 0},                              // tensors
+      {7, 2},                              //
+      {7, ~std::uint64_t{0}},              //
+      {13, number(not_a_number)},          // noise
+      {13, number(-1)},                    //
+      {13, number(infinity)},              //
+      {13, number(beyond)},                //
+      {17, number(not_a_number)},          // gain
+      {17, number(-1)},                    //
+      {17, number(beyond)},                //
+      {18, 4},                             // flags
+      {25, number(not_a_number)},          // sums
+      {25, number(-1)},                    //
+      {25, number(past_sum)},              //
+      {30, number(past_sum)},              //
+      {29, number(not_a_number)},          // how many
+      {29, number(-1)},                    //
+      {29, number(past_count)},            //
+      {31, number(past_count)},            //
+      {39, number(past_count)},            //
+      {40, 0},                             // widths
+      {40, 0x0103},                        //
+      {40, 0x0301},                        //
+      {40, 0x1001},                        //
+      {40, 0x01'00'01'01},                 // padding
+      {40, std::uint64_t{1} << 56 | 257},  //
   };
   for (const auto& damage : damages) {
     const std::size_t index = damage.first;
@@ -378,7 +378,7 @@ TEST_CASE("AutoPrecision: states whose numbers are out of range are refused, che
   const AutoPrecisionOptions narrow{.average_bits = 3, .min_bits = 2, .max_bits = 4};
   for (const std::uint64_t widths : {0x0201U, 0x0802U, 0x0108U}) {
     AutoPrecision precision = make(narrow, {spec(2, 40, PrecisionPer::row, 8)});
-    check_unrestorable(precision, with_word(precision.save(), 41, widths),
+    check_unrestorable(precision, with_word(precision.save(), 40, widths),
                        {"state", "width", "min_bits", "2", "max_bits", "4"});
   }
 }
@@ -387,20 +387,20 @@ TEST_CASE("AutoPrecision: the largest numbers of a state lead to no overflow and
   Bytes state = small_controller().save();
   for (const std::size_t item : {0U, 1U}) {
     for (const std::size_t place : {0U, 1U, 2U, 3U, 4U}) {
-      state = with_word(state, 14 + 6 * item + place, number(1e140));
+      state = with_word(state, 13 + 6 * item + place, number(1e140));
     }
-    state = with_word(state, 19 + 6 * item, 3);
+    state = with_word(state, 18 + 6 * item, 3);
     for (const std::size_t place : {0U, 1U, 2U, 3U, 5U}) {
-      state = with_word(state, 26 + 7 * item + place, number(0x1p54 * 1e140));
+      state = with_word(state, 25 + 7 * item + place, number(0x1p54 * 1e140));
     }
     for (const std::size_t place : {4U, 6U}) {
-      state = with_word(state, 26 + 7 * item + place, number(0x1p53));
+      state = with_word(state, 25 + 7 * item + place, number(0x1p53));
     }
   }
-  state = with_word(state, 40, number(0x1p53));
+  state = with_word(state, 39, number(0x1p53));
   for (const std::uint64_t steps : {std::uint64_t{49}, (std::uint64_t{1} << 62) - 14}) {
     AutoPrecision precision = make({}, {spec(2, 40, PrecisionPer::row, 8)});
-    precision.restore(with_word(state, 6, steps));
+    precision.restore(with_word(state, 5, steps));
     for (int step = 0; step < 12; ++step) {
       precision.observe_noise(0, std::vector<Table>(2, {1e140, 1e140, 1e140, 1e140}));
       precision.observe_gains(0, std::vector<double>(2, 1e140));
@@ -410,10 +410,10 @@ TEST_CASE("AutoPrecision: the largest numbers of a state lead to no overflow and
   }
   // As many steps as can be counted: the last is refused and changes nothing.
   AutoPrecision precision = make({}, {spec(2, 40, PrecisionPer::row, 8)});
-  precision.restore(with_word(state, 6, (std::uint64_t{1} << 62) - 1));
+  precision.restore(with_word(state, 5, (std::uint64_t{1} << 62) - 1));
   precision.step();
   const Bytes last = precision.save();
-  CHECK(word(last, 6) == std::uint64_t{1} << 62);
+  CHECK(word(last, 5) == std::uint64_t{1} << 62);
   support::check_refused([&] { precision.step(); }, {"steps", "4611686018427387904"});
   CHECK(precision.save() == last);
 }

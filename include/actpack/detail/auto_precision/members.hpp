@@ -306,7 +306,7 @@ namespace actpack::inline ACTPACK_ONCE {
 ACTPACK_COMPILED_ONCE std::vector<std::byte> AutoPrecision::save() const {
   const std::int64_t items = static_cast<std::int64_t>(state_.numel.size());
   const std::int64_t tensors = static_cast<std::int64_t>(num_tensors());
-  const std::int64_t size = detail::frame_overhead + 8 * (9 + 5 * tensors) +
+  const std::int64_t size = detail::frame_overhead + 8 * (8 + 5 * tensors) +
                             state_.statistics.saved_size() + detail::padded_size(items);
   std::vector<std::byte> frame(static_cast<std::size_t>(size));
   detail::ByteWriter out(frame);
@@ -316,7 +316,6 @@ ACTPACK_COMPILED_ONCE std::vector<std::byte> AutoPrecision::save() const {
   out.put(std::int64_t{options_.min_bits});
   out.put(std::int64_t{options_.max_bits});
   out.put(options_.decay);
-  out.put(options_.solve_interval);
   out.put(state_.steps);
   out.put(std::uint64_t{state_.is_measured});
   out.put(tensors);
@@ -348,9 +347,6 @@ ACTPACK_COMPILED_ONCE void AutoPrecision::restore(std::span<const std::byte> sta
   require_option("min_bits", in.get_integer(), std::int64_t{options_.min_bits});
   require_option("max_bits", in.get_integer(), std::int64_t{options_.max_bits});
   require_option("decay", in.get_double(), options_.decay);
-  const std::int64_t solve_interval = in.get_integer();  // may change: nothing saved depends on it
-  refuse_unless(solve_interval > 0, "state was saved with solve_interval = ", solve_interval,
-                ", which is not positive");
   State next = state_;
   next.steps = in.get_integer();
   refuse_unless(next.steps >= 0 && next.steps <= detail::max_steps, "state has made ", next.steps,
